@@ -1,0 +1,42 @@
+//! What is asked for, in the form that authorizers decide upon.
+//!
+//! Answers to upstream's `authorizer.Attributes`.
+
+use crate::user::UserInfo;
+
+/// One request as authorization sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Attributes {
+    /// Who asks.
+    pub user: UserInfo,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for non-resource requests the
+    /// lower-case HTTP method.
+    pub verb: String,
+    /// Whether the request names an API resource; if not, only `verb` and `path` count.
+    pub resource_request: bool,
+    /// API group, empty for the core group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Plural name of the resource.
+    pub resource: String,
+    /// Subresource, or empty.
+    pub subresource: String,
+    /// Namespace, or empty.
+    pub namespace: String,
+    /// Object name, or empty. Filled from a `metadata.name=` field selector for list and watch.
+    pub name: String,
+    /// The URL path.
+    pub path: String,
+    /// The field selector as sent (list, watch, deletecollection).
+    pub field_selector: Option<String>,
+    /// The label selector as sent (list, watch, deletecollection).
+    pub label_selector: Option<String>,
+}
+
+impl Attributes {
+    /// Whether the verb changes nothing.
+    pub fn is_read_only(&self) -> bool {
+        matches!(self.verb.as_str(), "get" | "list" | "watch")
+    }
+}
