@@ -1,0 +1,44 @@
+//! Every wire format of Trireme that is not JSON, generated from `proto/*.proto`.
+//!
+//! Owns field numbers and nothing else: no logic, no I/O. All `bytes` fields are [`bytes::Bytes`].
+//!
+//! **Architecture Invariant:** field numbers are never reused. `etcd` answers to etcd's published
+//! numbers, [`store`] is ours and durable: data directories written by every release stay readable.
+
+mod packages {
+    #![allow(missing_docs, clippy::all, clippy::pedantic, rustdoc::all)]
+    include!(concat!(env!("OUT_DIR"), "/packages.rs"));
+}
+
+pub use packages::{etcdserverpb, mvccpb};
+
+/// The etcd v3 API: packages `etcdserverpb` and `mvccpb` in one place.
+pub mod etcd {
+    pub use crate::packages::etcdserverpb::*;
+    pub use crate::packages::mvccpb::*;
+}
+
+/// Raft log, commands, state machine records, snapshots and the stored value envelope.
+pub mod store {
+    pub use crate::packages::trireme::store::v1::*;
+
+    /// Format of [`LogEntry`].
+    pub const FORMAT_LOG_ENTRY: u32 = 1;
+    /// Format of [`Vote`].
+    pub const FORMAT_VOTE: u32 = 1;
+    /// Format of [`Command`].
+    pub const FORMAT_COMMAND: u32 = 1;
+    /// Format of the state machine's tables, recorded in [`StateHead`].
+    pub const FORMAT_STATE: u32 = 1;
+    /// Format of [`SnapshotManifest`].
+    pub const FORMAT_SNAPSHOT: u32 = 1;
+    /// Format of [`StoredValue`].
+    pub const FORMAT_STORED_VALUE: u32 = 1;
+    /// Highest feature level this binary knows; see `Command.feature_level`.
+    pub const FEATURE_LEVEL: u32 = 1;
+}
+
+/// The Raft peer protocol of port 2380.
+pub mod peer {
+    pub use crate::packages::trireme::peer::v1::*;
+}
