@@ -1,0 +1,27 @@
+//! Kubernetes' API machinery without I/O: objects, names, Status, selectors, quantities, schemas, patches,
+//! defaulting, validation, tables, discovery and OpenAPI documents.
+//!
+//! **Architecture Invariant:** nothing in this crate reads a clock, a file, a socket or randomness. Time and entropy
+//! come in as arguments, so every function here can be tested as a function. Objects are [`serde_json::Value`]s whose
+//! maps are ordered by key; no typed struct is on the storage path (a typed struct drops the fields it doesn't know).
+
+pub mod bootstrap;
+pub mod default;
+pub mod discovery;
+pub mod field;
+pub mod gvk;
+pub mod intstr;
+pub mod meta;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+pub mod rbac_defaults;
+pub mod resources;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod strategy;
+pub mod table;
+pub mod time;
+pub mod validate;
