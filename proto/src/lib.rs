@@ -42,3 +42,8 @@ pub mod store {
 pub mod peer {
     pub use crate::packages::trireme::peer::v1::*;
 }
+
+/// The Container Runtime Interface v1, as far as the kubelet speaks it.
+pub mod cri {
+    pub use crate::packages::runtime::v1::*;
+}
