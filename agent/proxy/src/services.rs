@@ -1,0 +1,238 @@
+//! What each service port balances to on this node: a pure function of Services and EndpointSlices.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Service, ServicePort},
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+
+/// Transport protocol of a service port. SCTP is not supported by this proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// Where a connection may end up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The pod's address.
+    pub address: Ipv4Addr,
+    /// The port there.
+    pub port: u16,
+}
+
+/// One port of one Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Balanced {
+    /// `namespace/name:port`, for comments and chain names.
+    pub id: String,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port of the virtual addresses.
+    pub port: u16,
+    /// The cluster IP.
+    pub cluster_ip: Ipv4Addr,
+    /// External and load-balancer addresses.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// Port on every node, if any.
+    pub node_port: Option<u16>,
+    /// Seconds a client keeps its endpoint, if affinity is on.
+    pub affinity_secs: Option<u32>,
+    /// Endpoints for traffic from inside.
+    pub internal: Vec<Target>,
+    /// Endpoints for traffic from outside.
+    pub external: Vec<Target>,
+    /// Whether traffic from outside stays on this node and keeps its source address.
+    pub external_local: bool,
+}
+
+/// Every balanced port, in a stable order. Headless, ExternalName and IPv6-only services have none.
+pub fn collect<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    this_node: &str,
+) -> Vec<Balanced> {
+    let by_service = group_slices(slices);
+    let mut all: Vec<Balanced> = services.flat_map(|service| ports_of(service, &by_service, this_node)).collect();
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    all
+}
+
+type SlicesByService<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
+
+fn group_slices<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> SlicesByService<'a> {
+    let mut grouped = SlicesByService::new();
+    for slice in slices.filter(|s| s.address_type == "IPv4") {
+        let labels = slice.metadata.labels.as_ref();
+        let Some(service) = labels.and_then(|l| l.get("kubernetes.io/service-name")) else { continue };
+        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
+        grouped.entry((namespace, service)).or_default().push(slice);
+    }
+    grouped
+}
+
+fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) -> Vec<Balanced> {
+    let Some(spec) = &service.spec else { return Vec::new() };
+    let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return Vec::new() };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Vec::new();
+    }
+    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    let slices = slices.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
+    let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
+    let affinity_secs = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| affinity_timeout(service));
+    spec.ports
+        .iter()
+        .flatten()
+        .filter_map(|port| {
+            let endpoints = endpoints_of_port(slices, port);
+            Some(Balanced {
+                id: format!("{namespace}/{name}:{}", port.name.as_deref().unwrap_or_default()),
+                protocol: protocol(port.protocol.as_deref())?,
+                port: u16::try_from(port.port).ok()?,
+                cluster_ip,
+                external_ips: external_addresses(service),
+                node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
+                affinity_secs,
+                internal: choose(&endpoints, internal_local, this_node),
+                external: choose(&endpoints, external_local, this_node),
+                external_local,
+            })
+        })
+        .collect()
+}
+
+fn affinity_timeout(service: &Service) -> u32 {
+    let config = service.spec.as_ref().and_then(|s| s.session_affinity_config.as_ref());
+    let seconds = config.and_then(|c| c.client_ip.as_ref()).and_then(|c| c.timeout_seconds);
+    seconds.and_then(|s| u32::try_from(s).ok()).unwrap_or(10_800)
+}
+
+fn external_addresses(service: &Service) -> Vec<Ipv4Addr> {
+    let external = service.spec.iter().flat_map(|s| s.external_ips.iter().flatten());
+    let balancer = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| l.ingress.iter().flatten());
+    let balancer = balancer.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
+    let all: BTreeSet<Ipv4Addr> = external.chain(balancer).filter_map(|ip| ip.parse().ok()).collect();
+    all.into_iter().collect()
+}
+
+fn protocol(name: Option<&str>) -> Option<Protocol> {
+    match name.unwrap_or("TCP") {
+        "TCP" => Some(Protocol::Tcp),
+        "UDP" => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+/// Endpoint ports are matched by name; the slice's port number is the target.
+fn endpoints_of_port<'a>(slices: &[&'a EndpointSlice], port: &ServicePort) -> Vec<(Target, &'a Endpoint)> {
+    let wanted = port.name.as_deref().unwrap_or_default();
+    let mut found = Vec::new();
+    for slice in slices {
+        let same = |p: &&k8s_openapi::api::discovery::v1::EndpointPort| {
+            p.name.as_deref().unwrap_or_default() == wanted && protocol(p.protocol.as_deref()) == protocol(port.protocol.as_deref())
+        };
+        let Some(number) = slice.ports.iter().flatten().find(same).and_then(|p| u16::try_from(p.port?).ok()) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(address) = endpoint.addresses.first().and_then(|a| a.parse().ok()) else { continue };
+            found.push((Target { address, port: number }, endpoint));
+        }
+    }
+    found
+}
+
+/// Ready endpoints; where there are none, those that still serve while they terminate.
+fn choose(endpoints: &[(Target, &Endpoint)], local_only: bool, this_node: &str) -> Vec<Target> {
+    let here = |e: &Endpoint| !local_only || e.node_name.as_deref() == Some(this_node);
+    let pick = |usable: fn(&Endpoint) -> bool| -> BTreeSet<Target> {
+        endpoints.iter().filter(|(_, e)| here(e) && usable(e)).map(|(t, _)| *t).collect()
+    };
+    let ready = pick(is_ready);
+    let chosen = if ready.is_empty() { pick(serves_while_terminating) } else { ready };
+    chosen.into_iter().collect()
+}
+
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+}
+
+fn serves_while_terminating(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    let serving = conditions.and_then(|c| c.serving).unwrap_or(false);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    serving && terminating
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::{Value, json};
+
+    pub(crate) fn service(spec: Value) -> Service {
+        serde_json::from_value(json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec})).unwrap()
+    }
+
+    pub(crate) fn slice(endpoints: Value) -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        }))
+        .unwrap()
+    }
+
+    fn spec() -> Value {
+        json!({"clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]})
+    }
+
+    fn targets(spec: Value, endpoints: Value) -> Vec<String> {
+        let (service, slice) = (service(spec), slice(endpoints));
+        let all = collect([&service].into_iter(), [&slice].into_iter(), "n1");
+        all.iter().flat_map(|b| b.internal.iter().map(|t| format!("{}:{}", t.address, t.port))).collect()
+    }
+
+    #[test]
+    fn ready_endpoints_take_the_traffic_and_terminating_ones_only_when_alone() {
+        let ready = json!({"addresses": ["10.42.0.2"], "conditions": {"ready": true}});
+        let leaving = json!({"addresses": ["10.42.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}});
+        let broken = json!({"addresses": ["10.42.0.4"], "conditions": {"ready": false, "serving": false, "terminating": false}});
+        assert_eq!(targets(spec(), json!([ready, leaving, broken])), ["10.42.0.2:8080"]);
+        assert_eq!(targets(spec(), json!([leaving, broken])), ["10.42.0.3:8080"]);
+        assert!(targets(spec(), json!([broken])).is_empty());
+    }
+
+    #[test]
+    fn internal_traffic_policy_local_keeps_to_this_node() {
+        let mut local = spec();
+        local["internalTrafficPolicy"] = json!("Local");
+        let endpoints = json!([{"addresses": ["10.42.0.2"], "nodeName": "n1"}, {"addresses": ["10.42.1.2"], "nodeName": "n2"}]);
+        assert_eq!(targets(local, endpoints), ["10.42.0.2:8080"]);
+    }
+
+    #[test]
+    fn headless_and_external_name_services_are_not_balanced() {
+        assert!(targets(json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]}), json!([])).is_empty());
+        assert!(targets(json!({"type": "ExternalName", "externalName": "example.org"}), json!([])).is_empty());
+    }
+}
