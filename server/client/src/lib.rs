@@ -1,0 +1,36 @@
+//! The client that every other part of Trireme uses to talk to the API server.
+//!
+//! Owns: the [`Transport`] seam (in process on a server, [`HttpsTransport`] elsewhere), the typed and the
+//! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`] and label selector matching
+//! for typed objects.
+//!
+//! Must not: import the API server or the store. A controller is a client even inside one process; the only
+//! thing the in-process door gives it beyond HTTPS is a typed [`Fence`] and [`Identity`] in the request's
+//! extensions, which no header can set.
+//!
+//! Answers to: <https://kubernetes.io/docs/reference/using-api/api-concepts/> and client-go's `tools/cache`
+//! and `util/workqueue`.
+
+pub mod backoff;
+mod client;
+mod error;
+mod events;
+mod https;
+mod informer;
+pub mod labels;
+mod object;
+mod params;
+mod transport;
+mod watch;
+mod workqueue;
+
+pub use client::{Client, Typed};
+pub use error::{Error, Status};
+pub use events::{EventKind, EventRecorder, reference};
+pub use https::{Credentials, HttpsOptions, HttpsTransport};
+pub use informer::{Event, Informer, InformerOptions, ObjectKey, Synced};
+pub use object::{Object, PartialMeta, ResourceType};
+pub use params::{DeleteOptions, List, ListOptions, Patch, PatchOptions, Preconditions, Propagation};
+pub use transport::{Body, BoxError, Fence, Identity, Transport, TransportError, full_body};
+pub use watch::WatchEvent;
+pub use workqueue::WorkQueue;
