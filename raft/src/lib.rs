@@ -1,1 +1,27 @@
-//! See the module documentation to come.
+//! A replicated, revisioned key-value store: etcd's data model on openraft and an ordered engine.
+//!
+//! Knows no Kubernetes. From the inside out:
+//!
+//! - [`engine`]: ordered tables on disk (RocksDB) or in memory, behind one seam;
+//! - [`mvcc`]: the state machine, a pure function of state and command;
+//! - the Raft adapters around it, and the `Store` handle that outlives any Raft instance.
+//!
+//! **Architecture Invariant:** `mvcc` depends on `engine` and on nothing of Raft but an entry's term and index. Only
+//! `engine/rocks.rs` names RocksDB.
+
+pub mod engine;
+mod error;
+pub mod mvcc;
+
+pub use error::StoreError;
+pub use mvcc::{Watch, WatchBatch, WatchError};
+
+/// A leadership. A command that carries one is applied only if an entry of this leadership carries it, so a
+/// deposed leader's controllers cannot write. Only code in this process makes fences: no header can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fence {
+    /// Its term. One leader a term, so this alone decides.
+    pub term: u64,
+    /// Its leader.
+    pub node_id: u64,
+}
