@@ -32,22 +32,22 @@ pub struct ClusterKeys {
 /// One 256-bit key that encrypts stored values. Its id is in every envelope that it sealed.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct DataKey {
-    /// Never reused within a cluster; 0 means "not encrypted" in an envelope and is never given out.
-    pub id: u32,
+    /// Never reused within a cluster; never empty: an empty id in an envelope means "not encrypted".
+    pub id: String,
     /// The key, base64.
     pub key: String,
 }
 
 impl DataKey {
     /// Makes a new key with this id.
-    pub fn generate(id: u32) -> Result<DataKey, PkiError> {
+    pub fn generate(id: impl Into<String>) -> Result<DataKey, PkiError> {
         let mut bytes = [0_u8; 32];
         SystemRandom::new()
             .fill(&mut bytes)
             .map_err(|_| PkiError::Crypto("no randomness"))?;
         let key = BASE64_STANDARD.encode(bytes);
         bytes.zeroize();
-        Ok(DataKey { id, key })
+        Ok(DataKey { id: id.into(), key })
     }
 
     /// The raw key.
@@ -76,8 +76,13 @@ impl ClusterKeys {
             etcd_client_ca: authority("etcd-client")?,
             front_proxy_ca: authority("front-proxy")?,
             service_account: ServiceAccountKeys::generate()?,
-            data_keys: vec![DataKey::generate(1)?],
+            data_keys: vec![DataKey::generate("key1")?],
         })
+    }
+
+    /// The data keys in the form that the at-rest keyring takes, the sealing one first.
+    pub fn keyring_keys(&self) -> Result<Vec<(String, [u8; 32])>, PkiError> {
+        self.data_keys.iter().map(|key| Ok((key.id.clone(), key.bytes()?))).collect()
     }
 
     /// The plain form. Never written anywhere but sealed or into 0600 files.
