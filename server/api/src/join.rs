@@ -80,29 +80,12 @@ pub struct ServerJoinRequest {
 /// What a joining server needs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ServerJoinAnswer {
-    /// The cluster's identity.
-    pub cluster_id: u64,
     /// Authorities, service-account and encryption keys, sealed under the token (JSON of the sealed bundle).
     pub sealed_keys: serde_json::Value,
     /// The cluster's facts.
     pub cluster: ClusterFacts,
-    /// The Raft node id given to the joiner; absent while it only asked for the keys.
-    pub node_id: Option<u64>,
-    /// The members there are.
-    pub members: Vec<JoinMember>,
-}
-
-/// A member, as a joiner must know it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct JoinMember {
-    /// Raft node id.
-    pub id: u64,
-    /// Its name.
-    pub name: String,
-    /// Where its store listens.
-    pub peer_address: String,
-    /// SHA-256 of its peer key, hex.
-    pub peer_spki: String,
+    /// The place that the store made for the joiner (base64); absent while it only asked for the keys.
+    pub ticket: Option<String>,
 }
 
 /// The servers that are members now.
