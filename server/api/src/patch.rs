@@ -1,1 +1,111 @@
-//! Patches.
+//! The three patches of the Kubernetes API: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
+//!
+//! Server-side apply has rules of its own and isn't here. Patches work on whole objects; the caller decodes the result
+//! again, so that unknown fields, types and validation are judged as for an update.
+
+mod json;
+mod strategic;
+
+use serde_json::Value;
+
+use crate::field::{FieldError, FieldErrors, FieldPath};
+use crate::gvk::GroupKind;
+use crate::status::Status;
+
+pub use json::json_patch;
+pub use strategic::strategic_merge_patch;
+
+/// Most operations in a JSON patch.
+pub const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
+
+/// Why a patch doesn't apply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatchError {
+    /// The patch is no patch at all: 400.
+    #[error("{0}")]
+    Malformed(String),
+    /// A JSON patch that is right but doesn't fit the object (a failed test, an absent path): 422.
+    #[error("{0}")]
+    Inapplicable(String),
+    /// More operations than allowed: 413.
+    #[error("The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}")]
+    TooManyOperations(usize),
+    /// A strategic merge patch that contradicts the schema: 422 on the field `patch`.
+    #[error("{detail}")]
+    Invalid {
+        /// The patch (or its result), shown to the client.
+        patch: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+}
+
+// === impl PatchError ===
+
+impl PatchError {
+    /// What the client gets.
+    pub fn to_status(&self) -> Status {
+        match self {
+            Self::Malformed(message) => Status::bad_request(message.as_str()),
+            // Upstream says no more than this about the operation that failed.
+            Self::Inapplicable(_) => Status::generic_invalid("the server rejected our request due to an error in our request"),
+            Self::TooManyOperations(_) => Status::request_entity_too_large(&self.to_string()),
+            Self::Invalid { patch, detail } => invalid(patch, detail),
+        }
+    }
+}
+
+/// 422 for a patch whose result doesn't decode: `"" is invalid: patch: Invalid value: ...`.
+pub fn invalid(patch: &str, detail: &str) -> Status {
+    let errors: FieldErrors = vec![FieldError::invalid(&FieldPath::new("patch"), patch, detail)];
+    Status::invalid(&GroupKind::new("", ""), "", &errors)
+}
+
+/// Applies a merge patch (RFC 7386): null removes, objects merge, everything else replaces.
+pub fn merge_patch(original: &mut Value, patch: &Value) {
+    json_patch::merge(original, patch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn merge_patches_as_the_rfc() {
+        let cases = [
+            (json!({"a": "b"}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": "b", "b": "c"}), json!({"a": null}), json!({"b": "c"})),
+            (json!({"a": ["b"]}), json!({"a": "c"}), json!({"a": "c"})),
+            (json!({"a": {"b": "c"}}), json!({"a": {"b": "d", "c": null}}), json!({"a": {"b": "d"}})),
+            (json!({"a": "foo"}), json!({"b": {"c": null}}), json!({"a": "foo", "b": {}})),
+            (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
+        ];
+        for (mut original, patch, want) in cases {
+            merge_patch(&mut original, &patch);
+            assert_eq!(original, want, "{patch}");
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from), "[a-c]{0,3}".prop_map(Value::from)];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_twice_changes_nothing_more(original in json_value(), patch in json_value()) {
+            let mut once = original;
+            merge_patch(&mut once, &patch);
+            let mut twice = once.clone();
+            merge_patch(&mut twice, &patch);
+            prop_assert_eq!(once, twice);
+        }
+    }
+}

@@ -1,1 +1,28 @@
-//! Schemas of built-in kinds.
+//! Schemas of built-in kinds, and decoding of request bodies by them.
+//!
+//! The tables hold facts of Kubernetes' published OpenAPI document (names, types, list types, merge keys); they cost no
+//! memory beyond the pages that are read. A CRD's schema is another matter, and arrives with CRDs.
+
+mod conform;
+mod decode;
+mod generated;
+mod go_json;
+mod tables;
+mod yaml;
+
+pub use decode::{Conformed, ContentType, Decoded, FieldValidation, conform_value, decode, decode_any, parse_json, parse_yaml, prune};
+pub use go_json::MAX_DEPTH;
+pub use tables::{Field, Kind, ListType, TypeId, definition, roots, type_of, types};
+
+/// Go's word for the type of a JSON value ("string", "object"), as error messages name it.
+pub fn type_word(value: &serde_json::Value) -> &'static str {
+    use serde_json::Value;
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}

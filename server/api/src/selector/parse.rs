@@ -268,7 +268,7 @@ mod tests {
             ("in in (in,x)", true),
             ("empty=", true),
             ("empty=,app", true),
-            ("empty in (,)", true),
+            ("empty in (,x)", true),
             ("app in (a,web)", true),
         ];
         for (text, want) in cases {

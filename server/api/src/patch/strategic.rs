@@ -1,0 +1,393 @@
+//! Strategic merge patch.
+//!
+//! Answers to <https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md>.
+//! A patch is a partial object. Maps merge key by key and null removes. Lists replace, except those whose schema says
+//! `patchStrategy: merge`: lists of objects merge by their merge key, lists of scalars are united. Directives steer it:
+//!
+//! ```text
+//! {"$patch": "replace", ...}            the map (or, as an item, the whole list) is replaced by the rest
+//! {"$patch": "delete"[, key: value]}    the map (or the item with that key) is removed
+//! {"$patch": "merge", ...}              the default, said aloud
+//! "$retainKeys": ["a", "b"]             keys of this map that are not listed are removed first
+//! "$deleteFromPrimitiveList/f": [x]     removes scalars from the list f
+//! "$setElementOrder/f": [...]           the order of the list f afterwards; the rest keeps its place between them
+//! ```
+
+use serde_json::{Map, Value};
+
+use super::PatchError;
+use crate::schema::{Field, Kind, TypeId};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList";
+const SET_ELEMENT_ORDER: &str = "$setElementOrder";
+
+/// Applies a strategic merge patch to an object of type `ty`.
+pub fn strategic_merge_patch(ty: TypeId, original: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Object(patch_map) = patch else {
+        let word = crate::schema::type_word(patch);
+        return Err(PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
+        )));
+    };
+    let merged = match std::mem::take(original) {
+        Value::Object(map) => merge_map(map, patch_map, Some(ty)),
+        _ => merge_map(Map::new(), patch_map, Some(ty)),
+    };
+    *original = merged.map_err(|detail| PatchError::Invalid { patch: go_map(patch), detail })?.map_or(Value::Null, Value::Object);
+    Ok(())
+}
+
+/// How a list field is patched.
+#[derive(Clone, Copy, Default)]
+struct ListRule {
+    merges: bool,
+    merge_key: Option<&'static str>,
+    element: Option<TypeId>,
+}
+
+impl ListRule {
+    fn of(field: Option<Field>) -> Self {
+        match field {
+            Some(field) => Self { merges: field.patch_merges(), merge_key: field.merge_key(), element: field.type_id().element() },
+            None => Self::default(),
+        }
+    }
+}
+
+/// The type of a key's value: a field's, or a map's element.
+fn child_type(ty: Option<TypeId>, key: &str) -> (Option<TypeId>, Option<Field>) {
+    let Some(ty) = ty else { return (None, None) };
+    match ty.kind() {
+        Kind::Struct => {
+            let field = ty.field(key);
+            (field.map(Field::type_id), field)
+        }
+        Kind::Map(element) => (Some(element), None),
+        _ => (None, None),
+    }
+}
+
+/// None where the patch deletes the map.
+fn merge_map(
+    mut original: Map<String, Value>,
+    patch: &Map<String, Value>,
+    ty: Option<TypeId>,
+) -> Result<Option<Map<String, Value>>, String> {
+    match patch.get(PATCH) {
+        None => {}
+        Some(Value::String(directive)) => match directive.as_str() {
+            "replace" => return Ok(Some(without_directives(patch))),
+            "delete" => return Ok(Some(Map::new())),
+            "merge" => {}
+            other => return Err(format!("unknown patch type: {other} in {}", go_map(&Value::Object(patch.clone())))),
+        },
+        Some(_) => return Err(bad_directive_value(PATCH)),
+    }
+    retain_keys(&mut original, patch)?;
+    let orders = parallel_lists(patch, SET_ELEMENT_ORDER)?;
+    let deletions = parallel_lists(patch, DELETE_FROM_PRIMITIVE_LIST)?;
+    for (key, patch_value) in patch {
+        if key.starts_with('$') && is_directive(key) {
+            continue;
+        }
+        let (value_type, field) = child_type(ty, key);
+        if patch_value.is_null() {
+            original.remove(key);
+            continue;
+        }
+        let merged = match (original.remove(key), patch_value) {
+            (Some(Value::Object(map)), Value::Object(patch)) => merge_map(map, patch, value_type)?.map(Value::Object),
+            (None, Value::Object(patch)) => merge_map(Map::new(), patch, value_type)?.map(Value::Object),
+            (Some(Value::Array(items)), Value::Array(patch)) => {
+                Some(merge_list(items, patch, ListRule::of(field), order_of(&orders, key), deletions_of(&deletions, key))?)
+            }
+            (None, Value::Array(patch)) => {
+                Some(merge_list(Vec::new(), patch, ListRule::of(field), order_of(&orders, key), deletions_of(&deletions, key))?)
+            }
+            (_, other) => Some(other.clone()),
+        };
+        if let Some(value) = merged {
+            original.insert(key.clone(), value);
+        }
+    }
+    // Directives for lists that the patch doesn't otherwise mention.
+    for (key, removed) in &deletions {
+        if let (false, Some(Value::Array(items))) = (patch.contains_key(*key), original.get_mut(*key)) {
+            items.retain(|item| !removed.contains(item));
+        }
+    }
+    for (key, order) in &orders {
+        if let (false, Some(Value::Array(items))) = (patch.contains_key(*key), original.get_mut(*key)) {
+            let rule = ListRule::of(child_type(ty, key).1);
+            let taken = std::mem::take(items);
+            *items = reorder(taken, order, &[], rule);
+        }
+    }
+    Ok(Some(original))
+}
+
+fn is_directive(key: &str) -> bool {
+    key == PATCH || key == RETAIN_KEYS || parallel_key(key, SET_ELEMENT_ORDER).is_some() || parallel_key(key, DELETE_FROM_PRIMITIVE_LIST).is_some()
+}
+
+fn parallel_key<'a>(key: &'a str, directive: &str) -> Option<&'a str> {
+    key.strip_prefix(directive)?.strip_prefix('/')
+}
+
+/// The lists of a directive, by the field that each is about.
+fn parallel_lists<'a>(patch: &'a Map<String, Value>, directive: &str) -> Result<Vec<(&'a str, &'a [Value])>, String> {
+    let mut lists = Vec::new();
+    for (key, value) in patch {
+        if let Some(field) = parallel_key(key, directive) {
+            let Value::Array(items) = value else {
+                return Err(bad_directive_value(key));
+            };
+            lists.push((field, items.as_slice()));
+        }
+    }
+    Ok(lists)
+}
+
+fn order_of<'a>(orders: &[(&str, &'a [Value])], key: &str) -> Option<&'a [Value]> {
+    orders.iter().find(|(k, _)| *k == key).map(|(_, order)| *order)
+}
+
+fn deletions_of<'a>(deletions: &[(&str, &'a [Value])], key: &str) -> &'a [Value] {
+    deletions.iter().find(|(k, _)| *k == key).map(|(_, list)| *list).unwrap_or_default()
+}
+
+fn bad_directive_value(key: &str) -> String {
+    format!("invalid value for the directive {key}")
+}
+
+/// Removes the keys that `$retainKeys` doesn't list; it must list every key of the patch.
+fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), String> {
+    let Some(directive) = patch.get(RETAIN_KEYS) else {
+        return Ok(());
+    };
+    let Value::Array(keys) = directive else {
+        return Err("not a list for $retainKeys directive".to_owned());
+    };
+    let listed = |key: &String| keys.iter().any(|k| k.as_str() == Some(key));
+    let missing = patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key));
+    if missing {
+        return Err("$retainKeys directive is missing a key that is in the patch".to_owned());
+    }
+    original.retain(|key, _| listed(key));
+    Ok(())
+}
+
+/// A copy of a map with all directives taken out, at every level.
+fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
+    map.iter()
+        .filter(|(key, value)| !is_directive(key) && !value.is_null())
+        .map(|(key, value)| (key.clone(), clean(value)))
+        .collect()
+}
+
+fn clean(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(without_directives(map)),
+        Value::Array(items) => {
+            let deletes = |item: &&Value| item.get(PATCH).and_then(Value::as_str) != Some("delete");
+            let only_directive = |item: &Value| item.as_object().is_some_and(|m| m.len() == 1 && m.contains_key(PATCH));
+            items.iter().filter(deletes).filter(|item| !only_directive(item)).map(clean).collect()
+        }
+        other => other.clone(),
+    }
+}
+
+fn merge_list(
+    original: Vec<Value>,
+    patch: &[Value],
+    rule: ListRule,
+    order: Option<&[Value]>,
+    deletions: &[Value],
+) -> Result<Value, String> {
+    let replaces = |item: &Value| item.get(PATCH).and_then(Value::as_str) == Some("replace");
+    if !rule.merges || patch.iter().any(replaces) {
+        return Ok(Value::Array(patch.iter().filter(|item| !only_directive(item)).map(clean).collect()));
+    }
+    let objects = patch.iter().chain(&original).any(Value::is_object);
+    let merged = if objects {
+        let key = rule.merge_key.ok_or_else(|| "no merge key for a list of maps".to_owned())?;
+        merge_objects(original.clone(), patch, key, rule.element)?
+    } else {
+        let mut items = original.clone();
+        items.retain(|item| !deletions.contains(item));
+        for item in patch {
+            if !items.contains(item) {
+                items.push(item.clone());
+            }
+        }
+        items
+    };
+    Ok(Value::Array(match order {
+        Some(order) => reorder(merged, order, &original, rule),
+        None => merged,
+    }))
+}
+
+fn only_directive(item: &Value) -> bool {
+    item.as_object().is_some_and(|map| map.len() == 1 && map.contains_key(PATCH))
+}
+
+fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Option<TypeId>) -> Result<Vec<Value>, String> {
+    for item in patch {
+        let Value::Object(patch_item) = item else {
+            return Err(format!("list element is not a map: {}", go_map(item)));
+        };
+        if only_directive(item) && patch_item[PATCH] == "merge" {
+            continue;
+        }
+        let Some(wanted) = patch_item.get(key) else {
+            return Err(format!("map: {} does not contain declared merge key: {key}", go_map(item)));
+        };
+        let found = items.iter().position(|have| have.get(key) == Some(wanted));
+        let deletes = patch_item.get(PATCH).and_then(Value::as_str) == Some("delete");
+        match (found, deletes) {
+            (_, true) => items.retain(|have| have.get(key) != Some(wanted)),
+            (Some(i), false) => {
+                let Value::Object(have) = std::mem::take(&mut items[i]) else {
+                    return Err(format!("map: {} does not contain declared merge key: {key}", go_map(item)));
+                };
+                items[i] = Value::Object(merge_map(have, patch_item, element)?.unwrap_or_default());
+            }
+            (None, false) => {
+                // Merged into nothing, so that directives inside of the new item are followed too.
+                items.push(Value::Object(merge_map(Map::new(), patch_item, element)?.unwrap_or_default()));
+            }
+        }
+    }
+    Ok(items)
+}
+
+/// Items named by `order` come in that order; each other item stays behind the item that it followed on the server.
+fn reorder(items: Vec<Value>, order: &[Value], server: &[Value], rule: ListRule) -> Vec<Value> {
+    let identity = |item: &Value| match rule.merge_key {
+        Some(key) if item.is_object() => item.get(key).cloned().unwrap_or(Value::Null),
+        _ => item.clone(),
+    };
+    let order: Vec<Value> = order.iter().map(identity).collect();
+    let rank = |item: &Value| order.iter().position(|o| *o == identity(item));
+    let (mut ordered, rest): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| rank(item).is_some());
+    ordered.sort_by_key(|item| rank(item));
+    let server: Vec<Value> = server.iter().map(identity).collect();
+    let place = |item: &Value| server.iter().position(|s| *s == identity(item));
+    // Both sequences are walked; an item that only the server has goes first if the server has it before the other.
+    let mut merged = Vec::with_capacity(ordered.len() + rest.len());
+    let mut rest = rest.into_iter().peekable();
+    for item in ordered {
+        while let Some(other) = rest.peek() {
+            let before = match (place(other), place(&item)) {
+                (Some(other), Some(item)) => other < item,
+                _ => false,
+            };
+            if !before {
+                break;
+            }
+            merged.extend(rest.next());
+        }
+        merged.push(item);
+    }
+    merged.extend(rest);
+    merged
+}
+
+/// A value as Go's `%v` prints maps: `map[a:1 b:[x y]]`.
+fn go_map(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_map(v))).collect();
+            format!("map[{}]", pairs.join(" "))
+        }
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_map).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::type_of;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn apply(original: &Value, patch: &Value) -> Result<Value, String> {
+        let pod = type_of("", "v1", "Pod").expect("known kind");
+        let mut object = original.clone();
+        strategic_merge_patch(pod, &mut object, patch).map_err(|e| e.to_string())?;
+        Ok(object)
+    }
+
+    fn spec(fields: Value) -> Value {
+        json!({"spec": fields})
+    }
+
+    #[test]
+    fn patches_follow_the_schema() {
+        let two = json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]});
+        let finalizers = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
+        let volumes = spec(json!({"volumes": [{"name": "v", "emptyDir": {}}]}));
+        let cases = [
+            ("maps merge, null removes", json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null, "c": "3"}}}), json!({"metadata": {"labels": {"b": "2", "c": "3"}}})),
+            ("lists of objects merge by key", spec(two.clone()), spec(json!({"containers": [{"name": "b", "image": "2"}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}]}))),
+            ("new items are appended", spec(two.clone()), spec(json!({"containers": [{"name": "c"}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c"}]}))),
+            ("atomic lists are replaced", spec(two.clone()), spec(json!({"containers": [{"name": "a", "args": ["y", "z"]}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["y", "z"]}, {"name": "b", "image": "1"}]}))),
+            ("$patch delete of an item", spec(two.clone()), spec(json!({"containers": [{"name": "a", "$patch": "delete"}]})), spec(json!({"containers": [{"name": "b", "image": "1"}]}))),
+            ("$patch replace of a list", spec(two.clone()), spec(json!({"containers": [{"name": "z"}, {"$patch": "replace"}]})), spec(json!({"containers": [{"name": "z"}]}))),
+            ("$patch replace of a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}), json!({"metadata": {"labels": {"b": "2"}}})),
+            ("$patch delete of a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"metadata": {"labels": {}}})),
+            ("lists of scalars unite", finalizers.clone(), json!({"metadata": {"finalizers": ["b", "d"]}}), json!({"metadata": {"finalizers": ["a", "b", "c", "d"]}})),
+            ("scalars are deleted", finalizers.clone(), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"]}}), json!({"metadata": {"finalizers": ["a", "c"]}})),
+            ("scalars are ordered", finalizers.clone(), json!({"metadata": {"$setElementOrder/finalizers": ["d", "a"], "finalizers": ["d"]}}), json!({"metadata": {"finalizers": ["d", "a", "b", "c"]}})),
+            ("objects are ordered", spec(two.clone()), spec(json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]})), spec(json!({"containers": [{"name": "c"}, {"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]}))),
+            ("order without a list", spec(two.clone()), spec(json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]})), spec(json!({"containers": [{"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]}))),
+            ("$retainKeys", volumes.clone(), spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}, "$retainKeys": ["name", "hostPath"]}]})), spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}))),
+            ("merge keys of other lists", spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x"}]}]})), spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "UDP"}, {"containerPort": 2}]}]})), spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x", "protocol": "UDP"}, {"containerPort": 2}]}]}))),
+            ("a map where there was none", json!({}), json!({"metadata": {"labels": {"a": "1", "b": null}}}), json!({"metadata": {"labels": {"a": "1"}}})),
+            ("conditions", json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), json!({"status": {"$setElementOrder/conditions": [{"type": "Ready"}, {"type": "X"}], "conditions": [{"type": "X", "status": "True"}, {"type": "Ready", "status": "False"}]}}), json!({"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "X", "status": "True"}]}})),
+        ];
+        for (name, original, patch, want) in cases {
+            assert_eq!(apply(&original, &patch), Ok(want), "{name}");
+        }
+    }
+
+    #[test]
+    fn errors_are_upstreams() {
+        let cases = [
+            (spec(json!({"containers": [{"image": "x"}]})), "map: map[image:x] does not contain declared merge key: name"),
+            (spec(json!({"$patch": "nope"})), "unknown patch type: nope in map[$patch:nope]"),
+            (json!({"metadata": {"labels": {"$retainKeys": [], "a": "b"}}}), "$retainKeys directive is missing a key that is in the patch"),
+        ];
+        for (patch, want) in cases {
+            assert_eq!(apply(&json!({"spec": {"containers": [{"name": "a"}]}}), &patch), Err(want.to_owned()));
+        }
+        let pod = type_of("", "v1", "Pod").expect("known kind");
+        let error = strategic_merge_patch(pod, &mut json!({}), &json!([1])).expect_err("no map");
+        assert_eq!(error.to_status().code(), 400);
+    }
+
+    proptest! {
+        /// A patch that is the object itself changes nothing, and a patch applied twice is the same as once.
+        #[test]
+        fn patching_is_idempotent(names in prop::collection::btree_set("[a-e]", 0..5), others in prop::collection::btree_set("[a-e]", 0..5)) {
+            let object = |names: &std::collections::BTreeSet<String>, image: &str| {
+                let containers: Vec<Value> = names.iter().map(|n| json!({"name": n, "image": image})).collect();
+                json!({"metadata": {"finalizers": names}, "spec": {"containers": containers}})
+            };
+            let (original, patch) = (object(&names, "1"), object(&others, "2"));
+            prop_assert_eq!(apply(&original, &original), Ok(original.clone()));
+            let once = apply(&original, &patch).expect("applies");
+            prop_assert_eq!(apply(&once, &patch), Ok(once.clone()));
+            prop_assert_eq!(once["spec"]["containers"].as_array().map(Vec::len), Some(names.union(&others).count()));
+        }
+    }
+}
