@@ -1,0 +1,102 @@
+# What every script here shares: words to the reader, packages, the build, waiting. Sourced, never run.
+
+set -euo pipefail
+REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# Outside the clone, so that a fresh clone finds what an earlier one compiled (RocksDB takes a quarter of an hour).
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/trireme/target}
+RUN=/run/trireme
+LAB=/var/lib/trireme-lab
+IMAGES=$LAB/images
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+need_root() { [ "$(id -u)" = 0 ] || die "$(basename "$0") needs root: it makes network namespaces, mounts and cgroups"; }
+
+# have COMMAND...: whether all of them are installed
+have() { local c; for c in "$@"; do command -v "$c" >/dev/null 2>&1 || return 1; done; }
+
+# install_packages: what a node and the build need, from Debian; nothing is touched if all of it is there
+install_packages() {
+    local packages=() pair
+    for pair in containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2 busybox:busybox-static \
+        g++:g++ make:make curl:curl jq:jq setsid:util-linux; do
+        have "${pair%%:*}" || packages+=("${pair#*:}")
+    done
+    ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || packages+=(libclang-dev)
+    [ ${#packages[@]} = 0 ] || { say "installing ${packages[*]}"; apt_install "${packages[@]}"; }
+    have kubectl || install_kubectl
+    have cargo || die "cargo is missing: install Rust 1.95 or newer first"
+}
+
+apt_install() {
+    local log; log=$(mktemp)
+    # A daemon that a package would start is not wanted here: containerd is started with our own configuration.
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e $policy ]; then printf '#!/bin/sh\nexit 101\n' > $policy; chmod 755 $policy; made=yes; fi
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"; } > "$log" 2>&1 || {
+        [ -z "$made" ] || rm -f $policy
+        tail -n 5 "$log" >&2; die "apt-get could not install: $*"; }
+    [ -z "$made" ] || rm -f $policy
+    rm -f "$log"
+}
+
+install_kubectl() {
+    if apt-cache show kubernetes-client >/dev/null 2>&1 || { apt-get update -qq && apt-cache show kubernetes-client >/dev/null 2>&1; }; then
+        say "installing kubectl (Debian's kubernetes-client)"; apt_install kubernetes-client
+    else
+        die "kubectl is missing and Debian has no package for it: put kubectl 1.32 or newer into /usr/local/bin"
+    fi
+}
+
+# build [CARGO OPTIONS]: the binary; sets BINARY
+build() {
+    say "building trireme (the first time RocksDB is compiled: about a quarter of an hour on two cores)"
+    (cd "$REPO" && cargo build --quiet -p trireme "$@")
+    BINARY=$CARGO_TARGET_DIR/debug/trireme
+    case " $* " in *" --release "*) BINARY=$CARGO_TARGET_DIR/release/trireme ;; esac
+    [ -x "$BINARY" ] || die "the build left no binary at $BINARY"
+}
+
+# wait_for SECONDS WHAT COMMAND...: until the command succeeds; dies naming what was waited for
+wait_for() {
+    local seconds=$1 what=$2 end; shift 2
+    end=$((SECONDS + seconds))
+    until "$@" >/dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || die "waited ${seconds} s in vain for $what"
+        sleep 0.2
+    done
+}
+
+# alive PIDFILE: whether the process it names still runs and is the one that was started (pids are used again)
+alive() {
+    local pid started
+    [ -f "$1" ] || return 1
+    read -r pid started < "$1" || return 1
+    [ -n "${started:-}" ] && [ "$(start_time "$pid")" = "$started" ]
+}
+
+start_time() { awk '{sub(/.*\) /, ""); print $20}' "/proc/$1/stat" 2>/dev/null; }
+
+# spawn PIDFILE LOG COMMAND...: starts a process that outlives this script
+spawn() {
+    local pidfile=$1 log=$2; shift 2
+    setsid "$@" >> "$log" 2>&1 < /dev/null &
+    local pid=$!
+    disown "$pid"
+    printf '%s %s\n' "$pid" "$(start_time "$pid")" > "$pidfile"
+}
+
+# stop PIDFILE [SIGNAL]: ends what spawn started, and waits for its end
+stop() {
+    local pid
+    alive "$1" || { rm -f "$1"; return 0; }
+    read -r pid _ < "$1"
+    kill -"${2:-TERM}" "$pid" 2>/dev/null || true
+    local end=$((SECONDS + 20))
+    while alive "$1"; do
+        [ $SECONDS -lt $end ] || { kill -KILL "$pid" 2>/dev/null || true; }
+        sleep 0.1
+    done
+    rm -f "$1"
+}

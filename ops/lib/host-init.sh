@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# First process of a host: containerd, its images, then trireme; restarts whichever of the two dies, as systemd would.
+set -u
+name=$1 dir=$2 binary=$3 images=$4
+socket=$dir/containerd/containerd.sock
+
+hostname "$name"
+mount --make-rslave /
+# crun and some tools stumble over the unified hierarchy beside the legacy ones.
+umount /sys/fs/cgroup/unified 2>/dev/null || true
+mount --bind "$dir" "$dir" && mount --make-shared "$dir"
+# Namespaces of pods are bound here: keep them to this host.
+mkdir -p /run/netns /run/trireme
+mount -t tmpfs tmpfs /run/netns && mount --make-shared /run/netns
+printf '127.0.0.1 localhost\n%s %s\n' "$(cat "$dir/address")" "$name" > "$dir/hosts"
+mount --bind "$dir/hosts" /etc/hosts
+
+keep() { # keep NAME COMMAND...: runs it again whenever it ends
+    local what=$1; shift
+    (while :; do
+        "$@" >> "$dir/$what.log" 2>&1
+        [ ! -e "$dir/halt-$what" ] || exit 0
+        sleep 0.5
+    done) &
+}
+
+keep containerd containerd --config "$dir/containerd/config.toml"
+until ctr -a "$socket" version > /dev/null 2>&1; do sleep 0.1; done
+for image in "$images"/*.tar; do
+    marker=$dir/containerd/imported-$(basename "$image")
+    [ -e "$marker" ] || { ctr -a "$socket" -n k8s.io images import "$image" > /dev/null 2>&1 && touch "$marker"; }
+done
+
+mapfile -t command < "$dir/command"
+keep trireme "$binary" "${command[@]//@DATA@/$dir/data}"
+wait
