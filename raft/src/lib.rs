@@ -11,10 +11,24 @@
 
 pub mod engine;
 mod error;
+pub mod log;
+mod membership;
 pub mod mvcc;
+pub mod network;
+pub mod node;
+pub mod snapshot;
+pub mod store;
+pub mod types;
 
 pub use error::StoreError;
 pub use mvcc::{Watch, WatchBatch, WatchError};
+pub use network::tls::PeerIdentity;
+pub use store::engines::MemoryEngines;
+#[cfg(feature = "rocksdb")]
+pub use store::engines::RocksEngines;
+pub use store::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpty, member_record};
+pub use store::status::{LeaderInfo, Leadership, Role, StoreStatus};
+pub use store::{LeaseGrant, Store};
 
 /// A leadership. A command that carries one is applied only if an entry of this leadership carries it, so a
 /// deposed leader's controllers cannot write. Only code in this process makes fences: no header can.

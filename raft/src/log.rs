@@ -1,0 +1,339 @@
+//! The replicated log and the vote, on the log engine.
+//!
+//! Owns openraft's `RaftLogStorage` contract: consecutive entries, serialized writes, and above all design D10:
+//! a vote or an append is reported only after it has been synced. One writer thread does all writes; what has
+//! queued up while it synced goes into the next batch, so one sync serves many appends (group commit).
+//! Recent entries stay in memory for replication and apply; older ones are read back from the engine.
+//!
+//! Opening reads the whole log: every record is checksummed and the indexes must be consecutive. Damage is
+//! an error, never a truncation, because what was damaged may have been acknowledged (design D8).
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::engine::{Engine, Table};
+use crate::error::StoreError;
+use crate::types::{Entry, LogId, TypeConfig, Vote};
+
+mod record;
+mod writer;
+
+use writer::Op;
+
+/// Entries kept in memory for readers.
+const CACHE_BYTES: usize = 16 << 20;
+/// What one replication read returns at most (and at least one entry).
+const READ_BYTES: usize = 4 << 20;
+/// Writes that may wait for the writer thread.
+const QUEUE: usize = 4096;
+
+/// The log of one member. Clones share it.
+#[derive(Clone)]
+pub struct LogStore {
+    shared: Arc<Shared>,
+    /// Joined by [`LogStore::close`], so that the engine is free afterwards.
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    ops: mpsc::Sender<Op>,
+    /// The last index that the state machine has durably applied, where there is one to wait for.
+    durable_applied: Option<watch::Receiver<u64>>,
+}
+
+struct Shared {
+    engine: Arc<dyn Engine>,
+    index: RwLock<Index>,
+}
+
+/// What is known of the log without reading it.
+#[derive(Default)]
+struct Index {
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    recent: BTreeMap<u64, (Entry, usize)>,
+    recent_bytes: usize,
+    /// Entries up to here are in the engine and may leave memory.
+    written: u64,
+}
+
+// === impl LogStore ===
+
+impl LogStore {
+    /// Opens and verifies the log in `engine`, and starts the writer thread.
+    ///
+    /// # Errors
+    /// `Corrupt` for any damage: this member must not vote with it.
+    pub fn open(engine: Arc<dyn Engine>, durable_applied: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
+        let index = record::verify(engine.as_ref())?;
+        let shared = Arc::new(Shared { engine, index: RwLock::new(index) });
+        let (ops, queue) = mpsc::channel(QUEUE);
+        let for_writer = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("trireme-log".into())
+            .spawn(move || writer::run(&for_writer, queue))
+            .map_err(|error| StoreError::io("log writer", error))?;
+        Ok(LogStore { shared, writer: Arc::new(Mutex::new(Some(writer))), ops, durable_applied })
+    }
+
+    /// Whether neither a vote nor an entry was ever written.
+    #[must_use]
+    pub fn is_pristine(&self) -> bool {
+        let index = self.shared.index.read();
+        index.vote.is_none() && index.last.is_none() && index.purged.is_none()
+    }
+
+    /// The last entry, or the last purged one.
+    #[must_use]
+    pub fn last_log_id(&self) -> Option<LogId> {
+        self.shared.index.read().last_or_purged()
+    }
+
+    /// The last purged entry.
+    #[must_use]
+    pub fn purged(&self) -> Option<LogId> {
+        self.shared.index.read().purged
+    }
+
+    /// Ends the writer thread after everything queued has been written. The engine is free afterwards once
+    /// openraft has dropped its own handles.
+    pub fn close(self) {
+        let LogStore { writer, ops, .. } = self;
+        // Best effort: the thread ends by itself when the last sender goes.
+        let _ = ops.try_send(Op::Stop);
+        drop(ops);
+        let handle = writer.lock().take();
+        if let Some(handle) = handle {
+            let _ = handle.join();
+        }
+    }
+
+    async fn submit(&self, op: impl FnOnce(oneshot::Sender<Result<(), StoreError>>) -> Op) -> io::Result<()> {
+        let (reply, answer) = oneshot::channel();
+        self.ops.send(op(reply)).await.map_err(|_| io::Error::from(StoreError::Shutdown))?;
+        answer.await.map_err(|_| io::Error::from(StoreError::Shutdown))?.map_err(io::Error::from)
+    }
+
+    /// Entries of `[start, end)` that exist, up to `limit_bytes` (but at least one).
+    async fn read(&self, start: u64, end: u64, limit_bytes: usize) -> io::Result<Vec<Entry>> {
+        let (start, end, cached) = {
+            let index = self.shared.index.read();
+            let start = start.max(index.purged.map_or(0, |id| id.index() + 1));
+            let end = end.min(index.last.map_or(0, |id| id.index() + 1));
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            let first_cached = index.recent.keys().next().copied().unwrap_or(u64::MAX);
+            let from_cache: Vec<(Entry, usize)> =
+                index.recent.range(start.max(first_cached.min(end))..end).map(|(_, entry)| entry.clone()).collect();
+            (start, end, from_cache)
+        };
+        let first_cached = cached.first().map_or(end, |(entry, _)| entry.log_id.index());
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if start < first_cached {
+            let shared = self.shared.clone();
+            (entries, bytes) =
+                tokio::task::spawn_blocking(move || shared.read_engine(start, first_cached, limit_bytes))
+                    .await
+                    .map_err(io::Error::other)??;
+            if (entries.len() as u64) < first_cached - start {
+                return self.without_purged(entries, start);
+            }
+        }
+        for (entry, size) in cached {
+            if bytes + size > limit_bytes && !entries.is_empty() {
+                break;
+            }
+            bytes += size;
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    /// A short read is right at the limit or where a purge ran meanwhile; a hole is damage.
+    fn without_purged(&self, entries: Vec<Entry>, start: u64) -> io::Result<Vec<Entry>> {
+        let purged = self.shared.index.read().purged.map_or(0, |id| id.index() + 1);
+        let first = entries.first().map_or(start, |entry| entry.log_id.index());
+        if first > start.max(purged) {
+            return Err(StoreError::Corrupt(format!("log entries {start} to {first} are missing")).into());
+        }
+        Ok(entries)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn read_engine(&self, start: u64, end: u64, limit_bytes: usize) -> Result<(Vec<Entry>, usize), StoreError> {
+        let view = self.engine.view();
+        let mut cursor = view.cursor(Table::Entry, &start.to_be_bytes(), Some(&end.to_be_bytes()))?;
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        while let Some((_, value)) = cursor.entry() {
+            bytes += value.len();
+            if bytes > limit_bytes && !entries.is_empty() {
+                break;
+            }
+            let entry = record::decode_entry(Bytes::copy_from_slice(value))?;
+            if entries.last().is_some_and(|last| last.log_id.index() + 1 != entry.log_id.index()) {
+                return Err(StoreError::Corrupt(format!("the log has a hole before entry {}", entry.log_id.index())));
+            }
+            entries.push(entry);
+            cursor.advance()?;
+        }
+        Ok((entries, bytes))
+    }
+}
+
+// === impl Index ===
+
+impl Index {
+    fn last_or_purged(&self) -> Option<LogId> {
+        self.last.or(self.purged)
+    }
+
+    fn push(&mut self, entry: Entry, size: usize) {
+        self.last = Some(entry.log_id);
+        self.recent_bytes += size;
+        self.recent.insert(entry.log_id.index(), (entry, size));
+    }
+
+    /// Forgets entries that are in the engine, oldest first, down to the limit.
+    fn shrink(&mut self) {
+        while self.recent_bytes > CACHE_BYTES {
+            match self.recent.first_entry() {
+                Some(first) if *first.key() <= self.written => self.recent_bytes -= first.remove().1,
+                _ => break,
+            }
+        }
+    }
+
+    fn truncate_from(&mut self, from: u64, last: Option<LogId>) {
+        for (_, (_, size)) in self.recent.split_off(&from) {
+            self.recent_bytes -= size;
+        }
+        self.written = self.written.min(from.saturating_sub(1));
+        self.last = last;
+    }
+
+    fn purge_to(&mut self, upto: LogId) {
+        let kept = self.recent.split_off(&(upto.index() + 1));
+        for (_, (_, size)) in std::mem::replace(&mut self.recent, kept) {
+            self.recent_bytes -= size;
+        }
+        if self.last.is_some_and(|last| last.index() <= upto.index()) {
+            self.last = None;
+        }
+        self.purged = self.purged.max(Some(upto));
+    }
+}
+
+// === openraft ===
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, io::Error> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.shared.index.read().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
+        self.read(start, end, READ_BYTES).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let index = self.shared.index.read();
+        Ok(LogState { last_purged_log_id: index.purged, last_log_id: index.last_or_purged() })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let vote = *vote;
+        self.submit(|reply| Op::Vote { vote, reply }).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        self.shared.index.write().committed = committed;
+        let op = Op::Committed { committed };
+        self.ops.send(op).await.map_err(|_| io::Error::from(StoreError::Shutdown))
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
+        Ok(self.shared.index.read().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = Entry> + Send,
+        I::IntoIter: Send,
+    {
+        let encoded: Vec<(Entry, Bytes)> =
+            entries.into_iter().map(|entry| (entry.clone(), record::encode_entry(&entry))).collect();
+        let mut records = Vec::with_capacity(encoded.len());
+        {
+            // Readable as soon as this returns, durable when the callback is called.
+            let mut index = self.shared.index.write();
+            for (entry, bytes) in encoded {
+                records.push((entry.log_id.index(), bytes.clone()));
+                index.push(entry, bytes.len());
+            }
+        }
+        self.ops.send(Op::Append { records, callback }).await.map_err(|_| io::Error::from(StoreError::Shutdown))
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let from = last_log_id.map_or(0, |id| id.index() + 1);
+        {
+            let mut index = self.shared.index.write();
+            if index.last_or_purged().is_none_or(|last| last.index() < from) {
+                return Ok(());
+            }
+            let last = last_log_id.filter(|id| index.purged.is_none_or(|purged| purged.index() < id.index()));
+            index.truncate_from(from, last);
+        }
+        self.submit(|reply| Op::Truncate { from, reply }).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        // Invariant: what leaves the log is durable in the state (design D10).
+        if let Some(mut durable) = self.durable_applied.clone() {
+            durable
+                .wait_for(|applied| *applied >= log_id.index())
+                .await
+                .map_err(|_| io::Error::from(StoreError::Shutdown))?;
+        }
+        self.shared.index.write().purge_to(log_id);
+        self.submit(|reply| Op::Purge { upto: log_id, reply }).await
+    }
+}

@@ -1,0 +1,129 @@
+//! The one thread that writes the log: batches what waits, syncs once, then tells everybody.
+
+use bytes::Bytes;
+use openraft::storage::IOFlushed;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Shared, record};
+use crate::engine::{Durability, Table, WriteBatch};
+use crate::error::StoreError;
+use crate::types::{LogId, TypeConfig, Vote};
+
+/// Operations that one sync may serve.
+const BATCH_OPS: usize = 1024;
+
+type Reply = oneshot::Sender<Result<(), StoreError>>;
+
+/// One write, in the order openraft asked for it.
+pub(super) enum Op {
+    Append { records: Vec<(u64, Bytes)>, callback: IOFlushed<TypeConfig> },
+    Vote { vote: Vote, reply: Reply },
+    Truncate { from: u64, reply: Reply },
+    Purge { upto: LogId, reply: Reply },
+    Committed { committed: Option<LogId> },
+    Stop,
+}
+
+/// What to tell whom when a batch is on disk.
+enum Done {
+    Append(u64, IOFlushed<TypeConfig>),
+    Vote(Vote, Reply),
+    Truncate(u64, Reply),
+    Other(Reply),
+}
+
+/// Runs until the last handle of the log is gone.
+pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Op>) {
+    // The first failed write poisons the log: after a failed fsync nobody knows what is on disk (design D10).
+    let mut failed: Option<StoreError> = None;
+    while let Some(first) = queue.blocking_recv() {
+        let mut batch = WriteBatch::new();
+        let mut done = Vec::new();
+        let mut durability = Durability::Buffered;
+        let mut stop = false;
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(op) = next {
+            stop |= matches!(op, Op::Stop);
+            stage(op, &mut batch, &mut done, &mut durability);
+            count += 1;
+            next = if count < BATCH_OPS && !stop { queue.try_recv().ok() } else { None };
+        }
+        if cfg!(feature = "mutant-no-fsync") {
+            durability = Durability::Buffered;
+        }
+        let result = match &failed {
+            Some(error) => Err(error.clone()),
+            None if batch.is_empty() => Ok(()),
+            None => shared.engine.write(batch, durability),
+        };
+        if let (Err(error), None) = (&result, &failed) {
+            tracing::error!(%error, "the log cannot be written; this Raft instance ends");
+            failed = Some(error.clone());
+        }
+        report(shared, done, &result);
+        if stop {
+            return;
+        }
+    }
+}
+
+fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut Durability) {
+    match op {
+        Op::Append { records, callback } => {
+            let last = records.last().map_or(0, |(index, _)| *index);
+            for (index, bytes) in records {
+                batch.put(Table::Entry, &index.to_be_bytes(), bytes);
+            }
+            done.push(Done::Append(last, callback));
+            *durability = Durability::Synced;
+        }
+        Op::Vote { vote, reply } => {
+            batch.put(Table::LogMeta, record::VOTE, record::encode_vote(&vote));
+            done.push(Done::Vote(vote, reply));
+            *durability = Durability::Synced;
+        }
+        Op::Truncate { from, reply } => {
+            batch.delete_range(Table::Entry, &from.to_be_bytes(), None);
+            done.push(Done::Truncate(from, reply));
+            *durability = Durability::Synced;
+        }
+        Op::Purge { upto, reply } => {
+            // Losing a purge in a crash is harmless: the mark and the removal are lost together.
+            let end = (upto.index() + 1).to_be_bytes();
+            batch.delete_range(Table::Entry, &[], Some(&end));
+            batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&upto));
+            done.push(Done::Other(reply));
+        }
+        Op::Committed { committed } => match committed {
+            Some(committed) => batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&committed)),
+            None => batch.delete(Table::LogMeta, record::COMMITTED),
+        },
+        Op::Stop => {}
+    }
+}
+
+fn report(shared: &Shared, done: Vec<Done>, result: &Result<(), StoreError>) {
+    if result.is_ok() {
+        let mut index = shared.index.write();
+        for item in &done {
+            match item {
+                Done::Append(last, _) => index.written = index.written.max(*last),
+                Done::Vote(vote, _) => index.vote = Some(*vote),
+                // openraft waits for this before it appends again, so nothing newer is lowered here.
+                Done::Truncate(from, _) => index.written = index.written.min(from.saturating_sub(1)),
+                Done::Other(_) => {}
+            }
+        }
+        index.shrink();
+    }
+    for item in done {
+        match item {
+            Done::Append(_, callback) => callback.io_completed(result.clone().map_err(std::io::Error::from)),
+            Done::Vote(_, reply) | Done::Truncate(_, reply) | Done::Other(reply) => {
+                // The asker may have gone; the write stands all the same.
+                let _ = reply.send(result.clone());
+            }
+        }
+    }
+}

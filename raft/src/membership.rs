@@ -1,0 +1,257 @@
+//! Who belongs to the cluster: adding, promoting, removing, moving the lead. Runs on the leader.
+//!
+//! Two records change together: the member's record in replicated state, which allocates its id and never
+//! reuses one (design D8), and openraft's configuration, which says who votes. The record comes first when a
+//! member is added and goes last when it is removed, so that no configured member is without a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::time::Instant;
+use trireme_proto::peer::change_member_request::Change;
+use trireme_proto::peer::change_member_response::Result as Answer;
+use trireme_proto::store::command::Body;
+use trireme_proto::store::command_result::Result as Outcome;
+use trireme_proto::{peer, store};
+
+use crate::error::StoreError;
+use crate::mvcc::into_outcome;
+use crate::network::client::Lane;
+use crate::node::RaftNode;
+use crate::store::command;
+use crate::store::core::Core;
+use crate::types::{TypeConfig, unplaced};
+
+/// A learner that lacks no more than this many entries is ready to vote.
+const PROMOTION_LAG: u64 = 64;
+/// How often the leader looks for learners that are ready.
+const PROMOTION_PERIOD: Duration = Duration::from_millis(250);
+
+impl Core {
+    /// Sends a membership change to the leader; repeats it while it was refused before anything happened.
+    pub(crate) async fn change(&self, change: Change) -> Result<peer::Changed, StoreError> {
+        const PAUSE: Duration = Duration::from_millis(100);
+        let deadline = Instant::now() + self.timing.request * 2;
+        loop {
+            let leader = self.leader(deadline).await?;
+            let request = peer::ChangeMemberRequest { change: Some(change.clone()) };
+            let response = if leader == self.node_id {
+                self.change_member_here(request).await
+            } else {
+                let mut client = self.clients.client(leader, Lane::Bulk)?;
+                match tokio::time::timeout_at(deadline, client.change_member(request)).await {
+                    Ok(Ok(response)) => response.into_inner(),
+                    Ok(Err(status)) => {
+                        return Err(StoreError::OutcomeUnknown { proposal_id: 0, reason: status.to_string() });
+                    }
+                    Err(_) => {
+                        return Err(StoreError::OutcomeUnknown { proposal_id: 0, reason: "no answer in time".into() });
+                    }
+                }
+            };
+            match response.result {
+                Some(Answer::Changed(changed)) => return Ok(changed),
+                Some(Answer::Invalid(text)) => return Err(StoreError::Invalid(text)),
+                Some(Answer::Unknown(reason)) => return Err(StoreError::OutcomeUnknown { proposal_id: 0, reason }),
+                Some(Answer::Refused(refused)) if Instant::now() + PAUSE >= deadline => {
+                    return Err(StoreError::NoLeader(refused.reason));
+                }
+                Some(Answer::Refused(_)) => tokio::time::sleep(PAUSE).await,
+                None => return Err(StoreError::OutcomeUnknown { proposal_id: 0, reason: "unknown answer".into() }),
+            }
+        }
+    }
+
+    /// Answers a membership change as the leader.
+    pub(crate) async fn change_member_here(&self, request: peer::ChangeMemberRequest) -> peer::ChangeMemberResponse {
+        let result = match request.change {
+            Some(Change::AddLearner(record)) => self.add_learner_here(record).await,
+            Some(Change::Promote(id)) => self.promote_here(id).await.map(|()| id),
+            Some(Change::Remove(id)) => self.remove_here(id).await.map(|()| id),
+            Some(Change::TransferLeader(to)) => self.transfer_leader_here(to).await.map(|()| to),
+            Some(Change::Update(record)) => self.update_here(record).await,
+            None => Err(StoreError::Invalid("unknown membership change".into())),
+        };
+        let result = match result {
+            Ok(node_id) => Answer::Changed(peer::Changed { node_id, members: self.configured() }),
+            Err(StoreError::NotLeader { leader_id }) => {
+                let refused = peer::Refused { leader_id: leader_id.unwrap_or(0), reason: "not the leader".into() };
+                Answer::Refused(refused)
+            }
+            Err(StoreError::NoLeader(reason)) => Answer::Refused(peer::Refused { leader_id: 0, reason }),
+            Err(StoreError::Invalid(text) | StoreError::Conflict(text)) => Answer::Invalid(text),
+            Err(error) => Answer::Unknown(error.to_string()),
+        };
+        peer::ChangeMemberResponse { result: Some(result) }
+    }
+
+    /// The effective configuration, as records.
+    pub(crate) fn configured(&self) -> Vec<store::MemberRecord> {
+        let Ok(raft) = self.raft() else { return Vec::new() };
+        let metrics = raft.metrics();
+        let membership = metrics.borrow_watched().membership_config.clone();
+        crate::types::membership_to_proto(membership.membership()).members
+    }
+
+    async fn add_learner_here(&self, mut record: store::MemberRecord) -> Result<u64, StoreError> {
+        let raft = self.leading()?;
+        record.id = 0;
+        // The same key again means that the joiner lost its disk, or never got our answer. It must not
+        // continue under an id whose log it does not have.
+        if let Some(before) = self.state.members()?.into_iter().find(|member| member.spki == record.spki) {
+            tracing::info!(node_id = before.id, name = before.name, "this key had a place already: it gets a new one");
+            self.remove_here(before.id).await?;
+        }
+        let allocate = Body::MemberAllocate(store::MemberAllocateCommand { record: Some(record) });
+        let record = match self.submit(allocate).await?.result {
+            Some(Outcome::Member(record)) => record,
+            other => return Err(StoreError::Invalid(format!("no member id was allocated: {other:?}"))),
+        };
+        let id = record.id;
+        raft.add_learner(id, unplaced(record), false).await.map_err(change_error)?;
+        Ok(id)
+    }
+
+    async fn promote_here(&self, id: u64) -> Result<(), StoreError> {
+        let raft = self.leading()?;
+        let Some(record) = self.directory.get(id) else {
+            return Err(StoreError::Invalid(format!("member {id} not found")));
+        };
+        if record.role == store::MemberRole::Witness as i32 {
+            return Err(StoreError::Invalid(format!("member {id} is a witness and never votes")));
+        }
+        let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
+        raft.change_membership(change, true).await.map_err(change_error)?;
+        Ok(())
+    }
+
+    async fn remove_here(&self, id: u64) -> Result<(), StoreError> {
+        let raft = self.leading()?;
+        let (voters, known) = {
+            let metrics = raft.metrics();
+            let membership = metrics.borrow_watched().membership_config.clone();
+            let voters: BTreeSet<u64> = membership.voter_ids().collect();
+            (voters, membership.get_node(&id).is_some())
+        };
+        if voters.contains(&id) && voters.len() == 1 {
+            return Err(StoreError::Invalid("the last voter cannot be removed".into()));
+        }
+        if id == self.node_id {
+            // The next leader does it: this one would end before the record is gone.
+            let to = voters.iter().copied().find(|voter| *voter != id);
+            self.transfer_leader_here(to.unwrap_or(id)).await?;
+            return Err(StoreError::NotLeader { leader_id: to });
+        }
+        if voters.contains(&id) {
+            let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
+            raft.change_membership(change, false).await.map_err(change_error)?;
+        } else if known {
+            let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+            raft.change_membership(change, false).await.map_err(change_error)?;
+        }
+        let recorded = self.state.members()?.iter().any(|member| member.id == id);
+        if recorded {
+            self.submit(Body::MemberRemove(store::MemberRemoveCommand { id })).await?;
+        } else if !known {
+            return Err(StoreError::Invalid(format!("member {id} not found")));
+        }
+        Ok(())
+    }
+
+    async fn update_here(&self, record: store::MemberRecord) -> Result<u64, StoreError> {
+        let raft = self.leading()?;
+        let id = record.id;
+        let Some(current) = self.directory.get(id) else {
+            return Err(StoreError::Invalid(format!("member {id} not found")));
+        };
+        if current.spki != record.spki {
+            return Err(StoreError::Invalid(format!("member {id} has another key")));
+        }
+        self.submit(Body::MemberUpdate(store::MemberUpdateCommand { record: Some(record.clone()) })).await?;
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(id, unplaced(record))]));
+        raft.change_membership(change, true).await.map_err(change_error)?;
+        Ok(id)
+    }
+
+    async fn transfer_leader_here(&self, to: u64) -> Result<(), StoreError> {
+        let raft = self.leading()?;
+        if to == self.node_id {
+            return Ok(());
+        }
+        let is_voter = raft.voter_ids().any(|voter| voter == to);
+        if !is_voter {
+            return Err(StoreError::Invalid(format!("member {to} is not a voter")));
+        }
+        raft.trigger().transfer_leader(to).await.map_err(|fatal| StoreError::NoLeader(fatal.to_string()))?;
+        let mut status = self.status.subscribe();
+        let moved = status.wait_for(|status| status.leader.as_ref().is_some_and(|leader| leader.node_id == to));
+        match tokio::time::timeout(self.timing.request, moved).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(StoreError::Shutdown),
+            Err(_) => Err(StoreError::NoLeader(format!("member {to} did not take the lead in time"))),
+        }
+    }
+
+    /// Proposes one of the cluster's own commands.
+    pub(crate) async fn submit(&self, body: Body) -> Result<store::CommandResult, StoreError> {
+        let (encoded, proposal_id) = command::encode(body, None, self.machine.applied().borrow().index);
+        into_outcome(self.propose(encoded, proposal_id).await?)
+    }
+
+    fn leading(&self) -> Result<RaftNode, StoreError> {
+        let raft = self.raft()?;
+        match raft.is_leader() {
+            true => Ok(raft),
+            false => Err(StoreError::NotLeader { leader_id: self.status.borrow().leader.as_ref().map(|leader| leader.node_id) }),
+        }
+    }
+
+    /// Gives learners that have caught up their vote, while this member leads.
+    pub(crate) async fn promote_learners(&self) {
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(PROMOTION_PERIOD) => {}
+            }
+            if let Some(id) = self.ready_learner() {
+                tracing::info!(node_id = id, "a learner has caught up and becomes a voter");
+                if let Err(error) = self.promote_here(id).await {
+                    tracing::debug!(node_id = id, %error, "not promoted yet");
+                }
+            }
+        }
+    }
+
+    fn ready_learner(&self) -> Option<u64> {
+        let raft = self.raft().ok()?;
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let replication = metrics.replication.as_ref()?;
+        let membership = metrics.membership_config.membership();
+        if membership.get_joint_config().len() != 1 {
+            return None;
+        }
+        let last = metrics.last_log_index.unwrap_or(0);
+        membership
+            .learner_ids()
+            .filter(|id| {
+                membership.get_node(id).is_some_and(|record| record.role != store::MemberRole::Witness as i32)
+            })
+            .find(|id| {
+                let matched = replication.get(id).and_then(|matched| matched.as_ref());
+                matched.is_some_and(|matched| matched.index() + PROMOTION_LAG >= last)
+            })
+    }
+}
+
+fn change_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> StoreError {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(to)) => StoreError::NotLeader { leader_id: to.leader_id },
+        // Another change is under way: nothing has happened, and it may be tried again.
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => StoreError::NoLeader(error.to_string()),
+        error => StoreError::Io(format!("membership change: {error}")),
+    }
+}

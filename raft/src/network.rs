@@ -1,0 +1,22 @@
+//! Peers: the protocol of `proto/peer.proto` over mutual TLS 1.3, both ends of it.
+//!
+//! Owns connections, handshakes, deadlines and the translation to openraft's network traits. Must not decide
+//! anything: who may speak comes from membership ([`directory`]), what is answered from the store.
+//! The join handshake is not here: a stranger talks to the HTTPS API and gets a ticket (design section 3).
+
+pub(crate) mod client;
+pub(crate) mod directory;
+pub(crate) mod listener;
+pub(crate) mod receive;
+pub(crate) mod send;
+pub(crate) mod service;
+pub mod tls;
+
+/// Metadata header with the hexadecimal cluster id.
+pub(crate) const CLUSTER_HEADER: &str = "trireme-cluster";
+/// Metadata header with the sender's node id.
+pub(crate) const FROM_HEADER: &str = "trireme-from";
+/// Metadata header with the receiver's node id.
+pub(crate) const TO_HEADER: &str = "trireme-to";
+/// Larger messages are refused. Append batches are cut well below it.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;

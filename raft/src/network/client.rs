@@ -1,0 +1,405 @@
+//! Connections to the other members, and openraft's network on top of them.
+//!
+//! One connection per peer for consensus and one for bulk (snapshots, forwarded proposals), so that a large
+//! transfer cannot delay a heartbeat. Connections are made lazily and repaired by tonic; a changed address or
+//! key in membership makes a new one. Every call has a deadline.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use hyper_util::rt::TokioIo;
+use openraft::base::BoxFuture;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tonic::metadata::MetadataValue;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use trireme_proto::peer::peer_client::PeerClient;
+use trireme_proto::{peer, store};
+
+use super::directory::PeerDirectory;
+use super::send::snapshot_messages;
+use super::tls::PeerIdentity;
+use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
+use crate::error::StoreError;
+use crate::snapshot::SnapshotDir;
+use crate::types::{
+    TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto,
+};
+
+/// A ready client for one peer.
+pub(crate) type Client = PeerClient<InterceptedService<Channel, Headers>>;
+type Rpc = RPCError<TypeConfig>;
+
+/// Which of a peer's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Votes, heartbeats, log.
+    Consensus,
+    /// Everything large or patient.
+    Bulk,
+}
+
+/// All connections of this member.
+pub(crate) struct PeerClients {
+    self_id: u64,
+    cluster_id: u64,
+    identity: Arc<PeerIdentity>,
+    directory: Arc<PeerDirectory>,
+    connect_timeout: Duration,
+    append_timeout: Duration,
+    pool: Mutex<HashMap<(u64, Lane), Pooled>>,
+}
+
+struct Pooled {
+    record: store::MemberRecord,
+    client: Client,
+}
+
+/// Names the cluster, the sender and the receiver in every call.
+#[derive(Clone)]
+pub(crate) struct Headers {
+    cluster: MetadataValue<tonic::metadata::Ascii>,
+    from: MetadataValue<tonic::metadata::Ascii>,
+    to: MetadataValue<tonic::metadata::Ascii>,
+}
+
+/// openraft's factory.
+#[derive(Clone)]
+pub(crate) struct PeerNetwork(pub(crate) Arc<PeerClients>);
+
+/// openraft's connection to one member.
+pub(crate) struct PeerLink {
+    clients: Arc<PeerClients>,
+    target: u64,
+}
+
+// === impl PeerClients ===
+
+impl PeerClients {
+    pub(crate) fn new(
+        self_id: u64,
+        cluster_id: u64,
+        identity: Arc<PeerIdentity>,
+        directory: Arc<PeerDirectory>,
+        connect_timeout: Duration,
+        append_timeout: Duration,
+    ) -> PeerClients {
+        let pool = Mutex::new(HashMap::new());
+        PeerClients { self_id, cluster_id, identity, directory, connect_timeout, append_timeout, pool }
+    }
+
+    /// The client for `target`, connected or about to be. Must run inside a runtime.
+    pub(crate) fn client(&self, target: u64, lane: Lane) -> Result<Client, StoreError> {
+        let record = self
+            .directory
+            .get(target)
+            .ok_or_else(|| StoreError::NoLeader(format!("member {target} is not in the membership")))?;
+        let mut pool = self.pool.lock();
+        if let Some(pooled) = pool.get(&(target, lane)).filter(|pooled| pooled.record == record) {
+            return Ok(pooled.client.clone());
+        }
+        let client = self.connect(target, &record)?;
+        pool.insert((target, lane), Pooled { record, client: client.clone() });
+        Ok(client)
+    }
+
+    fn connect(&self, target: u64, record: &store::MemberRecord) -> Result<Client, StoreError> {
+        let address = record
+            .addresses
+            .as_ref()
+            .and_then(|addresses| addresses.peer.first())
+            .cloned()
+            .ok_or_else(|| StoreError::NoLeader(format!("member {target} has no peer address")))?;
+        let connector =
+            tokio_rustls::TlsConnector::from(Arc::new(self.identity.client_config(record.spki.clone())?));
+        // The scheme says http because the connector below does the TLS.
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| StoreError::Invalid(format!("peer address {address}: {error}")))?
+            .connect_timeout(self.connect_timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(2))
+            .keep_alive_timeout(Duration::from_secs(8))
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
+            let (connector, address) = (connector.clone(), address.clone());
+            async move {
+                let tcp = TcpStream::connect(&address).await?;
+                tcp.set_nodelay(true)?;
+                let name = ServerName::try_from("trireme-peer").map_err(std::io::Error::other)?;
+                connector.connect(name, tcp).await.map(TokioIo::new)
+            }
+        }));
+        let headers = Headers::new(self.cluster_id, self.self_id, target)?;
+        Ok(PeerClient::with_interceptor(channel, headers)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+}
+
+// === impl Headers ===
+
+impl Headers {
+    fn new(cluster_id: u64, from: u64, to: u64) -> Result<Headers, StoreError> {
+        let header = |text: String| text.parse().map_err(|error| StoreError::Invalid(format!("header: {error}")));
+        Ok(Headers {
+            cluster: header(format!("{cluster_id:x}"))?,
+            from: header(from.to_string())?,
+            to: header(to.to_string())?,
+        })
+    }
+}
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert(CLUSTER_HEADER, self.cluster.clone());
+        metadata.insert(FROM_HEADER, self.from.clone());
+        metadata.insert(TO_HEADER, self.to.clone());
+        Ok(request)
+    }
+}
+
+// === impl PeerNetwork ===
+
+impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
+    type Network = PeerLink;
+
+    async fn new_client(&mut self, target: u64, _node: &store::MemberRecord) -> PeerLink {
+        PeerLink { clients: self.0.clone(), target }
+    }
+}
+
+// === impl PeerLink ===
+
+impl PeerLink {
+    fn client(&self, lane: Lane) -> Result<Client, Rpc> {
+        self.clients.client(self.target, lane).map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+    }
+
+    async fn within<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Rpc> {
+        match tokio::time::timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(rpc_error(&status)),
+            Err(_) => Err(RPCError::Timeout(Timeout {
+                action,
+                id: self.clients.self_id,
+                target: self.target,
+                timeout: limit,
+            })),
+        }
+    }
+
+    async fn ballot(&self, rpc: VoteRequest<TypeConfig>, limit: Duration, pre: bool) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        let mut client = self.client(Lane::Consensus)?;
+        let request = peer::VoteRequest {
+            vote: Some(vote_to_proto(&rpc.vote)),
+            last_log_id: rpc.last_log_id.as_ref().map(log_id_to_proto),
+            leadership_transfer: rpc.leadership_transfer,
+        };
+        let response = match pre {
+            true => self.within(RPCTypes::Vote, limit, client.pre_vote(request)).await?,
+            false => self.within(RPCTypes::Vote, limit, client.vote(request)).await?,
+        };
+        Ok(VoteResponse {
+            vote: require_vote(response.vote.as_ref()).map_err(malformed)?,
+            vote_granted: response.granted,
+            last_log_id: response.last_log_id.as_ref().map(log_id_from_proto),
+        })
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerLink {
+    type SnapshotData = SnapshotDir;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Rpc> {
+        let input = futures::stream::iter([rpc]);
+        let mut output = RaftNetworkV2::stream_append(self, input, option).await?;
+        match output.next().await {
+            Some(result) => Ok(result?.into()),
+            None => Err(RPCError::Network(NetworkError::from_string("append stream ended without an answer"))),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Rpc>>, Rpc>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut client = self.client(Lane::Consensus)?;
+            let limit = option.soft_ttl().max(self.clients.append_timeout);
+            let waiting = Arc::new(AtomicUsize::new(0));
+            let sent = waiting.clone();
+            let requests = input.map(move |rpc| {
+                sent.fetch_add(1, Ordering::AcqRel);
+                append_to_proto(&rpc)
+            });
+            let responses = self.within(RPCTypes::AppendEntries, limit, client.append(requests)).await?;
+            let (id, target) = (self.clients.self_id, self.target);
+            let timed_out = move || {
+                let action = RPCTypes::AppendEntries;
+                Err(RPCError::Timeout(Timeout { action, id, target, timeout: limit }))
+            };
+            let stream = futures::stream::unfold(Some(responses), move |responses| {
+                let waiting = waiting.clone();
+                async move {
+                    let mut responses = responses?;
+                    let answer = match next_answer(&mut responses, &waiting, limit).await {
+                        None => return Some((timed_out(), None)),
+                        Some(answer) => answer,
+                    };
+                    match answer {
+                        Ok(None) => None,
+                        Ok(Some(response)) => {
+                            waiting.fetch_sub(1, Ordering::AcqRel);
+                            let result = append_result(response).map_err(malformed);
+                            // A conflict or a higher vote ends the stream, as openraft's own adapter does.
+                            let open = matches!(result, Ok(Ok(_)));
+                            Some((result, open.then_some(responses)))
+                        }
+                        Err(status) => Some((Err(rpc_error(&status)), None)),
+                    }
+                }
+            });
+            Ok(stream.boxed())
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        self.ballot(rpc, option.soft_ttl(), false).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+        self.ballot(rpc, option.soft_ttl(), true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut client = self.client(Lane::Bulk)?;
+        let bytes: u64 = snapshot.snapshot.manifest().files.iter().map(|file| file.size).sum();
+        // A peer that takes less than a mebibyte a second is as good as gone.
+        let limit = Duration::from_secs(60 + bytes / (1 << 20));
+        let messages = snapshot_messages(vote_to_proto(&vote), snapshot.snapshot);
+        let call = self.within(RPCTypes::InstallSnapshot, limit, client.install_snapshot(messages));
+        let response = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            response = call => response?,
+        };
+        let vote = require_vote(response.vote.as_ref()).map_err(|error| StreamingError::from(malformed(error)))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Rpc> {
+        use peer::transfer_leader_response::Result as Answer;
+        let mut client = self.client(Lane::Consensus)?;
+        let request = peer::TransferLeaderRequest {
+            from_leader: Some(vote_to_proto(req.from_leader())),
+            to_node_id: *req.to_node_id(),
+            last_log_id: req.last_log_id().map(log_id_to_proto),
+        };
+        let limit = option.soft_ttl().max(self.clients.append_timeout);
+        let response = self.within(RPCTypes::TransferLeader, limit, client.transfer_leader(request)).await?;
+        Ok(match response.result {
+            Some(Answer::Accepted(_)) => Ok(()),
+            Some(Answer::VoteChanged(actual)) => Err(TransferLeaderError::VoteChanged {
+                expected: req.from_leader().clone(),
+                actual: vote_from_proto(&actual).map_err(malformed)?,
+            }),
+            Some(Answer::NotFlushed(state)) => Err(TransferLeaderError::LogNotFlushed {
+                expected: state.expected.as_ref().map(log_id_from_proto),
+                actual: state.actual.as_ref().map(log_id_from_proto),
+            }),
+            None => return Err(malformed(StoreError::Invalid("answer without a result".into()))),
+        })
+    }
+}
+
+/// The next answer; `None` when one has been owed for longer than `limit`.
+async fn next_answer(
+    responses: &mut tonic::Streaming<peer::AppendResponse>,
+    waiting: &AtomicUsize,
+    limit: Duration,
+) -> Option<Result<Option<peer::AppendResponse>, tonic::Status>> {
+    loop {
+        let owed = waiting.load(Ordering::Acquire) > 0;
+        match tokio::time::timeout(limit, responses.message()).await {
+            Ok(answer) => return Some(answer),
+            Err(_) if owed => return None,
+            // The stream was idle when the wait began: the leader had nothing to say.
+            Err(_) => {}
+        }
+    }
+}
+
+fn append_to_proto(rpc: &AppendEntriesRequest<TypeConfig>) -> peer::AppendRequest {
+    peer::AppendRequest {
+        vote: Some(vote_to_proto(&rpc.vote)),
+        prev_log_id: rpc.prev_log_id.as_ref().map(log_id_to_proto),
+        entries: rpc.entries.iter().map(entry_to_proto).collect(),
+        leader_commit: rpc.leader_commit.as_ref().map(log_id_to_proto),
+    }
+}
+
+fn append_result(response: peer::AppendResponse) -> Result<StreamAppendResult<TypeConfig>, StoreError> {
+    use peer::append_response::Result as Answer;
+    Ok(match response.result {
+        Some(Answer::Accepted(accepted)) => Ok(accepted.last_log_id.as_ref().map(log_id_from_proto)),
+        Some(Answer::Conflict(at)) => Err(StreamAppendError::Conflict(log_id_from_proto(&at))),
+        Some(Answer::HigherVote(vote)) => Err(StreamAppendError::HigherVote(vote_from_proto(&vote)?)),
+        None => return Err(StoreError::Invalid("append answer without a result".into())),
+    })
+}
+
+fn rpc_error(status: &tonic::Status) -> Rpc {
+    match status.code() {
+        // The peer is not there, or does not want us: back off.
+        tonic::Code::Unavailable | tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => {
+            RPCError::Unreachable(Unreachable::from_string(status))
+        }
+        _ => RPCError::Network(NetworkError::from_string(status)),
+    }
+}
+
+fn malformed(error: StoreError) -> Rpc {
+    RPCError::Network(NetworkError::from_string(error))
+}

@@ -1,0 +1,126 @@
+//! Accepts peers: TCP, the TLS handshake with a deadline, and the check that the key is a member's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+
+use super::directory::PeerDirectory;
+use super::tls::spki_sha256;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes at the same time; more wait in the backlog.
+const HANDSHAKES: usize = 64;
+
+/// The key at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct PeerKey(pub(crate) Bytes);
+
+/// An authenticated connection.
+pub(crate) struct PeerStream {
+    tls: TlsStream<TcpStream>,
+    key: PeerKey,
+}
+
+/// Accepts until cancelled; connections of known members come out of the returned channel.
+pub(crate) fn accept_peers(
+    listener: TcpListener,
+    config: ServerConfig,
+    directory: Arc<PeerDirectory>,
+    cancel: CancellationToken,
+) -> mpsc::Receiver<io::Result<PeerStream>> {
+    let (sender, receiver) = mpsc::channel(HANDSHAKES);
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    tokio::spawn(async move {
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = cancel.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            let (tcp, from) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, mostly: give others time to close some.
+                    tracing::warn!(%error, "cannot accept a peer connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let (acceptor, directory, sender) = (acceptor.clone(), directory.clone(), sender.clone());
+            tokio::spawn(async move {
+                let _slot = slot;
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, tcp, from, &directory)).await {
+                    Ok(Ok(stream)) => {
+                        // The server may be gone; then so is the connection.
+                        let _ = sender.send(Ok(stream)).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%from, %error, "peer refused"),
+                    Err(_) => tracing::debug!(%from, "peer handshake timed out"),
+                }
+            });
+        }
+    });
+    receiver
+}
+
+async fn handshake(
+    acceptor: TlsAcceptor,
+    tcp: TcpStream,
+    from: SocketAddr,
+    directory: &PeerDirectory,
+) -> io::Result<PeerStream> {
+    tcp.set_nodelay(true)?;
+    let tls = acceptor.accept(tcp).await?;
+    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
+    let key = spki_sha256(certificate).map_err(io::Error::other)?;
+    if !directory.knows_key(&key) {
+        tracing::warn!(%from, key = hex::encode(&key), "a certified key that is not in the membership was refused");
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    Ok(PeerStream { tls, key: PeerKey(key) })
+}
+
+// === impl PeerStream ===
+
+impl Connected for PeerStream {
+    type ConnectInfo = PeerKey;
+
+    fn connect_info(&self) -> PeerKey {
+        self.key.clone()
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}

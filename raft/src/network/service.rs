@@ -1,0 +1,243 @@
+//! The server's end of the peer protocol: checks who asks, hands the request to Raft or to the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use openraft::raft::{AppendEntriesRequest, StreamAppendError, TransferLeaderError, TransferLeaderRequest, VoteRequest};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use trireme_proto::peer;
+use trireme_proto::peer::peer_server::{Peer, PeerServer};
+
+use super::listener::{PeerKey, PeerStream};
+use super::receive::receive_snapshot;
+use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
+use crate::error::StoreError;
+use crate::node::RaftNode;
+use crate::store::core::Core;
+use crate::types::{
+    TypeConfig, entry_from_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_to_proto,
+};
+
+/// Append requests that one stream may hold before Raft has taken them.
+const APPEND_QUEUE: usize = 64;
+
+struct PeerService {
+    core: Arc<Core>,
+}
+
+/// Serves peers until cancelled; open streams end with it.
+pub(crate) async fn serve(core: Arc<Core>, connections: tokio::sync::mpsc::Receiver<std::io::Result<PeerStream>>, cancel: CancellationToken) {
+    let service = PeerServer::new(PeerService { core })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .max_concurrent_streams(Some(1024))
+        .add_service(service)
+        .serve_with_incoming(ReceiverStream::new(connections));
+    // Not a graceful drain: append streams live as long as the peer does.
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        result = server => if let Err(error) = result {
+            tracing::error!(%error, "the peer server ended");
+        },
+    }
+}
+
+// === impl PeerService ===
+
+impl PeerService {
+    /// Who sent this, once cluster, addressee and key are right.
+    fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
+        let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+        let (cluster, to) = (header(CLUSTER_HEADER), header(TO_HEADER));
+        if cluster != format!("{:x}", self.core.cluster_id) {
+            return Err(Status::failed_precondition(format!("this is cluster {:x}, not {cluster}", self.core.cluster_id)));
+        }
+        if to != self.core.node_id.to_string() {
+            return Err(Status::failed_precondition(format!("this is member {}, not {to}", self.core.node_id)));
+        }
+        let from: u64 = header(FROM_HEADER).parse().map_err(|_| Status::invalid_argument("no sender"))?;
+        let key = request.extensions().get::<PeerKey>().ok_or_else(|| Status::unauthenticated("no peer key"))?;
+        // Checked per call, not only per connection: a removed member loses its voice at once.
+        if !self.core.directory.is_key_of(from, &key.0) {
+            return Err(Status::permission_denied(format!("this key is not the one of member {from}")));
+        }
+        Ok(from)
+    }
+
+    fn raft(&self) -> Result<RaftNode, Status> {
+        self.core.raft().map_err(status)
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type AppendStream = BoxStream<'static, Result<peer::AppendResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<peer::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let from = self.check(&request)?;
+        let raft = self.raft()?;
+        let mut incoming = request.into_inner();
+        let (sender, receiver) = tokio::sync::mpsc::channel(APPEND_QUEUE);
+        let core = self.core.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = incoming.message().await {
+                match append_from_proto(message) {
+                    Ok(rpc) => {
+                        core.contact.touch(from);
+                        if sender.send(rpc).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::error!(from, %error, "malformed append request");
+                        return;
+                    }
+                }
+            }
+        });
+        let responses = raft.stream_append(ReceiverStream::new(receiver)).map(|result| match result {
+            Ok(result) => Ok(append_response(result)),
+            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+
+    async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
+        self.check(&request)?;
+        let answer = self.raft()?.vote(vote_request(request.into_inner())?).await.map_err(unavailable)?;
+        Ok(Response::new(vote_response(&answer)))
+    }
+
+    async fn pre_vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteResponse>, Status> {
+        self.check(&request)?;
+        let answer = self.raft()?.pre_vote(vote_request(request.into_inner())?).await.map_err(unavailable)?;
+        Ok(Response::new(vote_response(&answer)))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<peer::TransferLeaderRequest>,
+    ) -> Result<Response<peer::TransferLeaderResponse>, Status> {
+        use peer::transfer_leader_response::Result as Answer;
+        self.check(&request)?;
+        let request = request.into_inner();
+        let from = require_vote(request.from_leader.as_ref()).map_err(status)?;
+        let last = request.last_log_id.as_ref().map(log_id_from_proto);
+        let transfer = TransferLeaderRequest::new(from, request.to_node_id, last);
+        let result = match self.raft()?.handle_transfer_leader(transfer).await.map_err(unavailable)? {
+            Ok(()) => Answer::Accepted(peer::Blank {}),
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => Answer::VoteChanged(vote_to_proto(&actual)),
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => Answer::NotFlushed(peer::NotFlushed {
+                expected: expected.as_ref().map(log_id_to_proto),
+                actual: actual.as_ref().map(log_id_to_proto),
+            }),
+        };
+        Ok(Response::new(peer::TransferLeaderResponse { result: Some(result) }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<peer::SnapshotMessage>>,
+    ) -> Result<Response<peer::SnapshotResponse>, Status> {
+        let from = self.check(&request)?;
+        let raft = self.raft()?;
+        let path = self.core.data_dir.incoming_snapshot();
+        let (vote, snapshot) =
+            receive_snapshot(&path, self.core.cluster_id, request.into_inner()).await.map_err(status)?;
+        tracing::info!(from, snapshot = ?snapshot.manifest().last_log_id, "received a snapshot");
+        let meta = snapshot.meta().map_err(status)?;
+        let answer = raft
+            .install_full_snapshot(vote, openraft::Snapshot { meta, snapshot: snapshot.clone() })
+            .await
+            .map_err(unavailable)?;
+        // An installed snapshot has been renamed away; one that Raft did not want goes with its last handle.
+        if snapshot.path().exists() {
+            snapshot.supersede();
+        }
+        Ok(Response::new(peer::SnapshotResponse { vote: Some(vote_to_proto(&answer.vote)) }))
+    }
+
+    async fn propose(&self, request: Request<peer::ProposeRequest>) -> Result<Response<peer::ProposeResponse>, Status> {
+        self.check(&request)?;
+        let commands = request.into_inner().commands;
+        let proposed = futures::future::join_all(commands.into_iter().map(|command| self.core.propose_here(command)));
+        Ok(Response::new(peer::ProposeResponse { proposed: proposed.await }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<peer::ReadIndexRequest>,
+    ) -> Result<Response<peer::ReadIndexResponse>, Status> {
+        use peer::read_index_response::Result as Answer;
+        self.check(&request)?;
+        let result = match self.core.read_index_here().await {
+            Ok(index) => Answer::Index(index),
+            Err(error) => Answer::Refused(peer::Refused { leader_id: 0, reason: error.to_string() }),
+        };
+        Ok(Response::new(peer::ReadIndexResponse { result: Some(result) }))
+    }
+
+    async fn change_member(
+        &self,
+        request: Request<peer::ChangeMemberRequest>,
+    ) -> Result<Response<peer::ChangeMemberResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(self.core.change_member_here(request.into_inner()).await))
+    }
+}
+
+fn append_from_proto(message: peer::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, StoreError> {
+    Ok(AppendEntriesRequest {
+        vote: require_vote(message.vote.as_ref())?,
+        prev_log_id: message.prev_log_id.as_ref().map(log_id_from_proto),
+        entries: message.entries.into_iter().map(entry_from_proto).collect::<Result<_, _>>()?,
+        leader_commit: message.leader_commit.as_ref().map(log_id_from_proto),
+    })
+}
+
+fn append_response(result: openraft::raft::StreamAppendResult<TypeConfig>) -> peer::AppendResponse {
+    use peer::append_response::Result as Answer;
+    let result = match result {
+        Ok(last) => Answer::Accepted(peer::Accepted { last_log_id: last.as_ref().map(log_id_to_proto) }),
+        Err(StreamAppendError::Conflict(at)) => Answer::Conflict(log_id_to_proto(&at)),
+        Err(StreamAppendError::HigherVote(vote)) => Answer::HigherVote(vote_to_proto(&vote)),
+    };
+    peer::AppendResponse { result: Some(result) }
+}
+
+fn vote_request(request: peer::VoteRequest) -> Result<VoteRequest<TypeConfig>, Status> {
+    Ok(VoteRequest {
+        vote: require_vote(request.vote.as_ref()).map_err(status)?,
+        last_log_id: request.last_log_id.as_ref().map(log_id_from_proto),
+        leadership_transfer: request.leadership_transfer,
+    })
+}
+
+fn vote_response(answer: &openraft::raft::VoteResponse<TypeConfig>) -> peer::VoteResponse {
+    peer::VoteResponse {
+        vote: Some(vote_to_proto(&answer.vote)),
+        granted: answer.vote_granted,
+        last_log_id: answer.last_log_id.as_ref().map(log_id_to_proto),
+    }
+}
+
+fn status(error: StoreError) -> Status {
+    match error {
+        StoreError::Invalid(text) => Status::invalid_argument(text),
+        error => Status::unavailable(error.to_string()),
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(error.to_string())
+}

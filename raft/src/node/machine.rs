@@ -1,0 +1,295 @@
+//! The state machine as openraft sees it: batches of entries in, results out, snapshots as directories.
+//!
+//! Owns the order of things on disk: a snapshot is on disk before it counts, a state built from it is a new
+//! generation beside the old one, and the log may be purged only up to what the state has durably applied
+//! ([`MachineShared::durable`]). What a command means is [`crate::mvcc`]'s business.
+
+use std::io;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use openraft::storage::EntryResponder;
+use openraft::{EntryPayload, RaftSnapshotBuilder};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use trireme_proto::store;
+
+use crate::error::StoreError;
+use crate::mvcc::{ApplyEntry, EntryBody, EntryId, StateInfo, StateMachine};
+use crate::snapshot::{DATA, SnapshotDir, remove_if_present};
+use crate::store::datadir::DataDir;
+use crate::store::options::Engines;
+use crate::types::{
+    Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, decode_stored_membership, encode_stored_membership,
+    log_id, log_id_to_proto, term_of,
+};
+
+/// Entries that become one write batch of the state.
+const APPLY_BATCH: usize = 512;
+
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;
+
+/// How far local apply has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct AppliedAt {
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+}
+
+/// openraft's handle on the state machine. Clones share the state.
+#[derive(Clone)]
+pub struct Machine {
+    state: StateMachine,
+    shared: Arc<MachineShared>,
+}
+
+/// What outlives a Raft instance.
+pub(crate) struct MachineShared {
+    cluster_id: u64,
+    data_dir: Arc<DataDir>,
+    engines: Arc<dyn Engines>,
+    generation: Mutex<u64>,
+    snapshot: Mutex<Option<SnapshotDir>>,
+    applied: watch::Sender<AppliedAt>,
+    durable: watch::Sender<u64>,
+}
+
+// === impl MachineShared ===
+
+impl MachineShared {
+    pub(crate) fn new(
+        cluster_id: u64,
+        data_dir: Arc<DataDir>,
+        engines: Arc<dyn Engines>,
+        generation: u64,
+        info: &StateInfo,
+    ) -> Result<MachineShared, StoreError> {
+        let snapshot = newest_snapshot(&data_dir)?;
+        let applied = info.last_applied.map(applied_at).unwrap_or_default();
+        Ok(MachineShared {
+            cluster_id,
+            data_dir,
+            engines,
+            generation: Mutex::new(generation),
+            snapshot: Mutex::new(snapshot),
+            applied: watch::Sender::new(applied),
+            // What an engine shows after opening is on disk.
+            durable: watch::Sender::new(applied.index),
+        })
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<AppliedAt> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn durable(&self) -> watch::Receiver<u64> {
+        self.durable.subscribe()
+    }
+
+    /// Last position that the newest snapshot on disk covers.
+    pub(crate) fn snapshot_last(&self) -> Result<Option<LogId>, StoreError> {
+        let snapshot = self.snapshot.lock().clone();
+        snapshot.map_or(Ok(None), |snapshot| Ok(snapshot.meta()?.last_log_id))
+    }
+
+    /// Moves a sealed snapshot to its final place, and lets go of the one before.
+    fn keep(&self, snapshot: SnapshotDir) -> Result<SnapshotDir, StoreError> {
+        let mut current = self.snapshot.lock();
+        if current.as_ref().is_some_and(|current| current.path() == snapshot.path()) {
+            return Ok(snapshot);
+        }
+        let last = snapshot.manifest().last_log_id.clone().unwrap_or_default();
+        let base = self.data_dir.snapshots();
+        let free = (0u32..)
+            .map(|number| base.join(format!("{}-{}-{number}", last.term, last.index)))
+            .find(|path| !path.exists())
+            .ok_or_else(|| StoreError::Io("no free snapshot name".into()))?;
+        let kept = snapshot.rename(&free)?;
+        if let Some(before) = current.replace(kept.clone()) {
+            before.supersede();
+        }
+        Ok(kept)
+    }
+
+    fn raise_durable(&self, index: u64) {
+        self.durable.send_if_modified(|durable| {
+            let raised = index > *durable;
+            *durable = index.max(*durable);
+            raised
+        });
+    }
+}
+
+/// The newest snapshot that is whole; the others are removed.
+fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>, StoreError> {
+    let base = data_dir.snapshots();
+    let mut best: Option<SnapshotDir> = None;
+    for entry in std::fs::read_dir(&base).map_err(|error| StoreError::io(base.display(), error))?.flatten() {
+        match SnapshotDir::open(&entry.path()) {
+            Ok(snapshot) => {
+                let index = |snapshot: &SnapshotDir| snapshot.manifest().last_log_id.as_ref().map_or(0, |id| id.index);
+                match best.take() {
+                    Some(before) if index(&before) >= index(&snapshot) => {
+                        snapshot.supersede();
+                        best = Some(before);
+                    }
+                    before => {
+                        before.into_iter().for_each(SnapshotDir::supersede);
+                        best = Some(snapshot);
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(path = %entry.path().display(), %error, "removing a damaged snapshot");
+                remove_if_present(&entry.path()).map_err(|error| StoreError::io(base.display(), error))?;
+            }
+        }
+    }
+    Ok(best)
+}
+
+// === impl Machine ===
+
+impl Machine {
+    pub(crate) fn new(state: StateMachine, shared: Arc<MachineShared>) -> Machine {
+        Machine { state, shared }
+    }
+
+    /// Applies one batch on a blocking thread.
+    async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
+        let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
+        let (state, now) = (self.state.clone(), Instant::now().into_std());
+        let results = blocking(move || state.apply_batch(&entries, now)).await?;
+        self.shared.applied.send_replace(applied_at(last));
+        Ok(results)
+    }
+
+    fn install(&self, snapshot: SnapshotDir) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let snapshot = shared.keep(snapshot)?;
+        let mut generation = shared.generation.lock();
+        let next = *generation + 1;
+        let directory = shared.data_dir.state_generation(next);
+        remove_if_present(&directory).map_err(|error| StoreError::io(directory.display(), error))?;
+        shared.engines.restore_state(&snapshot.data(), &directory)?;
+        let engine = shared.engines.open_state(&directory)?;
+        shared.data_dir.set_state_generation(next)?;
+        *generation = next;
+        let info = self.state.install(engine, Instant::now().into_std())?;
+        if let Some(last) = info.last_applied {
+            shared.raise_durable(last.index);
+            shared.applied.send_replace(applied_at(last));
+        }
+        Ok(())
+    }
+
+    fn build(&self) -> Result<Snapshot, StoreError> {
+        let shared = &self.shared;
+        let path = shared.data_dir.incoming_snapshot();
+        std::fs::create_dir_all(&path).map_err(|error| StoreError::io(path.display(), error))?;
+        // The log will be purged up to this snapshot: the state itself must be as far on disk.
+        if let Some(flushed) = self.state.flush()? {
+            shared.raise_durable(flushed.index);
+        }
+        let info = self.state.checkpoint(&path.join(DATA))?;
+        let manifest = store::SnapshotManifest {
+            snapshot_id: format!("{:016x}-{}", shared.cluster_id, info.last_applied.map_or(0, |id| id.index)),
+            last_log_id: info.last_applied.map(|id| log_id_to_proto(&log_id(id.term, id.index))),
+            membership: info.membership.clone(),
+            cluster_id: shared.cluster_id,
+            revision: info.revision,
+            compact_revision: info.compact_revision,
+            feature_level: info.feature_level,
+            ..store::SnapshotManifest::default()
+        };
+        let snapshot = shared.keep(SnapshotDir::seal(&path, manifest)?)?;
+        // Entries applied between flush and checkpoint are in the snapshot, which has been fsynced; the state
+        // can be rebuilt from it, so the log may go up to there.
+        if let Some(last) = info.last_applied {
+            shared.raise_durable(last.index);
+        }
+        Ok(openraft::Snapshot { meta: snapshot.meta()?, snapshot })
+    }
+}
+
+impl openraft::storage::RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotDir;
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let info = self.state.info();
+        let membership = decode_stored_membership(&info.membership)?;
+        Ok((info.last_applied.map(|id| log_id(id.term, id.index)), membership))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let mut chunks = entries.ready_chunks(APPLY_BATCH);
+        while let Some(chunk) = chunks.next().await {
+            let mut batch = Vec::with_capacity(chunk.len());
+            let mut responders = Vec::with_capacity(chunk.len());
+            for item in chunk {
+                let (entry, responder) = item?;
+                batch.push(to_apply(entry));
+                responders.push(responder);
+            }
+            let results = self.apply_batch(batch).await?;
+            for (responder, result) in responders.into_iter().zip(results) {
+                if let Some(responder) = responder {
+                    responder.send(result);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
+        let machine = self.clone();
+        Ok(blocking(move || machine.install(snapshot)).await?)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let snapshot = self.shared.snapshot.lock().clone();
+        Ok(match snapshot {
+            Some(snapshot) => Some(openraft::Snapshot { meta: snapshot.meta()?, snapshot }),
+            None => None,
+        })
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = SnapshotDir;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let machine = self.clone();
+        Ok(blocking(move || machine.build()).await?)
+    }
+}
+
+fn to_apply(entry: Entry) -> ApplyEntry {
+    let id = EntryId { term: term_of(&entry.log_id), index: entry.log_id.index() };
+    let body = match entry.payload {
+        EntryPayload::Blank => EntryBody::Blank,
+        EntryPayload::Normal(proposal) => EntryBody::Command(proposal.0),
+        EntryPayload::Membership(membership) => {
+            EntryBody::Membership(encode_stored_membership(&StoredMembership::new(Some(entry.log_id), membership)))
+        }
+    };
+    ApplyEntry { id, body }
+}
+
+fn applied_at(id: EntryId) -> AppliedAt {
+    AppliedAt { term: id.term, index: id.index }
+}
+
+/// Disk work never runs on Raft's own threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::io("blocking work", error))?
+}

@@ -1,0 +1,240 @@
+//! Snapshots as directories: a checkpoint of the state engine, and a manifest with a checksum per file.
+//!
+//! Owns naming, verification and the fsyncs that make a directory appear whole or not at all. A snapshot is
+//! never held in memory (design D10); it is passed round as a handle, and a superseded directory is removed
+//! when its last handle goes. Must not know what is inside the files.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use trireme_proto::store;
+
+use crate::error::StoreError;
+use crate::types::{SnapshotMeta, decode_stored_membership, log_id_from_proto};
+
+/// Name of the manifest inside a snapshot directory. It is written last.
+const MANIFEST: &str = "MANIFEST";
+/// Folder of the checkpoint inside a snapshot directory.
+pub(crate) const DATA: &str = "data";
+
+/// A complete snapshot on disk. Clones share the directory.
+#[derive(Clone, Debug)]
+pub struct SnapshotDir {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    manifest: store::SnapshotManifest,
+    obsolete: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Acquire) {
+            if let Err(error) = fs::remove_dir_all(&self.path) {
+                tracing::warn!(path = %self.path.display(), %error, "cannot remove a superseded snapshot");
+            }
+        }
+    }
+}
+
+// === impl SnapshotDir ===
+
+impl SnapshotDir {
+    /// Describes the files under `path/data`, writes the manifest and fsyncs everything.
+    pub(crate) fn seal(path: &Path, mut manifest: store::SnapshotManifest) -> Result<SnapshotDir, StoreError> {
+        let data = path.join(DATA);
+        let mut files = Vec::new();
+        list_files(&data, &data, &mut files).map_err(|error| StoreError::io(data.display(), error))?;
+        files.sort();
+        manifest.format = store::FORMAT_SNAPSHOT;
+        manifest.files = files
+            .iter()
+            .map(|name| describe(&data, name))
+            .collect::<io::Result<_>>()
+            .map_err(|error| StoreError::io(data.display(), error))?;
+        Self::write_manifest(path, &manifest)?;
+        Ok(SnapshotDir::from_parts(path.to_owned(), manifest))
+    }
+
+    /// Checks received files against the leader's manifest, then writes the manifest.
+    pub(crate) fn seal_received(path: &Path, manifest: store::SnapshotManifest) -> Result<SnapshotDir, StoreError> {
+        verify(path, &manifest)?;
+        Self::write_manifest(path, &manifest)?;
+        Ok(SnapshotDir::from_parts(path.to_owned(), manifest))
+    }
+
+    /// Opens a directory that was sealed before, and checks every file.
+    pub(crate) fn open(path: &Path) -> Result<SnapshotDir, StoreError> {
+        let manifest = fs::read(path.join(MANIFEST)).map_err(|error| StoreError::io(path.display(), error))?;
+        let manifest = store::SnapshotManifest::decode(manifest.as_slice())
+            .map_err(|error| StoreError::Corrupt(format!("{}: {error}", path.display())))?;
+        verify(path, &manifest)?;
+        Ok(SnapshotDir::from_parts(path.to_owned(), manifest))
+    }
+
+    /// Moves the directory to `target` (replacing what is there) so that it survives a crash whole.
+    pub(crate) fn rename(self, target: &Path) -> Result<SnapshotDir, StoreError> {
+        let failed = |error: io::Error| StoreError::io(target.display(), error);
+        if self.inner.path != target {
+            remove_if_present(target).map_err(failed)?;
+            fs::rename(&self.inner.path, target).map_err(failed)?;
+            if let Some(parent) = target.parent() {
+                sync_dir(parent).map_err(failed)?;
+            }
+        }
+        Ok(SnapshotDir::from_parts(target.to_owned(), self.inner.manifest.clone()))
+    }
+
+    /// Removes the directory once nobody holds it any more.
+    pub(crate) fn supersede(self) {
+        self.inner.obsolete.store(true, Ordering::Release);
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Where the checkpoint is.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.inner.path.join(DATA)
+    }
+
+    /// What is in it.
+    #[must_use]
+    pub fn manifest(&self) -> &store::SnapshotManifest {
+        &self.inner.manifest
+    }
+
+    pub(crate) fn meta(&self) -> Result<SnapshotMeta, StoreError> {
+        let manifest = self.manifest();
+        Ok(SnapshotMeta {
+            last_log_id: manifest.last_log_id.as_ref().map(log_id_from_proto),
+            last_membership: decode_stored_membership(&manifest.membership)?,
+        })
+    }
+
+    fn from_parts(path: PathBuf, manifest: store::SnapshotManifest) -> SnapshotDir {
+        SnapshotDir { inner: Arc::new(Inner { path, manifest, obsolete: AtomicBool::new(false) }) }
+    }
+
+    fn write_manifest(path: &Path, manifest: &store::SnapshotManifest) -> Result<(), StoreError> {
+        let write = || -> io::Result<()> {
+            sync_tree(&path.join(DATA))?;
+            fs::write(path.join(MANIFEST), manifest.encode_to_vec())?;
+            File::open(path.join(MANIFEST))?.sync_all()?;
+            sync_dir(path)?;
+            path.parent().map_or(Ok(()), sync_dir)
+        };
+        write().map_err(|error| StoreError::io(path.display(), error))
+    }
+}
+
+/// A manifest path that stays inside its directory, or an error.
+pub(crate) fn checked_path(base: &Path, name: &str) -> Result<PathBuf, StoreError> {
+    let relative = Path::new(name);
+    let plain = !name.is_empty() && relative.components().all(|part| matches!(part, Component::Normal(_)));
+    match plain {
+        true => Ok(base.join(relative)),
+        false => Err(StoreError::Invalid(format!("snapshot names a file outside its directory: {name:?}"))),
+    }
+}
+
+/// fsyncs a directory, so that names created or renamed in it survive a crash.
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Removes a directory or a file that may not exist.
+pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies `from` to the new directory `to`; table files of a checkpoint never change, so they are linked.
+#[cfg(feature = "rocksdb")]
+pub(crate) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            link_tree(&entry.path(), &target)?;
+        } else if entry.path().extension().is_some_and(|extension| extension == "sst") {
+            // Only table files are immutable; an engine appends to its manifests and logs.
+            fs::hard_link(entry.path(), &target).or_else(|_| fs::copy(entry.path(), &target).map(drop))?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    sync_tree(to)
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => sync_tree(&entry.path())?,
+            false => File::open(entry.path())?.sync_all()?,
+        }
+    }
+    sync_dir(path)
+}
+
+fn list_files(base: &Path, dir: &Path, into: &mut Vec<String>) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list_files(base, &path, into)?;
+        } else if let Some(name) = path.strip_prefix(base).ok().and_then(Path::to_str) {
+            into.push(name.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn describe(base: &Path, name: &str) -> io::Result<store::SnapshotFile> {
+    let mut file = File::open(base.join(name))?;
+    let mut buffer = vec![0; 256 * 1024];
+    let (mut size, mut crc, mut sha) = (0u64, 0u32, Sha256::new());
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            break;
+        }
+        size += read as u64;
+        crc = crc32c::crc32c_append(crc, &buffer[..read]);
+        sha.update(&buffer[..read]);
+    }
+    Ok(store::SnapshotFile { path: name.to_owned(), size, crc32c: crc, sha256: sha.finalize().to_vec().into() })
+}
+
+fn verify(path: &Path, manifest: &store::SnapshotManifest) -> Result<(), StoreError> {
+    if manifest.format != store::FORMAT_SNAPSHOT {
+        return Err(StoreError::Corrupt(format!("snapshot of unknown format {}", manifest.format)));
+    }
+    let data = path.join(DATA);
+    for expected in &manifest.files {
+        checked_path(&data, &expected.path)?;
+        let found = describe(&data, &expected.path)
+            .map_err(|error| StoreError::Corrupt(format!("snapshot file {}: {error}", expected.path)))?;
+        if found != *expected {
+            return Err(StoreError::Corrupt(format!("snapshot file {} fails its checksum", expected.path)));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What all parts of a store share: identity, state, the current Raft instance, and the ways to the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, RaftError};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trireme_proto::peer::proposed::Result as Proposed;
+use trireme_proto::{peer, store};
+
+use super::datadir::DataDir;
+use super::forward::{Forwarder, proposed, unknown};
+use super::options::Timing;
+use super::rounds::Rounds;
+use super::status::{Contact, StoreStatus};
+use crate::error::StoreError;
+use crate::mvcc::StateMachine;
+use crate::network::client::{Lane, PeerClients};
+use crate::network::directory::PeerDirectory;
+use crate::node::RaftNode;
+use crate::node::machine::{AppliedAt, MachineShared};
+use crate::types::Proposal;
+
+/// How long to look again at who leads, where nothing announces a change.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Shared by the handle, the peer service and the store's tasks.
+pub(crate) struct Core {
+    pub(crate) cluster_id: u64,
+    pub(crate) node_id: u64,
+    pub(crate) timing: Timing,
+    pub(crate) data_dir: Arc<DataDir>,
+    pub(crate) directory: Arc<PeerDirectory>,
+    pub(crate) clients: Arc<PeerClients>,
+    pub(crate) contact: Contact,
+    pub(crate) state: StateMachine,
+    pub(crate) machine: Arc<MachineShared>,
+    pub(crate) status: watch::Sender<StoreStatus>,
+    /// Reads of this member, whoever leads.
+    pub(crate) reads: Rounds,
+    /// Reads that this member confirms as the leader.
+    pub(crate) leader_reads: Rounds,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) raft: RwLock<Option<RaftNode>>,
+    pub(crate) cancel: CancellationToken,
+}
+
+// === impl Core ===
+
+impl Core {
+    /// The running instance.
+    pub(crate) fn raft(&self) -> Result<RaftNode, StoreError> {
+        let raft = self.raft.read().clone();
+        raft.ok_or_else(|| match self.cancel.is_cancelled() {
+            true => StoreError::Shutdown,
+            false => StoreError::NoLeader("raft is not running on this member".into()),
+        })
+    }
+
+    /// Who leads, waiting for one until `deadline`.
+    pub(crate) async fn leader(&self, deadline: Instant) -> Result<u64, StoreError> {
+        let mut status = self.status.subscribe();
+        let found = async {
+            let status = status.wait_for(|status| status.leader.is_some()).await.map_err(|_| StoreError::Shutdown)?;
+            status.leader.as_ref().map(|leader| leader.node_id).ok_or(StoreError::Shutdown)
+        };
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(StoreError::Shutdown),
+            found = tokio::time::timeout_at(deadline, found) => {
+                found.unwrap_or_else(|_| Err(StoreError::NoLeader("no leader was elected in time".into())))
+            }
+        }
+    }
+
+    /// Proposes an encoded command, wherever the leader is, and waits until it is applied here too.
+    ///
+    /// The command carries `proposal_id`, which apply remembers: sending it again after an unknown outcome is
+    /// safe, and is done until the deadline.
+    pub(crate) async fn propose(&self, command: Bytes, proposal_id: u128) -> Result<store::CommandResult, StoreError> {
+        let deadline = Instant::now() + self.timing.request;
+        // Whether an earlier attempt may have been appended.
+        let mut in_doubt: Option<String> = None;
+        let give_up = |in_doubt: Option<String>, error: StoreError| match in_doubt {
+            Some(reason) => StoreError::OutcomeUnknown { proposal_id, reason },
+            None => error,
+        };
+        loop {
+            if self.cancel.is_cancelled() {
+                return Err(give_up(in_doubt, StoreError::Shutdown));
+            }
+            let leader = match self.leader(deadline).await {
+                Ok(leader) => leader,
+                Err(error) => return Err(give_up(in_doubt, error)),
+            };
+            let attempt = async {
+                match leader == self.node_id {
+                    true => Ok(self.propose_here(command.clone()).await),
+                    false => self.forwarder.propose(leader, command.clone()).await,
+                }
+            };
+            let answer = tokio::select! {
+                () = self.cancel.cancelled() => return Err(give_up(Some("the store was shut down".into()), StoreError::Shutdown)),
+                answer = tokio::time::timeout_at(deadline, attempt) => answer,
+            };
+            match answer {
+                Err(_) => {
+                    let reason = in_doubt.unwrap_or_else(|| "no answer in time".into());
+                    return Err(StoreError::OutcomeUnknown { proposal_id, reason });
+                }
+                Ok(Err(error)) => return Err(give_up(in_doubt, error)),
+                Ok(Ok(peer::Proposed { result: Some(Proposed::Applied(applied)) })) => {
+                    self.wait_applied(applied.index, deadline).await.map_err(|error| StoreError::OutcomeUnknown {
+                        proposal_id,
+                        reason: format!("applied by the leader, not yet here: {error}"),
+                    })?;
+                    return Ok(applied.result.unwrap_or_default());
+                }
+                Ok(Ok(peer::Proposed { result: Some(Proposed::Refused(refused)) })) => {
+                    tracing::debug!(leader, reason = %refused.reason, "proposal refused before append");
+                }
+                Ok(Ok(_)) => in_doubt = Some(format!("contact with leader {leader} was lost")),
+            }
+            if Instant::now() + RETRY_PAUSE >= deadline {
+                return Err(give_up(in_doubt, StoreError::NoLeader("no leader accepted the proposal in time".into())));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Proposes to this member's own Raft.
+    pub(crate) async fn propose_here(&self, command: Bytes) -> peer::Proposed {
+        let refused = |leader_id: Option<u64>, reason: String| {
+            proposed(Proposed::Refused(peer::Refused { leader_id: leader_id.unwrap_or(0), reason }))
+        };
+        let raft = match self.raft() {
+            Ok(raft) => raft,
+            Err(error) => return refused(None, error.to_string()),
+        };
+        match raft.client_write(Proposal(command)).await {
+            Ok(response) => proposed(Proposed::Applied(peer::Applied {
+                index: response.log_id.index(),
+                result: Some(response.data),
+            })),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => refused(to.leader_id, to.to_string()),
+            // Everything else may have been appended.
+            Err(error) => {
+                tracing::debug!(%error, "a proposal was lost sight of");
+                unknown()
+            }
+        }
+    }
+
+    /// The index up to which a read that begins now must have applied; from the leader, wherever it is.
+    pub(crate) async fn read_index(&self) -> Result<u64, StoreError> {
+        let deadline = Instant::now() + self.timing.request;
+        loop {
+            let leader = self.leader(deadline).await?;
+            let answer = match leader == self.node_id {
+                true => self.read_index_here().await,
+                false => self.read_index_at(leader).await,
+            };
+            match answer {
+                Ok(index) => return Ok(index),
+                Err(StoreError::Shutdown) => return Err(StoreError::Shutdown),
+                Err(error) if Instant::now() + RETRY_PAUSE >= deadline => return Err(error),
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+
+    /// As the leader, in a round shared with whoever else asks.
+    pub(crate) async fn read_index_here(&self) -> Result<u64, StoreError> {
+        self.leader_reads.join().await
+    }
+
+    async fn read_index_at(&self, leader: u64) -> Result<u64, StoreError> {
+        use peer::read_index_response::Result as Answer;
+        let mut client = self.clients.client(leader, Lane::Bulk)?;
+        let call = client.read_index(peer::ReadIndexRequest {});
+        let response = tokio::time::timeout(self.timing.rpc, call)
+            .await
+            .map_err(|_| StoreError::NoLeader(format!("leader {leader} does not answer")))?
+            .map_err(|status| StoreError::NoLeader(format!("leader {leader}: {}", status.message())))?;
+        match response.into_inner().result {
+            Some(Answer::Index(index)) => Ok(index),
+            Some(Answer::Refused(refused)) => Err(StoreError::NoLeader(refused.reason)),
+            None => Err(StoreError::NoLeader("answer without a result".into())),
+        }
+    }
+
+    /// One ReadIndex round of the leader: it asks a quorum whether it still leads. No clock is trusted (D3).
+    pub(crate) async fn confirm_leadership(&self) -> Result<u64, StoreError> {
+        let raft = self.raft()?;
+        let round = raft.get_read_log_id(ReadPolicy::ReadIndex);
+        match tokio::time::timeout(self.timing.rpc, round).await {
+            Ok(Ok((read_log_id, _applied))) => Ok(read_log_id.index()),
+            Ok(Err(error)) => Err(StoreError::NoLeader(error.to_string())),
+            Err(_) => Err(StoreError::NoLeader("no quorum answered in time".into())),
+        }
+    }
+
+    /// Waits until the local state has applied `index`.
+    pub(crate) async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), StoreError> {
+        let mut applied: watch::Receiver<AppliedAt> = self.machine.applied();
+        let reached = applied.wait_for(|applied| applied.index >= index);
+        tokio::select! {
+            () = self.cancel.cancelled() => Err(StoreError::Shutdown),
+            reached = tokio::time::timeout_at(deadline, reached) => match reached {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(_)) => Err(StoreError::Shutdown),
+                Err(_) => Err(StoreError::NoLeader(format!("entry {index} was not applied here in time"))),
+            },
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! The store's folder: whose it is, what is in it, and that nobody else uses it.
+//!
+//! ```text
+//! <dir>/LOCK        flock held while the store is open
+//! <dir>/member      format, cluster id, node id, founding key (JSON, written once)
+//! <dir>/log/        log engine
+//! <dir>/state/      state engines by generation, and which one is current; may be rebuilt
+//! <dir>/snapshot/   snapshots by number; the newest counts
+//! <dir>/incoming/   snapshots that are being received or built; emptied at start
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+use crate::snapshot::{remove_if_present, sync_dir};
+
+/// Layout of the folder. A newer one is refused.
+const FORMAT: u32 = 1;
+const MEMBER: &str = "member";
+const LOCK: &str = "LOCK";
+
+/// The folder, locked.
+pub(crate) struct DataDir {
+    path: PathBuf,
+    incoming: AtomicU64,
+    _lock: File,
+}
+
+/// Who lives here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MemberFile {
+    pub(crate) format: u32,
+    #[serde(with = "hex_id")]
+    pub(crate) cluster_id: u64,
+    pub(crate) node_id: u64,
+    /// Founded this cluster, so the first configuration is ours to write.
+    pub(crate) founder: bool,
+    /// The join ticket, hexadecimal; empty for the founder.
+    pub(crate) ticket: String,
+}
+
+mod hex_id {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(id: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{id:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(serde::de::Error::custom)
+    }
+}
+
+// === impl DataDir ===
+
+impl DataDir {
+    /// Creates the folder where it is missing, and locks it.
+    ///
+    /// # Errors
+    /// `Invalid`, in one line, where it cannot be written, is in use, or belongs to somebody else.
+    pub(crate) fn open(path: &Path) -> Result<(DataDir, Option<MemberFile>), StoreError> {
+        let unusable = |error: io::Error| {
+            StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()))
+        };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let strange = fs::read_dir(path)
+            .map_err(unusable)?
+            .filter_map(Result::ok)
+            .map(|entry| entry.file_name())
+            .find(|name| !matches!(name.to_str(), Some("LOCK" | "member" | "member.new" | "log" | "state" | "snapshot" | "incoming")));
+        if let Some(strange) = strange {
+            return Err(StoreError::Invalid(format!(
+                "data directory {} is not Trireme's: it contains {strange:?}; give an empty directory",
+                path.display()
+            )));
+        }
+        let lock = File::options().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(StoreError::Invalid(format!("data directory {} is in use by another process", path.display())));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let dir = DataDir { path: path.to_owned(), incoming: AtomicU64::new(0), _lock: lock };
+        let member = dir.read_member()?;
+        if member.is_none() && dir.log().exists() {
+            return Err(StoreError::Corrupt(format!(
+                "data directory {} has a log but no member file; this member must rejoin with an empty directory",
+                path.display()
+            )));
+        }
+        if member.is_some() && !dir.log().exists() {
+            return Err(StoreError::Corrupt(format!(
+                "the log in {} is gone; this member must be removed and rejoin with an empty directory",
+                path.display()
+            )));
+        }
+        remove_if_present(&path.join("incoming")).map_err(unusable)?;
+        fs::create_dir_all(path.join("incoming")).map_err(unusable)?;
+        fs::create_dir_all(path.join("snapshot")).map_err(unusable)?;
+        Ok((dir, member))
+    }
+
+    fn read_member(&self) -> Result<Option<MemberFile>, StoreError> {
+        let path = self.path.join(MEMBER);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StoreError::io(path.display(), error)),
+        };
+        let member: MemberFile = serde_json::from_slice(&bytes)
+            .map_err(|error| StoreError::Corrupt(format!("{}: {error}", path.display())))?;
+        if member.format != FORMAT {
+            return Err(StoreError::Invalid(format!(
+                "data directory {} has format {}, this release reads {FORMAT}",
+                self.path.display(),
+                member.format
+            )));
+        }
+        Ok(Some(member))
+    }
+
+    /// Writes down who lives here, after making the log's folder, so that its loss can be told from a new start.
+    pub(crate) fn write_member(&self, cluster_id: u64, node_id: u64, ticket: Option<&Bytes>) -> Result<MemberFile, StoreError> {
+        let member = MemberFile {
+            format: FORMAT,
+            cluster_id,
+            node_id,
+            founder: ticket.is_none(),
+            ticket: ticket.map(hex::encode).unwrap_or_default(),
+        };
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(self.log())?;
+            let new = self.path.join("member.new");
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec_pretty(&member)?)?;
+            file.sync_all()?;
+            fs::rename(&new, self.path.join(MEMBER))?;
+            sync_dir(&self.path)
+        };
+        write().map_err(|error| StoreError::io(self.path.display(), error))?;
+        Ok(member)
+    }
+
+    /// Folder of the log engine.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Folder of the current state engine, and its generation. Older generations are removed.
+    ///
+    /// An engine's folder is never replaced under it: a new state is a new generation.
+    pub(crate) fn state(&self) -> Result<(u64, PathBuf), StoreError> {
+        let base = self.path.join("state");
+        let failed = |error: io::Error| StoreError::io(base.display(), error);
+        fs::create_dir_all(&base).map_err(failed)?;
+        let current: u64 = match fs::read_to_string(base.join("current")) {
+            Ok(text) => text.trim().parse().unwrap_or(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in fs::read_dir(&base).map_err(failed)?.filter_map(Result::ok) {
+            let generation = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
+            if generation.is_some_and(|generation| generation != current) {
+                remove_if_present(&entry.path()).map_err(failed)?;
+            }
+        }
+        Ok((current, self.state_generation(current)))
+    }
+
+    /// Folder of one generation of the state.
+    pub(crate) fn state_generation(&self, generation: u64) -> PathBuf {
+        self.path.join("state").join(generation.to_string())
+    }
+
+    /// Makes `generation` the one that a restart opens.
+    pub(crate) fn set_state_generation(&self, generation: u64) -> Result<(), StoreError> {
+        let base = self.path.join("state");
+        let write = || -> io::Result<()> {
+            let new = base.join("current.new");
+            let mut file = File::create(&new)?;
+            file.write_all(generation.to_string().as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&new, base.join("current"))?;
+            sync_dir(&base)
+        };
+        write().map_err(|error| StoreError::io(base.display(), error))
+    }
+
+    /// Folder of the snapshots.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshot")
+    }
+
+    /// A fresh name for a snapshot in the making.
+    pub(crate) fn incoming_snapshot(&self) -> PathBuf {
+        self.path.join("incoming").join(self.incoming.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,259 @@
+//! Opening a store, and the runtime that Raft lives on.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::async_runtime::WatchReceiver;
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use trireme_proto::store;
+
+use super::core::Core;
+use super::datadir::{DataDir, MemberFile};
+use super::forward::{Forwarder, Parcel};
+use super::options::{Engines, JoinTicket, Listen, StoreOptions, WhenEmpty};
+use super::rounds::{Rounds, Waiting};
+use super::status::{Contact, StoreStatus};
+use super::tasks;
+use crate::error::StoreError;
+use crate::log::LogStore;
+use crate::mvcc::{MvccOptions, StateMachine};
+use crate::network::client::PeerClients;
+use crate::network::directory::PeerDirectory;
+use crate::network::listener::accept_peers;
+use crate::network::service;
+use crate::node::Pace;
+use crate::node::machine::MachineShared;
+use crate::snapshot::remove_if_present;
+use crate::types::{log_id, unplaced};
+
+/// Raft's own threads. Ended by [`RaftRuntime::stop`], not by dropping it.
+pub(super) struct RaftRuntime {
+    runtime: Mutex<Option<Runtime>>,
+}
+
+/// What the tasks need besides the core.
+pub(super) struct TaskParts {
+    pub(super) reads: Waiting,
+    pub(super) leader_reads: Waiting,
+    pub(super) parcels: mpsc::Receiver<Parcel>,
+    pub(super) instance: Instance,
+    pub(super) own_record: store::MemberRecord,
+    pub(super) founder: bool,
+}
+
+/// How to start a Raft instance.
+pub(super) struct Instance {
+    pub(super) engines: Arc<dyn Engines>,
+    pub(super) pace: Pace,
+}
+
+pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntime), StoreError> {
+    let listener = bind(options.listen)?;
+    let own_record = super::options::member_record(
+        &options.name,
+        options.identity.spki_sha256().clone(),
+        &options.advertise,
+        &options.api_urls,
+        &options.version,
+    );
+    let (data_dir, member) = DataDir::open(&options.data_dir)?;
+    let data_dir = Arc::new(data_dir);
+    let member = match member {
+        Some(member) => member,
+        None => settle(&data_dir, &options.when_empty)?,
+    };
+    let log = open_log(options.engines.as_ref(), &data_dir, None)?;
+    let (state, machine) = open_state(&options.engines, &data_dir, &member, &log).await?;
+    let machine = Arc::new(machine);
+    log.close();
+
+    let directory = Arc::new(PeerDirectory::new(seeds(&member)?));
+    directory.update(crate::types::decode_stored_membership(&state.info().membership)?.membership());
+    let clients = Arc::new(PeerClients::new(
+        member.node_id,
+        member.cluster_id,
+        options.identity.clone(),
+        directory.clone(),
+        options.timing.rpc,
+        options.timing.rpc,
+    ));
+    let (reads, reads_waiting) = Rounds::new();
+    let (leader_reads, leader_reads_waiting) = Rounds::new();
+    let (forwarder, parcels) = Forwarder::new();
+    let status = StoreStatus { node_id: member.node_id, cluster_id: member.cluster_id, ..StoreStatus::default() };
+    let core = Arc::new(Core {
+        cluster_id: member.cluster_id,
+        node_id: member.node_id,
+        timing: options.timing,
+        data_dir,
+        directory: directory.clone(),
+        clients,
+        contact: Contact::default(),
+        state,
+        machine,
+        status: watch::Sender::new(status),
+        reads,
+        leader_reads,
+        forwarder,
+        raft: RwLock::new(None),
+        cancel: CancellationToken::new(),
+    });
+    let parts = TaskParts {
+        reads: reads_waiting,
+        leader_reads: leader_reads_waiting,
+        parcels,
+        instance: Instance {
+            engines: options.engines,
+            pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
+        },
+        own_record,
+        founder: member.founder,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("trireme-raft")
+        .enable_all()
+        .build()
+        .map_err(|error| StoreError::io("raft runtime", error))?;
+    let tls = options.identity.server_config()?;
+    let for_runtime = core.clone();
+    let started = runtime.spawn(async move {
+        let core = for_runtime;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| StoreError::io("peer listener", error))?;
+        let connections = accept_peers(listener, tls, directory, core.cancel.clone());
+        let log = tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?;
+        tokio::spawn(service::serve(core.clone(), connections, core.cancel.clone()));
+        tasks::spawn(core, parts, log);
+        Ok(())
+    });
+    let runtime = RaftRuntime { runtime: Mutex::new(Some(runtime)) };
+    let started = started.await.map_err(|error| StoreError::io("raft start", error)).and_then(|result| result);
+    if let Err(error) = started {
+        core.cancel.cancel();
+        runtime.stop(&core).await;
+        return Err(error);
+    }
+    Ok((core, runtime))
+}
+
+/// Opens and verifies the log.
+pub(super) fn open_log(
+    engines: &dyn Engines,
+    data_dir: &DataDir,
+    durable: Option<watch::Receiver<u64>>,
+) -> Result<LogStore, StoreError> {
+    LogStore::open(engines.open_log(&data_dir.log())?, durable)
+}
+
+fn bind(listen: Listen) -> Result<TcpListener, StoreError> {
+    let (listener, what) = match listen {
+        Listen::Socket(listener) => (Ok(listener), "the given socket".to_owned()),
+        Listen::Address(address) => (TcpListener::bind(address), address.to_string()),
+    };
+    let listener = listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map_err(|error| StoreError::Invalid(format!("cannot listen for peers on {what}: {error}")))
+}
+
+/// Moves into an empty folder.
+fn settle(data_dir: &DataDir, when_empty: &WhenEmpty) -> Result<MemberFile, StoreError> {
+    match when_empty {
+        WhenEmpty::Initialize => data_dir.write_member(rand::random_range(1..=u64::MAX), 1, None),
+        WhenEmpty::Join(ticket) => {
+            data_dir.write_member(ticket.cluster_id(), ticket.node_id(), Some(&ticket.to_bytes()))
+        }
+        WhenEmpty::Refuse => Err(StoreError::Invalid(format!(
+            "data directory {} is empty: there is no member to restart",
+            data_dir.path().display()
+        ))),
+    }
+}
+
+/// The members that the join ticket named.
+fn seeds(member: &MemberFile) -> Result<BTreeMap<u64, store::MemberRecord>, StoreError> {
+    if member.ticket.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let bytes = hex::decode(&member.ticket).map_err(|error| StoreError::Corrupt(format!("join ticket: {error}")))?;
+    let ticket = JoinTicket::from_bytes(Bytes::from(bytes))?;
+    Ok(ticket.0.members.into_iter().map(|record| (record.id, unplaced(record))).collect())
+}
+
+/// Opens the state. Damage that is confined to it is healed from the newest snapshot and the log.
+async fn open_state(
+    engines: &Arc<dyn Engines>,
+    data_dir: &Arc<DataDir>,
+    member: &MemberFile,
+    log: &LogStore,
+) -> Result<(StateMachine, MachineShared), StoreError> {
+    let (generation, directory) = data_dir.state()?;
+    let opened = try_open_state(engines.as_ref(), &directory, member);
+    let (state, generation) = match opened {
+        Ok(state) => (state, generation),
+        Err(error) => {
+            tracing::error!(%error, "the state is damaged and is rebuilt from snapshot and log");
+            let next = generation + 1;
+            let directory = data_dir.state_generation(next);
+            remove_if_present(&directory).map_err(|error| StoreError::io(directory.display(), error))?;
+            let state = try_open_state(engines.as_ref(), &directory, member)?;
+            data_dir.set_state_generation(next)?;
+            (state, next)
+        }
+    };
+    let info = state.info();
+    let machine = MachineShared::new(member.cluster_id, data_dir.clone(), engines.clone(), generation, &info)?;
+    let applied = info.last_applied.map(|id| log_id(id.term, id.index));
+    // Invariant: nothing is applied that is not in the log, and what the log no longer has is in a snapshot.
+    if applied > log.last_log_id() {
+        return Err(StoreError::Corrupt(format!(
+            "the log ends at {:?}, before what was applied ({applied:?}); this member must be removed and rejoin with an empty directory",
+            log.last_log_id()
+        )));
+    }
+    let reachable = applied.max(machine.snapshot_last()?);
+    if log.purged() > reachable {
+        return Err(StoreError::Corrupt(
+            "neither state nor snapshot reaches the start of the log; this member must be removed and rejoin with an empty directory".into(),
+        ));
+    }
+    Ok((state, machine))
+}
+
+fn try_open_state(engines: &dyn Engines, directory: &Path, member: &MemberFile) -> Result<StateMachine, StoreError> {
+    let engine = engines.open_state(directory)?;
+    let state = StateMachine::open(engine, &MvccOptions::default(), Instant::now().into_std())?;
+    let cluster_id = state.info().cluster_id;
+    if cluster_id != 0 && cluster_id != member.cluster_id {
+        return Err(StoreError::Corrupt(format!("the state is of cluster {cluster_id:016x}")));
+    }
+    Ok(state)
+}
+
+// === impl RaftRuntime ===
+
+impl RaftRuntime {
+    /// Ends Raft, its tasks and its threads.
+    pub(super) async fn stop(&self, core: &Core) {
+        let raft = core.raft.write().take();
+        if let Some(raft) = raft {
+            // A panicked core has nothing more to end.
+            let _ = raft.shutdown().await;
+            let metrics = raft.metrics();
+            tracing::info!(term = metrics.borrow_watched().current_term, "raft has stopped");
+        }
+        let runtime = self.runtime.lock().take();
+        if let Some(runtime) = runtime {
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
+            if let Err(error) = ended {
+                tracing::warn!(%error, "raft's threads did not end in order");
+            }
+        }
+    }
+}

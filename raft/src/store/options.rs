@@ -1,0 +1,168 @@
+//! What a store is started with.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use trireme_proto::{peer, store};
+
+use crate::engine::Engine;
+use crate::error::StoreError;
+use crate::network::tls::PeerIdentity;
+
+/// Everything [`super::Store::open`] needs.
+pub struct StoreOptions {
+    /// The store's own folder (`<data-dir>/server/db`). Created when missing.
+    pub data_dir: PathBuf,
+    /// Name of this member, unique in the cluster.
+    pub name: String,
+    /// Key, certificate and CA for the peer protocol.
+    pub identity: Arc<PeerIdentity>,
+    /// Where peers are awaited.
+    pub listen: Listen,
+    /// `host:port` at which the other members reach us.
+    pub advertise: String,
+    /// URLs of this member's API server, for whoever asks for the members.
+    pub api_urls: Vec<String>,
+    /// Release, as `trireme version` prints it.
+    pub version: String,
+    /// What to do when the folder is empty. A folder with a member in it is always restarted.
+    pub when_empty: WhenEmpty,
+    /// Clocks and limits.
+    pub timing: Timing,
+    /// Where the bytes go.
+    pub engines: Arc<dyn Engines>,
+    /// Applied entries between two snapshots.
+    pub snapshot_every: u64,
+    /// Entries kept in the log behind a snapshot, for followers that were away for a short time.
+    pub log_kept: u64,
+}
+
+/// Where peers are awaited.
+pub enum Listen {
+    /// Bind this address.
+    Address(SocketAddr),
+    /// Use this socket, bound already.
+    Socket(TcpListener),
+}
+
+/// What to do with an empty folder.
+#[derive(Clone, Debug)]
+pub enum WhenEmpty {
+    /// Found a new cluster of one member.
+    Initialize,
+    /// Become the member that an existing cluster made room for.
+    Join(JoinTicket),
+    /// Refuse: there ought to be a member here.
+    Refuse,
+}
+
+/// What [`super::Store::add_learner`] gives for a joiner, to be carried to it over the HTTPS API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinTicket(pub(crate) peer::JoinTicket);
+
+/// Clocks. All are printed at start.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Between two heartbeats of a leader.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing for this long (at least) asks for votes.
+    pub election_min: Duration,
+    /// ... and at most. Also the leader's lease for accepting proposals without a quorum's answer.
+    pub election_max: Duration,
+    /// For a connection to a peer, and for each answer of one.
+    pub rpc: Duration,
+    /// For a proposal or a barrier, from call to answer.
+    pub request: Duration,
+}
+
+/// The engines behind a store: log and state, each in a folder of its own.
+pub trait Engines: Send + Sync + 'static {
+    /// Opens (or creates) the log engine. Every record in its write-ahead log must be accounted for.
+    fn open_log(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError>;
+    /// Opens (or creates) the state engine.
+    fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError>;
+    /// Makes the folder of a state engine, which does not exist yet, out of a checkpoint.
+    fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError>;
+}
+
+// === impl Timing ===
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(100),
+            election_min: Duration::from_millis(400),
+            election_max: Duration::from_millis(800),
+            rpc: Duration::from_secs(2),
+            request: Duration::from_secs(10),
+        }
+    }
+}
+
+// === impl JoinTicket ===
+
+impl JoinTicket {
+    /// For the wire.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        self.0.encode_to_vec().into()
+    }
+
+    /// From the wire.
+    ///
+    /// # Errors
+    /// `Invalid` where it is no ticket.
+    pub fn from_bytes(bytes: Bytes) -> Result<JoinTicket, StoreError> {
+        let ticket = peer::JoinTicket::decode(bytes).map_err(|error| StoreError::Invalid(format!("join ticket: {error}")))?;
+        match ticket.node_id != 0 && ticket.cluster_id != 0 && !ticket.members.is_empty() {
+            true => Ok(JoinTicket(ticket)),
+            false => Err(StoreError::Invalid("join ticket: incomplete".into())),
+        }
+    }
+
+    /// The id that was allocated.
+    #[must_use]
+    pub fn node_id(&self) -> u64 {
+        self.0.node_id
+    }
+
+    /// The cluster to join.
+    #[must_use]
+    pub fn cluster_id(&self) -> u64 {
+        self.0.cluster_id
+    }
+}
+
+// === impl StoreOptions ===
+
+impl StoreOptions {
+    /// The record of this member, to ask an existing member for a place: what
+    /// [`super::Store::add_learner`] takes.
+    #[must_use]
+    pub fn member_record(&self) -> store::MemberRecord {
+        member_record(&self.name, self.identity.spki_sha256().clone(), &self.advertise, &self.api_urls, &self.version)
+    }
+}
+
+/// A record for [`super::Store::add_learner`].
+#[must_use]
+pub fn member_record(name: &str, spki_sha256: Bytes, peer_address: &str, api_urls: &[String], version: &str) -> store::MemberRecord {
+    store::MemberRecord {
+        id: 0,
+        name: name.to_owned(),
+        spki: spki_sha256,
+        addresses: Some(store::MemberAddresses {
+            peer: vec![peer_address.to_owned()],
+            api: api_urls.to_vec(),
+            client: Vec::new(),
+        }),
+        role: store::MemberRole::Unspecified as i32,
+        version: version.to_owned(),
+        feature_level: store::FEATURE_LEVEL,
+        revision: 0,
+    }
+}

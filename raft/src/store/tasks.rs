@@ -1,0 +1,305 @@
+//! What runs around Raft for as long as the store is open.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{Instant as _, ServerState};
+use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
+use trireme_proto::store;
+use trireme_proto::store::command::Body;
+
+use super::core::Core;
+use super::forward;
+use super::open::{Instance, TaskParts, open_log};
+use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
+use crate::Fence;
+use crate::error::StoreError;
+use crate::log::LogStore;
+use crate::node;
+use crate::node::machine::Machine;
+use crate::types::unplaced;
+
+/// How often the leader looks for expired leases at least, and compaction for work.
+const LEASE_PERIOD: Duration = Duration::from_millis(500);
+const COMPACT_PERIOD: Duration = Duration::from_millis(200);
+/// Changes that one compaction step removes: short enough not to hold up an apply.
+const COMPACT_STEP: usize = 1000;
+/// Remaining times are persisted when they have fallen by this.
+const LEASE_CHECKPOINT_STEP: Duration = Duration::from_secs(300);
+const RESTART_PAUSE_MIN: Duration = Duration::from_secs(1);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// Starts a Raft instance over a freshly verified log. A founder whose log is empty writes the first configuration.
+pub(super) async fn start_instance(
+    core: &Arc<Core>,
+    instance: &Instance,
+    found: Option<&store::MemberRecord>,
+) -> Result<LogStore, StoreError> {
+    let log = open_log(instance.engines.as_ref(), &core.data_dir, Some(core.machine.durable()))?;
+    let config = node::config(core.cluster_id, core.timing, instance.pace)?;
+    let machine = Machine::new(core.state.clone(), core.machine.clone());
+    let pristine = log.is_pristine();
+    let raft = node::start(core.node_id, config, core.clients.clone(), log.clone(), machine).await?;
+    if let Some(record) = found.filter(|_| pristine) {
+        raft.initialize(BTreeMap::from([(core.node_id, unplaced(record.clone()))]))
+            .await
+            .map_err(|error| StoreError::Corrupt(format!("the cluster cannot be founded: {error}")))?;
+    }
+    *core.raft.write() = Some(raft);
+    core.status.send_modify(|status| status.failure = None);
+    Ok(log)
+}
+
+/// Starts all tasks on the current runtime.
+pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
+    let TaskParts { reads, leader_reads, parcels, instance, own_record, founder } = parts;
+    tokio::spawn(forward::run(core.clients.clone(), parcels, core.timing.request));
+    until_cancelled(&core, |core| reads.run(move || read_round(core.clone())));
+    until_cancelled(&core, |core| leader_reads.run(move || leader_round(core.clone())));
+    until_cancelled(&core, |core| supervise(core, instance, log));
+    until_cancelled(&core, watch_status);
+    until_cancelled(&core, run_leases);
+    until_cancelled(&core, compact);
+    until_cancelled(&core, |core| async move { core.promote_learners().await });
+    until_cancelled(&core, move |core| record_self(core, own_record, founder));
+}
+
+fn until_cancelled<F: Future<Output = ()> + Send + 'static>(core: &Arc<Core>, task: impl FnOnce(Arc<Core>) -> F) {
+    let cancel = core.cancel.clone();
+    let task = task(core.clone());
+    tokio::spawn(async move {
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
+async fn read_round(core: Arc<Core>) -> Result<u64, StoreError> {
+    core.read_index().await
+}
+
+async fn leader_round(core: Arc<Core>) -> Result<u64, StoreError> {
+    core.confirm_leadership().await
+}
+
+/// Replaces an instance that ended by itself: the disk failed, or an entry could not be applied.
+async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let Ok(raft) = core.raft() else { return };
+        let mut metrics = raft.metrics();
+        let failure = loop {
+            if let Err(fatal) = &metrics.borrow_watched().running_state {
+                break fatal.to_string();
+            }
+            if metrics.changed().await.is_err() {
+                break "raft ended".to_owned();
+            }
+        };
+        tracing::error!(%failure, "this Raft instance has ended; reads go on, another one is started");
+        core.raft.write().take();
+        core.status.send_modify(|status| {
+            status.failure = Some(failure.as_str().into());
+            status.role = Role::Stopped;
+            status.leadership = None;
+            status.leader = None;
+        });
+        // It has stopped already; this waits for its tasks.
+        let _ = raft.shutdown().await;
+        drop((raft, metrics));
+        let closing = log;
+        // The writer thread is joined off Raft's own threads.
+        let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+        log = loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RESTART_PAUSE_MAX);
+            match start_instance(&core, &instance, None).await {
+                Ok(log) => break log,
+                Err(error) => {
+                    tracing::error!(%error, "raft cannot be started again yet");
+                    core.status.send_modify(|status| status.failure = Some(error.to_string().into()));
+                }
+            }
+        };
+    }
+}
+
+/// Keeps [`StoreStatus`] and the peer directory in step with Raft.
+async fn watch_status(core: Arc<Core>) {
+    let mut applied = core.machine.applied();
+    let mut period = tokio::time::interval(core.timing.heartbeat.max(Duration::from_millis(20)));
+    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let raft = core.raft().ok();
+        match &raft {
+            Some(raft) => {
+                let mut metrics = raft.metrics();
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() { period.tick().await; },
+                    _ = applied.changed() => {}
+                    _ = period.tick() => {}
+                }
+            }
+            None => {
+                period.tick().await;
+            }
+        }
+        let Some(raft) = raft else { continue };
+        let next = observe(&core, &raft);
+        core.status.send_if_modified(|status| {
+            if core.raft.read().is_none() || *status == next {
+                return false;
+            }
+            *status = next;
+            true
+        });
+    }
+}
+
+fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    core.directory.update(metrics.membership_config.membership());
+    let applied = *core.machine.applied().borrow();
+    let role = match metrics.state {
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    };
+    let term = metrics.current_term;
+    let leads = role == Role::Leader && metrics.current_leader == Some(core.node_id);
+    let leader = metrics.current_leader.map(|node_id| {
+        let record = core.directory.get(node_id).unwrap_or_default();
+        let addresses = record.addresses.unwrap_or_default();
+        LeaderInfo {
+            node_id,
+            term,
+            peer_address: addresses.peer.into_iter().next().unwrap_or_default(),
+            name: record.name,
+            api_urls: addresses.api,
+        }
+    });
+    let limit = core.timing.election_max;
+    let has_quorum_contact = match (leads, metrics.current_leader) {
+        (true, _) => {
+            let alone = metrics.membership_config.voter_ids().count() == 1;
+            alone || metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < limit)
+        }
+        (false, Some(leader)) => core.contact.within(leader, limit),
+        (false, None) => false,
+    };
+    StoreStatus {
+        node_id: core.node_id,
+        cluster_id: core.cluster_id,
+        role,
+        term,
+        leader,
+        applied_index: applied.index,
+        committed_index: metrics.local_committed.map_or(0, |id| id.index()),
+        has_quorum_contact,
+        leadership: leads.then_some(Leadership {
+            fence: Fence { term, node_id: core.node_id },
+            // The first entry of a term is its leader's own; having applied one of the term is having passed it.
+            caught_up: applied.term == term,
+        }),
+        voters: metrics.membership_config.voter_ids().collect(),
+        failure: None,
+    }
+}
+
+/// While this member leads: restarts the leases' clocks, then revokes what runs out.
+async fn run_leases(core: Arc<Core>) {
+    let mut clocks_of_term = 0;
+    loop {
+        let now = Instant::now();
+        let next = core.state.next_lease_deadline().map(Instant::from_std).unwrap_or(now + LEASE_PERIOD);
+        tokio::time::sleep_until(next.clamp(now + Duration::from_millis(50), now + LEASE_PERIOD)).await;
+        let leadership = core.status.borrow().leadership.filter(|leadership| leadership.caught_up);
+        let Some(leadership) = leadership else { continue };
+        let now = Instant::now().into_std();
+        if clocks_of_term != leadership.fence.term {
+            // A new leader gives every lease its remaining time again: longer than promised, never shorter.
+            match core.state.restart_leases(now) {
+                Ok(()) => clocks_of_term = leadership.fence.term,
+                Err(error) => tracing::warn!(%error, "the leases' clocks cannot be started"),
+            }
+            continue;
+        }
+        for lease in core.state.expired_leases(now) {
+            let revoke = store::LeaseRevokeCommand { id: lease.id, if_generation: lease.generation };
+            match core.submit(Body::LeaseRevoke(revoke)).await {
+                Ok(_) | Err(StoreError::LeaseNotFound(_) | StoreError::Conflict(_)) => {}
+                Err(error) => tracing::debug!(lease = lease.id, %error, "an expired lease is not revoked yet"),
+            }
+        }
+        let checkpoint = core.state.lease_checkpoints(now, LEASE_CHECKPOINT_STEP);
+        if !checkpoint.leases.is_empty() {
+            if let Err(error) = core.submit(Body::LeaseCheckpoint(checkpoint)).await {
+                tracing::debug!(%error, "remaining lease times were not noted");
+            }
+        }
+    }
+}
+
+/// Removes compacted history, step by step.
+async fn compact(core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(COMPACT_PERIOD).await;
+        loop {
+            let state = core.state.clone();
+            match tokio::task::spawn_blocking(move || state.compact_step(COMPACT_STEP)).await {
+                Ok(Ok(true)) => tokio::task::yield_now().await,
+                Ok(Ok(false)) | Err(_) => break,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "compaction failed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Names the cluster and records the founder; afterwards keeps this member's own record true.
+async fn record_self(core: Arc<Core>, own: store::MemberRecord, founder: bool) {
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        let done = match founder && core.state.info().cluster_id == 0 {
+            true => found(&core, &own).await,
+            false => correct(&core, &own).await,
+        };
+        match done {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "this member is not recorded yet"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
+    if core.status.borrow().leadership.is_none() {
+        return Ok(false);
+    }
+    core.submit(Body::MemberAllocate(store::MemberAllocateCommand { record: Some(own.clone()) })).await?;
+    core.submit(Body::ClusterInit(store::ClusterInitCommand { cluster_id: core.cluster_id })).await?;
+    Ok(true)
+}
+
+/// Addresses and versions change; the key stays. True when the configuration says what is so.
+async fn correct(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
+    let Some(recorded) = core.directory.get(core.node_id) else { return Ok(false) };
+    if core.status.borrow().leader.is_none() {
+        return Ok(false);
+    }
+    let wanted = unplaced(store::MemberRecord { revision: recorded.revision, ..own.clone() });
+    if recorded == wanted || recorded.spki != own.spki {
+        return Ok(true);
+    }
+    let update = store::MemberRecord { id: core.node_id, ..wanted };
+    core.change(trireme_proto::peer::change_member_request::Change::Update(update)).await.map(|_| true)
+}

@@ -1,0 +1,137 @@
+//! Members in one process, over real TLS sockets on loopback.
+
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use trireme_proto::etcd;
+use trireme_raft::{Engines, Listen, PeerIdentity, Store, StoreOptions, StoreStatus, Timing, WhenEmpty};
+
+/// Generous: the machine may be busy with ten other builds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A peer CA.
+pub struct Ca {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+/// A member's place: identity, address, folder. Survives the member.
+pub struct Seat {
+    pub name: String,
+    pub identity: Arc<PeerIdentity>,
+    pub address: String,
+    pub folder: PathBuf,
+    socket: Option<TcpListener>,
+}
+
+impl Ca {
+    pub fn new() -> Ca {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Ca { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap() }
+    }
+
+    pub fn identity(&self) -> Arc<PeerIdentity> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["member".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let identity = PeerIdentity::from_pem(
+            self.issuer.pem().as_bytes(),
+            certificate.pem().as_bytes(),
+            key.serialize_pem().as_bytes(),
+        );
+        Arc::new(identity.unwrap())
+    }
+}
+
+impl Seat {
+    pub fn new(ca: &Ca, name: &str, base: &std::path::Path) -> Seat {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap().to_string();
+        Seat { name: name.to_owned(), identity: ca.identity(), address, folder: base.join(name), socket: Some(socket) }
+    }
+
+    pub fn options(&mut self, engines: Arc<dyn Engines>, when_empty: WhenEmpty) -> StoreOptions {
+        let listen = match self.socket.take() {
+            Some(socket) => Listen::Socket(socket),
+            None => Listen::Address(self.address.parse().unwrap()),
+        };
+        StoreOptions {
+            data_dir: self.folder.clone(),
+            name: self.name.clone(),
+            identity: self.identity.clone(),
+            listen,
+            advertise: self.address.clone(),
+            api_urls: Vec::new(),
+            version: "test".to_owned(),
+            when_empty,
+            timing: timing(),
+            engines,
+            snapshot_every: 100_000,
+            log_kept: 10_000,
+        }
+    }
+
+    pub fn record(&self) -> trireme_proto::store::MemberRecord {
+        trireme_raft::member_record(&self.name, self.identity.spki_sha256().clone(), &self.address, &[], "test")
+    }
+
+    pub async fn open(&mut self, engines: Arc<dyn Engines>, when_empty: WhenEmpty) -> Store {
+        Store::open(self.options(engines, when_empty)).await.unwrap()
+    }
+}
+
+pub fn timing() -> Timing {
+    Timing {
+        heartbeat: Duration::from_millis(200),
+        election_min: Duration::from_millis(1000),
+        election_max: Duration::from_millis(2000),
+        rpc: Duration::from_secs(5),
+        request: Duration::from_secs(40),
+    }
+}
+
+/// Engines of the real kind where they were built.
+pub fn engines() -> Arc<dyn Engines> {
+    #[cfg(feature = "rocksdb")]
+    return Arc::new(trireme_raft::RocksEngines);
+    #[cfg(not(feature = "rocksdb"))]
+    return Arc::new(trireme_raft::MemoryEngines::new());
+}
+
+pub fn log_to_stderr() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn".to_owned());
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    });
+}
+
+pub async fn until(store: &Store, what: &str, condition: impl FnMut(&StoreStatus) -> bool) -> StoreStatus {
+    let mut status = store.status();
+    match tokio::time::timeout(PATIENCE, status.wait_for(condition)).await {
+        Ok(status) => status.unwrap().clone(),
+        Err(_) => panic!("not in time: {what}; status {:?}", store.status().borrow().clone()),
+    }
+}
+
+pub fn put(key: &str, value: &str) -> etcd::TxnRequest {
+    let put = etcd::PutRequest {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+        ..Default::default()
+    };
+    let request = Some(etcd::request_op::Request::RequestPut(put));
+    etcd::TxnRequest { success: vec![etcd::RequestOp { request }], ..Default::default() }
+}
+
+pub fn get(store: &Store, key: &str) -> Option<String> {
+    let request = etcd::RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+    let response = store.range(&request).unwrap();
+    response.kvs.first().map(|kv| String::from_utf8(kv.value.to_vec()).unwrap())
+}
