@@ -26,3 +26,9 @@ pub fn type_word(value: &serde_json::Value) -> &'static str {
         Value::Object(_) => "object",
     }
 }
+
+/// Bytes that change when the tables do, to make hashes of what is derived from them.
+pub fn fingerprint() -> &'static [u8] {
+    static FINGERPRINT: std::sync::LazyLock<[u8; 32]> = std::sync::LazyLock::new(tables::digest);
+    FINGERPRINT.as_slice()
+}

@@ -92,6 +92,18 @@ pub fn types() -> impl Iterator<Item = TypeId> {
     (0..TYPES.len()).filter_map(|i| u16::try_from(i).ok().map(TypeId)).filter(|t| !t.name().is_empty())
 }
 
+/// A digest of all tables.
+pub(super) fn digest() -> [u8; 32] {
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    hasher.update(TEXT);
+    for row in TYPES.iter().chain(&FIELDS) {
+        row.iter().for_each(|n| hasher.update(n.to_le_bytes()));
+    }
+    ROOTS.iter().flatten().for_each(|n| hasher.update(n.to_le_bytes()));
+    hasher.finalize().into()
+}
+
 // === impl TypeId ===
 
 impl TypeId {
