@@ -16,6 +16,8 @@ use crate::StoreError;
 pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+#[cfg(test)]
+mod tests;
 
 /// A table. The numbers are part of the data directory's format and are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

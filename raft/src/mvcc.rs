@@ -322,7 +322,7 @@ impl StateMachine {
         let writer = self.writer.lock();
         let engine = self.hub.engine();
         let view = engine.view();
-        let Some(record) = lease::all(view.as_ref())?.into_iter().find(|record| record.id == id) else { return Ok(None) };
+        let Some(record) = lease::lookup(view.as_ref(), id)? else { return Ok(None) };
         Ok(Some(LeaseInfo {
             id,
             ttl_secs: record.ttl_secs,

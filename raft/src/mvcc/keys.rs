@@ -39,6 +39,12 @@ impl KeyRange {
         self.end.as_ref().is_some_and(|end| end <= &self.start)
     }
 
+    /// The one key that the range holds, if its end says that it is one.
+    pub(crate) fn single(&self) -> Option<&Bytes> {
+        let end = self.end.as_ref()?;
+        (end.len() == self.start.len() + 1 && end.ends_with(&[0]) && end.starts_with(&self.start)).then_some(&self.start)
+    }
+
     /// The range of `(key, revision)` keys of these keys.
     pub(crate) fn versioned(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         (escape(&self.start), self.end.as_ref().map(|end| escape(end)))

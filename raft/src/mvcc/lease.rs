@@ -60,7 +60,7 @@ struct Running {
     deadline: Instant,
 }
 
-fn lookup(read: &dyn Read, id: i64) -> Result<Option<LeaseRecord>, StoreError> {
+pub(crate) fn lookup(read: &dyn Read, id: i64) -> Result<Option<LeaseRecord>, StoreError> {
     read.get(Table::Lease, &lease_key(id))?.map(|bytes| read::decode("lease", &bytes)).transpose()
 }
 

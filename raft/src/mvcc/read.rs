@@ -75,6 +75,12 @@ pub(crate) fn scan(
     if range.is_empty() {
         return Ok(());
     }
+    if let Some(key) = range.single() {
+        if let Some(version) = version_at(read, key, at)? {
+            visit(key, version)?;
+        }
+        return Ok(());
+    }
     let mut live = read.cursor(Table::Live, &range.start, range.end.as_deref())?;
     let Some(at) = at else {
         while let Some((key, version)) = live.entry() {
@@ -122,7 +128,20 @@ pub(crate) fn scan(
     }
 }
 
-/// The past version of `key` that was valid at `at`. `past` stands on the key's newest past version.
+/// The version of one key at `at`, without a scan.
+fn version_at(read: &dyn Read, key: &[u8], at: Option<i64>) -> Result<Option<KeyVersion>, StoreError> {
+    let version = live(read, key)?;
+    match (at, version) {
+        (None, version) => Ok(version),
+        (Some(at), Some(version)) if version.mod_revision <= at => Ok(Some(version)),
+        (Some(at), _) => {
+            let mut past = read.cursor(Table::Past, &versioned_key(key, at), Some(&versioned_end(key)))?;
+            past_version(past.as_mut(), key, at)
+        }
+    }
+}
+
+/// The past version of `key` that was valid at `at`. `past` stands at or before it.
 fn past_version(past: &mut dyn Cursor, key: &[u8], at: i64) -> Result<Option<KeyVersion>, StoreError> {
     step_to(past, &versioned_key(key, at))?;
     let Some((found, version)) = past.entry() else { return Ok(None) };

@@ -156,26 +156,15 @@ fn holds(read: &dyn Read, compare: &Compare) -> Result<bool, StoreError> {
     let mut all = true;
     let mut values: Vec<(Vec<u8>, KeyVersion)> = Vec::new();
     let by_value = compare.target() == CompareTarget::Value;
-    if compare.range_end.is_empty() {
-        if let Some(version) = read::live(read, &compare.key)? {
-            keys = 1;
-            if by_value {
-                values.push((compare.key.to_vec(), version));
-            } else {
-                all = compare_version(compare, &version);
-            }
+    read::scan(read, &range, None, &mut |key, version| {
+        keys += 1;
+        if by_value {
+            values.push((key.to_vec(), version));
+        } else {
+            all = compare_version(compare, &version);
         }
-    } else {
-        read::scan(read, &range, None, &mut |key, version| {
-            keys += 1;
-            if by_value {
-                values.push((key.to_vec(), version));
-            } else {
-                all = compare_version(compare, &version);
-            }
-            Ok(all)
-        })?;
-    }
+        Ok(all)
+    })?;
     if keys == 0 {
         // A key that does not exist has no value to compare, but zero revisions, version and lease.
         return Ok(!by_value && compare_version(compare, &KeyVersion::default()));
@@ -277,7 +266,8 @@ fn run_put(stage: &mut Stage<'_>, writer: &mut Writer, put: &etcd::PutRequest) -
     }
     let value = match &previous {
         Some(previous) if put.ignore_value => previous.value.clone(),
-        _ => put.value.clone(),
+        // A copy: the command's bytes may be a slice of a whole network frame, which events would keep alive.
+        _ => Bytes::copy_from_slice(&put.value),
     };
     let lease = match &previous {
         Some(previous) if put.ignore_lease => previous.lease,
@@ -286,21 +276,16 @@ fn run_put(stage: &mut Stage<'_>, writer: &mut Writer, put: &etcd::PutRequest) -
     if lease != 0 && stage.get(Table::Lease, &super::keys::lease_key(lease))?.is_none() {
         return Err(StoreError::LeaseNotFound(lease));
     }
-    writer.put(stage, put.key.clone(), value, lease, previous.clone());
+    writer.put(stage, Bytes::copy_from_slice(&put.key), value, lease, previous.clone());
     Ok(etcd::PutResponse { header: None, prev_kv: previous.filter(|_| put.prev_kv) })
 }
 
 fn run_delete(stage: &mut Stage<'_>, writer: &mut Writer, delete: &etcd::DeleteRangeRequest) -> Result<etcd::DeleteRangeResponse, StoreError> {
     let mut keys: Vec<Bytes> = Vec::new();
-    if delete.range_end.is_empty() {
-        keys.push(delete.key.clone());
-    } else {
-        let range = KeyRange::new(&delete.key, &delete.range_end);
-        read::scan(stage, &range, None, &mut |key, _| {
-            keys.push(Bytes::copy_from_slice(key));
-            Ok(true)
-        })?;
-    }
+    read::scan(stage, &KeyRange::new(&delete.key, &delete.range_end), None, &mut |key, _| {
+        keys.push(Bytes::copy_from_slice(key));
+        Ok(true)
+    })?;
     let mut response = etcd::DeleteRangeResponse::default();
     for key in keys {
         let Some(previous) = writer.current(stage, &key)? else { continue };
