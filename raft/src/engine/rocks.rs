@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, Snapshot,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, Snapshot,
     WriteOptions,
 };
 
@@ -104,8 +104,14 @@ impl RocksEngine {
 fn db_options(role: Role, options: &RocksOptions) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&options.cache);
+    // Index and filter in small pieces that share the cache with the data: whole ones would push each other out
+    // of a cache this small, and each lookup would read hundreds of kilobytes again.
     table.set_cache_index_and_filter_blocks(true);
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
     table.set_bloom_filter(10.0, false);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(4096);
+    table.set_pin_top_level_index_and_filter(true);
     table.set_optimize_filters_for_memory(true);
     table.set_format_version(5);
 
