@@ -59,6 +59,8 @@ struct Index {
     committed: Option<LogId>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// Index of the first entry, where there is one.
+    first: u64,
     recent: BTreeMap<u64, (Entry, usize)>,
     recent_bytes: usize,
     /// Entries up to here are in the engine and may leave memory.
@@ -126,7 +128,7 @@ impl LogStore {
     async fn read(&self, start: u64, end: u64, limit_bytes: usize) -> io::Result<Vec<Entry>> {
         let (start, end, cached) = {
             let index = self.shared.index.read();
-            let start = start.max(index.purged.map_or(0, |id| id.index() + 1));
+            let start = start.max(index.first);
             let end = end.min(index.last.map_or(0, |id| id.index() + 1));
             if start >= end {
                 return Ok(Vec::new());
@@ -202,6 +204,9 @@ impl Index {
     }
 
     fn push(&mut self, entry: Entry, size: usize) {
+        if self.last.is_none() {
+            self.first = entry.log_id.index();
+        }
         self.last = Some(entry.log_id);
         self.recent_bytes += size;
         self.recent.insert(entry.log_id.index(), (entry, size));
@@ -233,6 +238,7 @@ impl Index {
         if self.last.is_some_and(|last| last.index() <= upto.index()) {
             self.last = None;
         }
+        self.first = self.first.max(upto.index() + 1);
         self.purged = self.purged.max(Some(upto));
     }
 }
@@ -337,3 +343,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.submit(|reply| Op::Purge { upto: log_id, reply }).await
     }
 }
+
+#[cfg(test)]
+mod tests;

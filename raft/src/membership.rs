@@ -98,6 +98,10 @@ impl Core {
 
     async fn add_learner_here(&self, mut record: store::MemberRecord) -> Result<u64, StoreError> {
         let raft = self.leading()?;
+        if self.state.info().cluster_id == 0 {
+            // The founder takes the first id; naming the cluster comes after that.
+            return Err(StoreError::NoLeader("the cluster is still being founded".into()));
+        }
         record.id = 0;
         // The same key again means that the joiner lost its disk, or never got our answer. It must not
         // continue under an id whose log it does not have.

@@ -41,6 +41,9 @@ use crate::types::{
     TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto,
 };
 
+/// After the first append stream that could not be opened; doubled up to sixteen times.
+const FIRST_PAUSE: Duration = Duration::from_millis(40);
+
 /// A ready client for one peer.
 pub(crate) type Client = PeerClient<InterceptedService<Channel, Headers>>;
 type Rpc = RPCError<TypeConfig>;
@@ -86,6 +89,10 @@ pub(crate) struct PeerNetwork(pub(crate) Arc<PeerClients>);
 pub(crate) struct PeerLink {
     clients: Arc<PeerClients>,
     target: u64,
+    /// As openraft's membership has it; the directory may learn of a new member a moment later.
+    record: store::MemberRecord,
+    /// Append streams in a row that could not be opened.
+    failures: u32,
 }
 
 // === impl PeerClients ===
@@ -109,6 +116,10 @@ impl PeerClients {
             .directory
             .get(target)
             .ok_or_else(|| StoreError::NoLeader(format!("member {target} is not in the membership")))?;
+        self.client_for(target, record, lane)
+    }
+
+    fn client_for(&self, target: u64, record: store::MemberRecord, lane: Lane) -> Result<Client, StoreError> {
         let mut pool = self.pool.lock();
         if let Some(pooled) = pool.get(&(target, lane)).filter(|pooled| pooled.record == record) {
             return Ok(pooled.client.clone());
@@ -179,8 +190,8 @@ impl Interceptor for Headers {
 impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerLink;
 
-    async fn new_client(&mut self, target: u64, _node: &store::MemberRecord) -> PeerLink {
-        PeerLink { clients: self.0.clone(), target }
+    async fn new_client(&mut self, target: u64, node: &store::MemberRecord) -> PeerLink {
+        PeerLink { clients: self.0.clone(), target, record: node.clone(), failures: 0 }
     }
 }
 
@@ -188,7 +199,18 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 
 impl PeerLink {
     fn client(&self, lane: Lane) -> Result<Client, Rpc> {
-        self.clients.client(self.target, lane).map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+        let record = self.clients.directory.get(self.target).unwrap_or_else(|| self.record.clone());
+        self.clients
+            .client_for(self.target, record, lane)
+            .map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+    }
+
+    /// openraft waits between attempts only where a request is taken from its stream. A stream that does not even
+    /// open takes none, so the pause is made here.
+    async fn pause(&mut self) {
+        let pause = FIRST_PAUSE * (1 << self.failures.min(4));
+        self.failures = self.failures.saturating_add(1);
+        tokio::time::sleep(pause).await;
     }
 
     async fn within<T>(
@@ -261,7 +283,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                 sent.fetch_add(1, Ordering::AcqRel);
                 append_to_proto(&rpc)
             });
-            let responses = self.within(RPCTypes::AppendEntries, limit, client.append(requests)).await?;
+            let responses = match self.within(RPCTypes::AppendEntries, limit, client.append(requests)).await {
+                Ok(responses) => responses,
+                Err(error) => {
+                    self.pause().await;
+                    return Err(error);
+                }
+            };
+            self.failures = 0;
             let (id, target) = (self.clients.self_id, self.target);
             let timed_out = move || {
                 let action = RPCTypes::AppendEntries;

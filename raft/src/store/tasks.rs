@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 use trireme_proto::store;
 use trireme_proto::store::command::Body;
+use trireme_proto::store::command_result::Result as Outcome;
 
 use super::core::Core;
 use super::forward;
@@ -99,6 +100,9 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
                 break "raft ended".to_owned();
             }
         };
+        if core.cancel.is_cancelled() {
+            return;
+        }
         tracing::error!(%failure, "this Raft instance has ended; reads go on, another one is started");
         core.raft.write().take();
         core.status.send_modify(|status| {
@@ -285,7 +289,12 @@ async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreErro
     if core.status.borrow().leadership.is_none() {
         return Ok(false);
     }
-    core.submit(Body::MemberAllocate(store::MemberAllocateCommand { record: Some(own.clone()) })).await?;
+    let allocate = Body::MemberAllocate(store::MemberAllocateCommand { record: Some(own.clone()) });
+    match core.submit(allocate).await?.result {
+        // Invariant: ids come from the log, and the founder's is the first.
+        Some(Outcome::Member(record)) if record.id == core.node_id => {}
+        other => return Err(StoreError::Corrupt(format!("the founder was recorded as {other:?}"))),
+    }
     core.submit(Body::ClusterInit(store::ClusterInitCommand { cluster_id: core.cluster_id })).await?;
     Ok(true)
 }

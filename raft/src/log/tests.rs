@@ -1,0 +1,176 @@
+//! openraft's public conformance suite on our log and state machine, and what it does not ask: damage.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::alias::SnapshotOf;
+use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine};
+use openraft::{EntryPayload, StorageError};
+use openraft::testing::log::{StoreBuilder, Suite};
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::{LogStore, record};
+use crate::engine::memory::MemoryEngine;
+use crate::engine::{Durability, Engine, Table, WriteBatch};
+use crate::error::StoreError;
+use crate::mvcc::{MvccOptions, StateMachine};
+use crate::node::machine::{Machine, MachineShared};
+use crate::store::datadir::DataDir;
+use crate::store::engines::MemoryEngines;
+use crate::store::options::Engines;
+use crate::snapshot::SnapshotDir;
+use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id, term_of};
+
+struct Builder<F>(F);
+
+/// The suite applies entries with holes between them, which our state machine refuses on purpose: this fills them.
+struct Filled(Machine);
+
+impl RaftStateMachine<TypeConfig> for Filled {
+    type SnapshotData = SnapshotDir;
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        self.0.applied_state().await
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let mut next = self.applied_state().await?.0.map(|id| id.index() + 1);
+        let mut filled = Vec::new();
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let (term, index) = (term_of(&entry.log_id), entry.log_id.index());
+            for hole in next.unwrap_or(index)..index {
+                filled.push(Ok((Entry { log_id: log_id(term, hole), payload: EntryPayload::Blank }, None)));
+            }
+            next = Some(index + 1);
+            filled.push(Ok((entry, responder)));
+        }
+        self.0.apply(futures::stream::iter(filled)).await
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        self.0.get_snapshot_builder().await
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
+        self.0.install_snapshot(meta, snapshot).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotDir>>, io::Error> {
+        self.0.get_current_snapshot().await
+    }
+}
+
+impl<E: Engines, F: Fn() -> E + Send + Sync> StoreBuilder<TypeConfig, LogStore, Filled, TempDir> for Builder<F> {
+    async fn build(&self) -> Result<(TempDir, LogStore, Filled), StorageError<TypeConfig>> {
+        let folder = TempDir::new().unwrap();
+        let (log, machine) = open(folder.path(), Arc::new(self.0())).unwrap();
+        Ok((folder, log, Filled(machine)))
+    }
+}
+
+fn open(folder: &Path, engines: Arc<dyn Engines>) -> Result<(LogStore, Machine), StoreError> {
+    let (data_dir, _) = DataDir::open(folder)?;
+    let log = LogStore::open(engines.open_log(&data_dir.log())?, None)?;
+    let (generation, directory) = data_dir.state()?;
+    let state = StateMachine::open(engines.open_state(&directory)?, &MvccOptions::default(), Instant::now().into_std())?;
+    let shared = MachineShared::new(1, Arc::new(data_dir), engines, generation, &state.info())?;
+    Ok((log, Machine::new(state, Arc::new(shared))))
+}
+
+async fn suite<E: Engines>(engines: impl Fn() -> E + Send + Sync) {
+    Suite::test_all(Builder(engines)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn openraft_suite_in_memory() {
+    suite(MemoryEngines::new).await;
+}
+
+#[cfg(feature = "rocksdb")]
+#[tokio::test(flavor = "multi_thread")]
+async fn openraft_suite_on_rocksdb() {
+    suite(|| crate::store::engines::RocksEngines).await;
+}
+
+/// A log of a vote in term 1 and entries 0 to 4.
+async fn sample() -> Arc<MemoryEngine> {
+    let engine = Arc::new(MemoryEngine::new());
+    let mut log = LogStore::open(engine.clone(), None).unwrap();
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    let entries = (0..5).map(|index| Entry { log_id: log_id(1, index), payload: EntryPayload::Blank });
+    log.append(entries, IOFlushed::noop()).await.unwrap();
+    // Serialized behind the append.
+    log.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
+    log.close();
+    engine
+}
+
+fn value(engine: &MemoryEngine, index: u64) -> Bytes {
+    engine.view().get(Table::Entry, &index.to_be_bytes()).unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_is_refused_and_a_torn_tail_dropped() {
+    type Damage = fn(&MemoryEngine, &mut WriteBatch);
+    let cases: [(&str, Damage, Result<u64, &str>); 7] = [
+        ("intact", |_, _| {}, Ok(4)),
+        (
+            "flipped bit in the middle",
+            |engine, batch| {
+                let mut bytes = value(engine, 2).to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                batch.put(Table::Entry, &2u64.to_be_bytes(), bytes);
+            },
+            Err("entry"),
+        ),
+        (
+            "flipped bit in the last record",
+            |engine, batch| {
+                let mut bytes = value(engine, 4).to_vec();
+                *bytes.last_mut().unwrap() ^= 1;
+                batch.put(Table::Entry, &4u64.to_be_bytes(), bytes);
+            },
+            Err("entry"),
+        ),
+        ("missing entry", |_, batch| batch.delete(Table::Entry, &2u64.to_be_bytes()), Err("entry 2 is missing")),
+        (
+            "torn in the middle",
+            |engine, batch| batch.put(Table::Entry, &2u64.to_be_bytes(), value(engine, 2).slice(..6)),
+            Err("cut short"),
+        ),
+        (
+            "torn at the end",
+            |engine, batch| batch.put(Table::Entry, &4u64.to_be_bytes(), value(engine, 4).slice(..6)),
+            Ok(3),
+        ),
+        ("vote lost", |_, batch| batch.delete(Table::LogMeta, record::VOTE), Err("vote")),
+    ];
+    for (name, damage, expected) in cases {
+        let engine = sample().await;
+        let mut batch = WriteBatch::new();
+        damage(&engine, &mut batch);
+        engine.write(batch, Durability::Synced).unwrap();
+        match (LogStore::open(engine, None), expected) {
+            (Ok(log), Ok(last)) => assert_eq!(log.last_log_id(), Some(log_id(1, last)), "{name}"),
+            (Err(StoreError::Corrupt(text)), Err(part)) => assert!(text.contains(part), "{name}: {text}"),
+            (result, _) => panic!("{name}: {:?}", result.map(|log| log.last_log_id())),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_a_power_cut() {
+    let engine = sample().await;
+    let log = LogStore::open(Arc::new(engine.crash()), None).unwrap();
+    assert_eq!(log.last_log_id(), Some(log_id(1, 4)));
+    assert!(!log.is_pristine());
+}

@@ -1,0 +1,222 @@
+//! Three members in one process, over real TLS sockets.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "support/cluster.rs"]
+mod cluster;
+
+use std::sync::Arc;
+
+use cluster::{Ca, PATIENCE, Seat, engines, get, log_to_stderr, put, until};
+use trireme_raft::{Engines, Store, WhenEmpty};
+
+struct Cluster {
+    _base: tempfile::TempDir,
+    engines: Arc<dyn Engines>,
+    seats: Vec<Seat>,
+    stores: Vec<Option<Store>>,
+}
+
+impl Cluster {
+    /// A founder and two that joined as learners and were promoted.
+    async fn start() -> Cluster {
+        log_to_stderr();
+        let base = tempfile::tempdir().unwrap();
+        let (ca, engines) = (Ca::new(), engines());
+        let mut seats: Vec<Seat> = ["a", "b", "c"].map(|name| Seat::new(&ca, name, base.path())).into();
+        let founder = seats[0].open(engines.clone(), WhenEmpty::Initialize).await;
+        until(&founder, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
+        let mut stores = vec![Some(founder)];
+        for seat in &mut seats[1..] {
+            let ticket = stores[0].as_ref().unwrap().add_learner(seat.record()).await.unwrap();
+            stores.push(Some(seat.open(engines.clone(), WhenEmpty::Join(ticket)).await));
+            let voters = stores.len();
+            until(stores[voters - 1].as_ref().unwrap(), "promotion", |status| status.voters.len() == voters).await;
+        }
+        let cluster = Cluster { _base: base, engines, seats, stores };
+        for store in cluster.running() {
+            until(store, "three voters", |status| status.voters.len() == 3 && status.has_quorum_contact).await;
+        }
+        cluster
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Store> {
+        self.stores.iter().flatten()
+    }
+
+    fn leader(&self) -> usize {
+        let leads = |store: &Option<Store>| store.as_ref().is_some_and(|store| store.status().borrow().leadership.is_some());
+        self.stores.iter().position(leads).unwrap()
+    }
+
+    async fn stop(&mut self, index: usize) {
+        let store = self.stores[index].take().unwrap();
+        store.shutdown().await;
+    }
+
+    async fn restart(&mut self, index: usize) {
+        let store = self.seats[index].open(self.engines.clone(), WhenEmpty::Refuse).await;
+        self.stores[index] = Some(store);
+    }
+
+    async fn end(mut self) {
+        for store in self.stores.iter_mut().filter_map(Option::take) {
+            store.shutdown().await;
+        }
+    }
+}
+
+/// A write through one member, then a linearizable read at every member.
+async fn everybody_sees(cluster: &Cluster, writer: usize, key: &str) {
+    cluster.stores[writer].as_ref().unwrap().txn(put(key, "v"), None).await.unwrap();
+    for store in cluster.running() {
+        store.barrier().await.unwrap();
+        assert_eq!(get(store, key).as_deref(), Some("v"), "{key} at member {}", store.node_id());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forwards_reads_everywhere_and_changes_its_leader() {
+    let mut cluster = Cluster::start().await;
+    let ids: Vec<u64> = cluster.running().map(Store::node_id).collect();
+    assert_eq!(ids, [1, 2, 3]);
+    for writer in 0..3 {
+        everybody_sees(&cluster, writer, &format!("through-{writer}")).await;
+    }
+
+    // Many writers at a follower: forwarded in batches, each applied once.
+    let follower = cluster.stores[2].clone().unwrap();
+    let before = follower.barrier().await.unwrap();
+    let writes = (0..200).map(|i| {
+        let follower = follower.clone();
+        async move { follower.txn(put(&format!("many/{i}"), "v"), None).await }
+    });
+    for result in futures::future::join_all(writes).await {
+        result.unwrap();
+    }
+    assert_eq!(follower.revision(), before + 200);
+    drop(follower);
+
+    // A fence of the old leadership is void under the new one, wherever it is proposed.
+    let old = cluster.leader();
+    let fence = cluster.stores[old].as_ref().unwrap().status().borrow().leadership.unwrap().fence;
+    let target = cluster.stores[(old + 1) % 3].clone().unwrap();
+    cluster.stores[old].as_ref().unwrap().transfer_leader(target.node_id()).await.unwrap();
+    let led = until(&target, "transferred leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
+    assert!(led.term > fence.term);
+    let deposed = cluster.stores[old].as_ref().unwrap().txn(put("fenced", "no"), Some(fence)).await;
+    assert!(matches!(deposed, Err(trireme_raft::StoreError::Fenced)), "{deposed:?}");
+    drop(target);
+
+    // The leader goes: the others elect, and everything acknowledged is there.
+    let leader = cluster.leader();
+    cluster.stop(leader).await;
+    let next = (leader + 1) % 3;
+    everybody_sees(&cluster, next, "without-a-leader").await;
+    assert_eq!(get(cluster.stores[next].as_ref().unwrap(), "many/199").as_deref(), Some("v"));
+    cluster.restart(leader).await;
+    everybody_sees(&cluster, leader, "after-restart").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_replaced_under_a_new_id() {
+    let mut cluster = Cluster::start().await;
+    everybody_sees(&cluster, 0, "before").await;
+    // Its disk is gone. It asks for a place again with the same key.
+    let lost = (cluster.leader() + 1) % 3;
+    let old_id = cluster.stores[lost].as_ref().unwrap().node_id();
+    cluster.stop(lost).await;
+    std::fs::remove_dir_all(&cluster.seats[lost].folder).unwrap();
+    cluster.seats[lost].folder.set_file_name("new");
+    let helper = cluster.stores[cluster.leader()].clone().unwrap();
+    let ticket = helper.add_learner(cluster.seats[lost].record()).await.unwrap();
+    assert!(ticket.node_id() > 3, "ids are never reused: {} after {old_id}", ticket.node_id());
+    let store = cluster.seats[lost].open(cluster.engines.clone(), WhenEmpty::Join(ticket.clone())).await;
+    until(&store, "promotion", |status| status.voters.contains(&ticket.node_id())).await;
+    cluster.stores[lost] = Some(store);
+    everybody_sees(&cluster, lost, "after").await;
+    let members = helper.members().await;
+    assert_eq!(members.len(), 3, "{members:?}");
+    assert!(members.iter().all(|member| member.id != old_id));
+    drop(helper);
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_follower_gets_a_snapshot() {
+    log_to_stderr();
+    let base = tempfile::tempdir().unwrap();
+    let (ca, engines) = (Ca::new(), engines());
+    let mut first = Seat::new(&ca, "a", base.path());
+    let mut options = first.options(engines.clone(), WhenEmpty::Initialize);
+    // The log is purged early, so that the joiner cannot be served from it.
+    (options.snapshot_every, options.log_kept) = (50, 10);
+    let leader = Store::open(options).await.unwrap();
+    until(&leader, "leadership", |status| status.leadership.is_some()).await;
+    for i in 0..400 {
+        leader.txn(put(&format!("k/{i}"), &"v".repeat(100)), None).await.unwrap();
+    }
+    let mut second = Seat::new(&ca, "b", base.path());
+    let ticket = leader.add_learner(second.record()).await.unwrap();
+    let mut options = second.options(engines.clone(), WhenEmpty::Join(ticket));
+    (options.snapshot_every, options.log_kept) = (50, 10);
+    let follower = Store::open(options).await.unwrap();
+    until(&follower, "promotion", |status| status.voters.len() == 2).await;
+    follower.barrier().await.unwrap();
+    assert_eq!(get(&follower, "k/0").as_deref(), Some("v".repeat(100).as_str()));
+    assert!(second.folder.join("snapshot").read_dir().unwrap().next().is_some(), "it came by log, not by snapshot");
+
+    // History came with it, and watches on the follower go on from there.
+    let mut watch = follower.watch("k/".into(), "k0".into(), 3).unwrap();
+    let batch = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    assert!(!batch.events.is_empty());
+    follower.txn(put("k/new", "v"), None).await.unwrap();
+
+    // And it restarts from what it was given.
+    follower.shutdown().await;
+    drop((follower, watch));
+    let follower = second.open(engines, WhenEmpty::Refuse).await;
+    follower.barrier().await.unwrap();
+    assert_eq!(get(&follower, "k/new").as_deref(), Some("v"));
+    follower.shutdown().await;
+    leader.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_damaged_folders_are_refused() {
+    log_to_stderr();
+    let base = tempfile::tempdir().unwrap();
+    let (ca, engines) = (Ca::new(), engines());
+    let mut seat = Seat::new(&ca, "a", base.path());
+    let store = seat.open(engines.clone(), WhenEmpty::Initialize).await;
+    until(&store, "leadership", |status| status.leadership.is_some()).await;
+
+    // The folder is in use.
+    let mut twin = Seat::new(&ca, "a", base.path());
+    let error = Store::open(twin.options(engines.clone(), WhenEmpty::Initialize)).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+
+    // A certified key that no membership names cannot speak: its ticket is of no use.
+    let guest = Seat::new(&ca, "guest", base.path());
+    let ticket = store.add_learner(guest.record()).await.unwrap();
+    let mut stranger = Seat::new(&ca, "stranger", base.path());
+    let outsider = stranger.open(engines.clone(), WhenEmpty::Join(ticket)).await;
+    store.txn(put("k", "v"), None).await.unwrap();
+    assert_eq!(outsider.status().borrow().applied_index, 0);
+    outsider.shutdown().await;
+
+    // A folder that is somebody else's.
+    let foreign = base.path().join("foreign");
+    std::fs::create_dir(&foreign).unwrap();
+    std::fs::write(foreign.join("precious"), "x").unwrap();
+    let mut seat = Seat::new(&ca, "foreign", base.path());
+    let error = Store::open(seat.options(engines.clone(), WhenEmpty::Initialize)).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("not Trireme's") && foreign.join("precious").exists(), "{error}");
+
+    // An empty one, where a member was expected.
+    let mut seat = Seat::new(&ca, "nobody", base.path());
+    let error = Store::open(seat.options(engines, WhenEmpty::Refuse)).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("is empty"), "{error}");
+    store.shutdown().await;
+}
