@@ -200,6 +200,7 @@ impl StateMachine {
                     continue;
                 }
                 let mut result = CommandResult { revision: stage.head.revision, result: None };
+                apply::forget_proposal(&mut stage, entry.id.index)?;
                 match &entry.body {
                     EntryBody::Blank => {}
                     EntryBody::Membership(membership) => stage.head.membership = membership.clone(),

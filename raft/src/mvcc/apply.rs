@@ -55,7 +55,6 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
         )));
     }
     stage.savepoint();
-    forget_proposal(stage, id.index)?;
     if !command.proposal_id.is_empty()
         && let Some(record) = stage.get(Table::Proposal, &command.proposal_id)?
     {
@@ -68,7 +67,6 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
             let code = error_code(&error);
             let Some(code) = code else { return Err(error) };
             stage.rollback();
-            forget_proposal(stage, id.index)?;
             return Ok((failed(stage, code, &error), Effects::default()));
         }
     };
@@ -191,8 +189,8 @@ pub fn into_outcome(result: CommandResult) -> Result<CommandResult, StoreError> 
     })
 }
 
-/// Drops the proposal that was remembered one window ago.
-fn forget_proposal(stage: &mut Stage<'_>, index: u64) -> Result<(), StoreError> {
+/// Drops the proposal that was remembered one window before entry `index`, whatever that entry carries.
+pub(crate) fn forget_proposal(stage: &mut Stage<'_>, index: u64) -> Result<(), StoreError> {
     let Some(old) = index.checked_sub(PROPOSAL_WINDOW) else { return Ok(()) };
     let old = old.to_be_bytes();
     if let Some(proposal_id) = stage.get(Table::ProposalOrder, &old)? {

@@ -48,6 +48,17 @@ fn check_unique(members: &[MemberRecord], record: &MemberRecord) -> Result<(), S
     Ok(())
 }
 
+/// Refuses a member that could not apply what the cluster may write.
+fn check_level(stage: &Stage<'_>, record: &MemberRecord) -> Result<(), StoreError> {
+    if record.feature_level < stage.head.feature_level {
+        return Err(StoreError::Invalid(format!(
+            "the cluster is at feature level {}, member {:?} only knows {}",
+            stage.head.feature_level, record.name, record.feature_level
+        )));
+    }
+    Ok(())
+}
+
 /// Gives a new member its id. Whoever asks again with the same key and name gets the same id again.
 pub(crate) fn allocate(stage: &mut Stage<'_>, command: &MemberAllocateCommand) -> Result<MemberRecord, StoreError> {
     let mut record = command.record.clone().ok_or_else(|| invalid("member record is not provided"))?;
@@ -62,6 +73,7 @@ pub(crate) fn allocate(stage: &mut Stage<'_>, command: &MemberAllocateCommand) -
         return Ok(member.clone());
     }
     check_unique(&members, &record)?;
+    check_level(stage, &record)?;
     if members.len() >= MAX_MEMBERS {
         return Err(StoreError::Invalid(format!("there are {MAX_MEMBERS} members already")));
     }
@@ -79,12 +91,7 @@ pub(crate) fn update(stage: &mut Stage<'_>, command: &MemberUpdateCommand) -> Re
         return Err(StoreError::Invalid(format!("member {} not found", record.id)));
     }
     check_unique(&members, &record)?;
-    if record.feature_level < stage.head.feature_level {
-        return Err(StoreError::Invalid(format!(
-            "the cluster is at feature level {}, member {} knows {}",
-            stage.head.feature_level, record.id, record.feature_level
-        )));
-    }
+    check_level(stage, &record)?;
     record.revision = stage.head.revision;
     store(stage, &record);
     Ok(record)

@@ -64,13 +64,16 @@ pub(crate) fn written_at(read: &dyn Read, key: &Bytes, mod_revision: i64) -> Res
     Ok(Some(key_value(key.clone(), &version, value(read, key, mod_revision)?)))
 }
 
+/// What a scan calls for each key; false ends it.
+type Visit<'a> = &'a mut dyn FnMut(&[u8], KeyVersion) -> Result<bool, StoreError>;
+
 /// Calls `visit` with each key of `range` and its version at revision `at` (`None`: the current one), in key
 /// order, until it returns false.
 pub(crate) fn scan(
     read: &dyn Read,
     range: &KeyRange,
     at: Option<i64>,
-    visit: &mut dyn FnMut(&[u8], KeyVersion) -> Result<bool, StoreError>,
+    visit: Visit<'_>,
 ) -> Result<(), StoreError> {
     if range.is_empty() {
         return Ok(());

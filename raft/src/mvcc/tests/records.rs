@@ -36,10 +36,11 @@ fn a_retried_proposal_is_answered_from_memory_for_a_window() {
         assert_eq!(machine.command(&proposal).unwrap(), first, "also after a restart");
         assert_eq!(machine.get("a").unwrap().value, "2");
         let blanks: Vec<ApplyEntry> = (machine.log.len() as u64 + 1..=PROPOSAL_WINDOW + 1)
-            .map(|index| ApplyEntry { id: EntryId { term: 1, index }, body: EntryBody::Command(command(Body::Noop(Default::default())).encode_to_vec().into()) })
+            .map(|index| ApplyEntry { id: EntryId { term: 1, index }, body: EntryBody::Blank })
             .collect();
         machine.state.apply_batch(&blanks, machine.now).unwrap();
         machine.log.extend(blanks);
+        assert!(machine.disk.engine().view().last(crate::engine::Table::Proposal).unwrap().is_none(), "it is forgotten");
         assert!(matches!(machine.command(&proposal), Err(StoreError::ProposalExpired)));
         assert_eq!(machine.get("a").unwrap().value, "2");
     }
@@ -119,6 +120,7 @@ fn the_feature_level_waits_for_the_last_member() {
     machine.run(Body::MemberRemove(MemberRemoveCommand { id: old })).unwrap();
     machine.run(raise()).unwrap();
     assert_eq!(machine.state.info().feature_level, 1);
+    assert!(matches!(allocate(&mut machine, member("three", 3, 0)), Err(StoreError::Invalid(_))));
     assert!(matches!(machine.run(Body::FeatureLevelRaise(FeatureLevelCommand { level: 0 })), Err(StoreError::Invalid(_))));
 }
 

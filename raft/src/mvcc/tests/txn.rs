@@ -115,7 +115,8 @@ fn compares_of_every_target_and_result() {
     let mut machine = Machine::new(memory());
     machine.put("a", "m");
     machine.put("a", "n"); // create 2, mod 3, version 2
-    let numbers: [(CompareTarget, fn(i64) -> TargetUnion, i64); 4] = [
+    type Union = fn(i64) -> TargetUnion;
+    let numbers: [(CompareTarget, Union, i64); 4] = [
         (CompareTarget::Version, TargetUnion::Version, 2),
         (CompareTarget::Create, TargetUnion::CreateRevision, 2),
         (CompareTarget::Mod, TargetUnion::ModRevision, 3),
