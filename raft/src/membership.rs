@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tokio::time::Instant;
 use trireme_proto::peer::change_member_request::Change;
 use trireme_proto::peer::change_member_response::Result as Answer;
@@ -115,7 +115,7 @@ impl Core {
             other => return Err(StoreError::Invalid(format!("no member id was allocated: {other:?}"))),
         };
         let id = record.id;
-        raft.add_learner(id, unplaced(record), false).await.map_err(change_error)?;
+        self.configure(&raft, ChangeMembers::AddNodes(BTreeMap::from([(id, unplaced(record))])), true).await?;
         Ok(id)
     }
 
@@ -128,8 +128,7 @@ impl Core {
             return Err(StoreError::Invalid(format!("member {id} is a witness and never votes")));
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        raft.change_membership(change, true).await.map_err(change_error)?;
-        Ok(())
+        self.configure(&raft, change, true).await
     }
 
     async fn remove_here(&self, id: u64) -> Result<(), StoreError> {
@@ -151,10 +150,10 @@ impl Core {
         }
         if voters.contains(&id) {
             let change = ChangeMembers::RemoveVoters(BTreeSet::from([id]));
-            raft.change_membership(change, false).await.map_err(change_error)?;
+            self.configure(&raft, change, false).await?;
         } else if known {
             let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
-            raft.change_membership(change, false).await.map_err(change_error)?;
+            self.configure(&raft, change, false).await?;
         }
         let recorded = self.state.members()?.iter().any(|member| member.id == id);
         if recorded {
@@ -176,7 +175,7 @@ impl Core {
         }
         self.submit(Body::MemberUpdate(store::MemberUpdateCommand { record: Some(record.clone()) })).await?;
         let change = ChangeMembers::SetNodes(BTreeMap::from([(id, unplaced(record))]));
-        raft.change_membership(change, true).await.map_err(change_error)?;
+        self.configure(&raft, change, true).await?;
         Ok(id)
     }
 
@@ -196,6 +195,20 @@ impl Core {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(StoreError::Shutdown),
             Err(_) => Err(StoreError::NoLeader(format!("member {to} did not take the lead in time"))),
+        }
+    }
+
+    /// Changes openraft's configuration, after a change that is still under way.
+    async fn configure(&self, raft: &RaftNode, change: ChangeMembers<u64, store::MemberRecord>, retain: bool) -> Result<(), StoreError> {
+        let deadline = Instant::now() + self.timing.request;
+        loop {
+            match raft.change_membership(change.clone(), retain).await {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                    ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
+                ))) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => return Err(change_error(error)),
+            }
         }
     }
 

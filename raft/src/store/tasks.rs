@@ -24,7 +24,7 @@ use crate::types::unplaced;
 
 /// How often the leader looks for expired leases at least, and compaction for work.
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
-const COMPACT_PERIOD: Duration = Duration::from_millis(200);
+const COMPACT_PERIOD: Duration = Duration::from_secs(1);
 /// Changes that one compaction step removes: short enough not to hold up an apply.
 const COMPACT_STEP: usize = 1000;
 /// Remaining times are persisted when they have fallen by this.
@@ -134,7 +134,8 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
 /// Keeps [`StoreStatus`] and the peer directory in step with Raft.
 async fn watch_status(core: Arc<Core>) {
     let mut applied = core.machine.applied();
-    let mut period = tokio::time::interval(core.timing.heartbeat.max(Duration::from_millis(20)));
+    // Loss of contact announces itself by nothing but time.
+    let mut period = tokio::time::interval((core.timing.election_max / 2).max(Duration::from_millis(20)));
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let raft = core.raft().ok();
