@@ -1,0 +1,78 @@
+//! Takes a stopped node off its host: its pods, mounts, rules, links and changed settings. Removes only pods that carry a
+//! kubelet's labels in *this* runtime, and only host objects that the journal names.
+
+use std::{path::{Path, PathBuf}, process::Stdio};
+
+use trireme_cni::netlink::Netlink;
+
+use crate::{Error, host, journal::{HostObject, Journal}};
+
+/// Removes everything of the node with this data directory. Goes on after a failure and returns the first one.
+pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path) -> Result<(), Error> {
+    let agent_dir = data_dir.join("agent");
+    let mut failures = Vec::new();
+    let network = serve_removals(&agent_dir).await;
+    if let Err(error) = trireme_kubelet::remove_all_pods(&runtime_endpoint.display().to_string()).await {
+        failures.push(Error::Host(format!("remove pods: {error}")));
+    }
+    drop(network);
+    for mount in mounts_below(&agent_dir) {
+        if let Err(error) = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH) {
+            failures.push(Error::Host(format!("unmount {}: {error}", mount.display())));
+        }
+    }
+    let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(e.to_string()))?;
+    for object in journal.objects() {
+        if let Err(error) = remove(object).await {
+            failures.push(Error::Host(format!("remove {object}: {error}")));
+        }
+    }
+    match failures.into_iter().next() {
+        Some(first) => Err(first),
+        None => journal.clear().map_err(|e| Error::Host(e.to_string())),
+    }
+}
+
+/// While pods are stopped the runtime calls the CNI plugin once more for each: somebody must answer it.
+async fn serve_removals(agent_dir: &Path) -> Option<tokio_util::sync::DropGuard> {
+    let options = crate::network_options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, Vec::new(), true);
+    let network = trireme_cni::Network::new(options).await.ok()?;
+    let listener = trireme_cni::server::bind(&agent_dir.join(crate::CNI_SOCKET)).ok()?;
+    let cancel = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(trireme_cni::server::serve(listener, network, cancel.clone()));
+    Some(cancel.drop_guard())
+}
+
+async fn remove(object: &HostObject) -> Result<(), String> {
+    match object {
+        HostObject::Link(name) => {
+            let netlink = Netlink::connect().map_err(|e| e.to_string())?;
+            netlink.delete_link(name).await.map_err(|e| e.to_string())
+        }
+        HostObject::NftTable(name) => {
+            let script = format!("add table ip {name}\ndelete table ip {name}\n");
+            trireme_proxy::nft::load(&script).await.map_err(|e| e.to_string())
+        }
+        HostObject::Sysctl(path, before) => host::restore(path, before).map_err(|e| e.to_string()),
+    }
+}
+
+/// Mount points below a folder, deepest first.
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(unescape(p)));
+    let mut below: Vec<PathBuf> = points.filter(|p| p.starts_with(folder) && p != folder).collect();
+    below.sort();
+    below.reverse();
+    below
+}
+
+/// The kernel writes blanks in mount points as octal.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// Whether a program that the agent runs is installed.
+pub(crate) fn program_exists(name: &str) -> bool {
+    std::process::Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}

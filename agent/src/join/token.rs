@@ -1,0 +1,70 @@
+//! A join token as a joiner holds it: `K10<sha256 of the CA>::<role>:<secret>`, or the bare secret.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use crate::Error;
+
+/// A parsed token. `Debug` does not show the secret.
+#[derive(Clone)]
+pub struct JoinToken {
+    ca_hash: Option<String>,
+    role: Option<String>,
+    secret: String,
+}
+
+impl std::fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinToken").field("ca_hash", &self.ca_hash).field("role", &self.role).finish_non_exhaustive()
+    }
+}
+
+impl JoinToken {
+    /// Reads a token's text.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let text = text.trim();
+        let wrong = || Error::Join("the token is malformed: expected K10<64 hex digits>::<role>:<secret>, or the secret alone".into());
+        let Some(rest) = text.strip_prefix("K10").filter(|rest| rest.contains("::")) else {
+            return if text.is_empty() { Err(wrong()) } else { Ok(Self { ca_hash: None, role: None, secret: text.into() }) };
+        };
+        let (hash, credentials) = rest.split_once("::").ok_or_else(wrong)?;
+        let (role, secret) = credentials.split_once(':').ok_or_else(wrong)?;
+        if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) || secret.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { ca_hash: Some(hash.to_lowercase()), role: Some(role.into()), secret: secret.into() })
+    }
+
+    /// The hash of the authority, if the token pins it.
+    pub fn ca_hash(&self) -> Option<&str> {
+        self.ca_hash.as_deref()
+    }
+
+    /// The bare secret.
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// The value of the Authorization header. A short token speaks for the role that is asked for.
+    pub fn authorization(&self, _role: &str) -> String {
+        let user = self.role.as_deref().unwrap_or_default();
+        format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{}", self.secret)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn full_and_short_tokens_are_understood_and_broken_ones_are_not() {
+        let hash = "a".repeat(64);
+        let full = JoinToken::parse(&format!("K10{hash}::node:s3cret\n")).unwrap();
+        assert_eq!((full.ca_hash(), full.secret()), (Some(hash.as_str()), "s3cret"));
+        assert_eq!(JoinToken::parse("s3cret").unwrap().ca_hash(), None);
+        for broken in ["", "K10abc::node:x", &format!("K10{hash}::node:"), &format!("K10{hash}::x")] {
+            assert!(JoinToken::parse(broken).is_err(), "{broken}");
+        }
+        assert!(!format!("{full:?}").contains("s3cret"));
+    }
+}

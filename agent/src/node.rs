@@ -1,0 +1,285 @@
+//! The wiring: from options to a running node.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use k8s_openapi::api::{
+    core::v1::{Node, Service, Taint},
+    discovery::v1::EndpointSlice,
+};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
+use trireme_cni::{Backend, Network, network};
+use trireme_dns::{Cluster, DnsOptions, forward::Forwarder};
+use trireme_kubelet::{Kubelet, KubeletOptions};
+use trireme_proxy::{Proxier, ProxyOptions, health, ruleset};
+
+use crate::{
+    CNI_SOCKET, Error, cleanup, host,
+    identity::{self, Identity, IdentityStore},
+    join::{JoinClient, JoinToken},
+    journal::{HostObject, Journal},
+    network_options, servers,
+};
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const PROXY_HEALTH_PORT: u16 = 10256;
+
+/// What a node is told at start.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// A server to join at, `https://host:port`; not needed once joined.
+    pub server: Option<String>,
+    /// The join token; not needed once joined.
+    pub token: Option<String>,
+    /// All state is below it.
+    pub data_dir: PathBuf,
+    /// The node's name; the host's if not given.
+    pub node_name: Option<String>,
+    /// The node's address; the one with the default route if not given.
+    pub node_ip: Option<IpAddr>,
+    /// Address under which it is known outside.
+    pub node_external_ip: Option<IpAddr>,
+    /// Labels of the Node.
+    pub labels: BTreeMap<String, String>,
+    /// Taints of the Node when it is first registered.
+    pub taints: Vec<Taint>,
+    /// Socket of the container runtime.
+    pub runtime_endpoint: PathBuf,
+    /// Cgroup below which pods live.
+    pub cgroup_root: String,
+    /// The version that the Node reports.
+    pub version: String,
+}
+
+/// Runs the node until cancelled. Returns early only with an error that a restart would not mend.
+pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(), Error> {
+    let agent_dir = options.data_dir.join("agent");
+    let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(format!("data directory {}: {e}", agent_dir.display())))?;
+    check_programs()?;
+    let node_name = options.node_name.clone().map_or_else(host::node_name, Ok)?;
+    let node_ip = options.node_ip.map_or_else(host::node_ip, Ok)?;
+    let store = IdentityStore::new(&agent_dir);
+    let identity = tokio::select! {
+        identity = identity_of(&options, &store, &node_name, node_ip) => identity?,
+        () = cancel.cancelled() => return Ok(()),
+    };
+    let transport = HttpsTransport::new(HttpsOptions {
+        servers: identity.servers.clone(),
+        ca_pem: identity.server_ca_pem.clone(),
+        credentials: Credentials::Certificate {
+            cert_pem: identity.client.certificate_pem.clone(),
+            key_pem: identity.client.key_pem.clone(),
+        },
+    })?;
+    let client = Client::new(Arc::new(transport.clone())).with_user_agent(&format!("trireme-agent/{}", options.version));
+    host::prepare_kernel(&mut journal)?;
+
+    let nodes = Informer::<Node>::start(client.clone(), InformerOptions::default(), cancel.clone());
+    let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), cancel.clone());
+    let slices = Informer::<EndpointSlice>::start(client.clone(), InformerOptions::default(), cancel.clone());
+    let mut parts = JoinSet::new();
+    parts.spawn(servers::follow(slices.clone(), transport, store, identity.clone(), cancel.clone()));
+    let dns_ip = as_ipv4(identity.cluster.cluster_dns, "cluster DNS address")?;
+    start_proxy(&mut parts, &mut journal, &node_name, &identity, dns_ip, &services, &slices, &cancel)?;
+    let backend = match identity.cluster.flannel_backend.as_str() {
+        "host-gw" => Some(Backend::HostGw),
+        "none" => None,
+        _ => Some(Backend::Vxlan),
+    };
+    if let Some(backend) = backend {
+        let node_ip = as_ipv4(node_ip, "node address")?;
+        let network = start_network(&mut parts, &mut journal, &agent_dir, &node_name, node_ip, backend, dns_ip, &nodes, &cancel).await?;
+        start_dns(&mut parts, network, &identity, dns_ip, &services, &slices, &cancel);
+    }
+    let kubelet = Kubelet::start(kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir)?, cancel.clone()).await?;
+    cancel.cancelled().await;
+    drop(kubelet);
+    parts.shutdown().await;
+    Ok(())
+}
+
+fn check_programs() -> Result<(), Error> {
+    if cleanup::program_exists("nft") {
+        return Ok(());
+    }
+    Err(Error::Host("nft is not installed: apt-get install nftables".into()))
+}
+
+fn as_ipv4(address: IpAddr, what: &str) -> Result<Ipv4Addr, Error> {
+    match address {
+        IpAddr::V4(v4) => Ok(v4),
+        IpAddr::V6(v6) => Err(Error::Option(format!("{what} {v6}: only IPv4 is supported so far"))),
+    }
+}
+
+async fn identity_of(options: &AgentOptions, store: &IdentityStore, node_name: &str, node_ip: IpAddr) -> Result<Identity, Error> {
+    if let Some(identity) = store.load(node_name).filter(|i| is_fresh(&i.client.certificate_pem)) {
+        return Ok(identity);
+    }
+    let (Some(server), Some(token)) = (&options.server, &options.token) else {
+        return Err(Error::Option("this node has not joined a cluster yet: give --server and --token".into()));
+    };
+    let token = JoinToken::parse(token)?;
+    let client = JoinClient::connect_patiently(server, token).await?;
+    let mut ips = vec![node_ip];
+    ips.extend(options.node_external_ip);
+    let mut identity = identity::join(&client, store, node_name, &ips).await?;
+    if !identity.servers.contains(server) {
+        identity.servers.push(server.clone());
+    }
+    store.save(&identity)?;
+    tracing::info!(node_name, "joined the cluster");
+    Ok(identity)
+}
+
+/// Whether a certificate is valid for a good while yet (a third of its life, as kubelet rotates).
+fn is_fresh(pem: &str) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(&der) else { return false };
+    let validity = certificate.validity();
+    let life = validity.not_after.timestamp() - validity.not_before.timestamp();
+    validity.time_to_expiration().is_some_and(|left| left.whole_seconds() > life / 3)
+}
+
+#[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once
+fn start_proxy(
+    parts: &mut JoinSet<()>,
+    journal: &mut Journal,
+    node_name: &str,
+    identity: &Identity,
+    dns_ip: Ipv4Addr,
+    services: &Arc<Informer<Service>>,
+    slices: &Arc<Informer<EndpointSlice>>,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    record(journal, HostObject::NftTable(ruleset::TABLE.into()))?;
+    let cluster_cidr = identity.cluster.cluster_cidr.parse().map_err(|_| Error::Option("the cluster CIDR is no IPv4 network".into()))?;
+    let options = ProxyOptions { node_name: node_name.to_owned(), cluster_cidr, answered_here: vec![dns_ip] };
+    let proxier = Proxier::new(options, services.clone(), slices.clone());
+    let (healthy, stop) = (proxier.health(), cancel.clone());
+    parts.spawn(async move {
+        if let Err(error) = health::serve(SocketAddr::from(([0, 0, 0, 0], PROXY_HEALTH_PORT)), healthy, stop).await {
+            tracing::warn!(%error, port = PROXY_HEALTH_PORT, "proxy health is not served");
+        }
+    });
+    let stop = cancel.clone();
+    parts.spawn(async move { proxier.run(stop).await });
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once
+async fn start_network(
+    parts: &mut JoinSet<()>,
+    journal: &mut Journal,
+    agent_dir: &Path,
+    node_name: &str,
+    node_ip: Ipv4Addr,
+    backend: Backend,
+    dns_ip: Ipv4Addr,
+    nodes: &Arc<Informer<Node>>,
+    cancel: &CancellationToken,
+) -> Result<Network, Error> {
+    let owns_links = journal.knows(&HostObject::Link(network::BRIDGE.into()));
+    let options = network_options(agent_dir, node_name.to_owned(), node_ip, backend, vec![dns_ip], owns_links);
+    let network = Network::new(options).await?;
+    for link in [network::BRIDGE, network::TUNNEL] {
+        record(journal, HostObject::Link(link.into()))?;
+    }
+    let socket = agent_dir.join(CNI_SOCKET);
+    let listener = trireme_cni::server::bind(&socket)?;
+    parts.spawn(trireme_cni::server::serve(listener, network.clone(), cancel.clone()));
+    let (running, nodes, stop) = (network.clone(), nodes.clone(), cancel.clone());
+    parts.spawn(async move { running.run(nodes, stop).await });
+    let binary = std::env::current_exe().map_err(|e| Error::Host(format!("own binary: {e}")))?;
+    let (ready, cni_dir) = (network.clone(), agent_dir.join("cni"));
+    parts.spawn(async move {
+        // The runtime reports its network ready when it sees the configuration: not before it is.
+        ready.wait_ready().await;
+        if let Err(error) = trireme_cni::plugin::install(&cni_dir.join("net.d"), &cni_dir.join("bin"), &socket, &binary) {
+            tracing::error!(%error, "CNI configuration not installed: no pod can start");
+        }
+    });
+    Ok(network)
+}
+
+fn start_dns(
+    parts: &mut JoinSet<()>,
+    network: Network,
+    identity: &Identity,
+    dns_ip: Ipv4Addr,
+    services: &Informer<Service>,
+    slices: &Informer<EndpointSlice>,
+    cancel: &CancellationToken,
+) {
+    let cluster = Arc::new(Cluster::default());
+    cluster.follow(services, slices);
+    let options = DnsOptions {
+        address: SocketAddr::from((dns_ip, 53)),
+        domain: identity.cluster.cluster_domain.clone(),
+        forwarder: Forwarder::from_resolv_conf(Path::new(RESOLV_CONF), &[dns_ip.into()]),
+    };
+    let cancel = cancel.clone();
+    parts.spawn(async move {
+        network.wait_ready().await;
+        if let Err(error) = trireme_dns::serve(options, cluster, cancel).await {
+            tracing::error!(%error, "cluster DNS does not answer on this node");
+        }
+    });
+}
+
+fn kubelet_options(
+    options: &AgentOptions,
+    identity: &Identity,
+    client: Client,
+    node_name: String,
+    node_ip: IpAddr,
+    agent_dir: &Path,
+) -> Result<KubeletOptions, Error> {
+    let mut kubelet = KubeletOptions::new(node_name, node_ip, agent_dir, client);
+    kubelet.node_external_ips = options.node_external_ip.into_iter().collect();
+    kubelet.runtime_endpoint = options.runtime_endpoint.display().to_string();
+    kubelet.cgroup_root = options.cgroup_root.clone();
+    kubelet.pod_logs_dir = agent_dir.join("logs");
+    kubelet.cluster_dns = vec![identity.cluster.cluster_dns];
+    kubelet.cluster_domain = identity.cluster.cluster_domain.clone();
+    kubelet.labels = options.labels.clone();
+    kubelet.taints = options.taints.clone();
+    kubelet.version = options.version.clone();
+    kubelet.serving_tls = Some(serving_tls(identity)?);
+    Ok(kubelet)
+}
+
+fn serving_tls(identity: &Identity) -> Result<trireme_kubelet::ServingTls, Error> {
+    let bad = |e: String| Error::Host(format!("serving certificate of this node: {e}"));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(identity.serving.certificate_pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad(e.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(identity.serving.key_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
+    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|e| bad(e.to_string()))?;
+    let certified = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
+    Ok(trireme_kubelet::ServingTls {
+        certificate: Arc::new(OneCertificate(certified)),
+        client_ca_pem: identity.client_ca_pem.clone().into_bytes(),
+    })
+}
+
+/// Serves one certificate, whatever name the client asks for.
+#[derive(Debug)]
+struct OneCertificate(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::server::ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+fn record(journal: &mut Journal, object: HostObject) -> Result<(), Error> {
+    journal.record(object).map_err(|e| Error::Host(format!("journal: {e}")))
+}

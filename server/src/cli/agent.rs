@@ -1,0 +1,60 @@
+//! `trireme agent`.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Args;
+
+use super::{
+    CONFIG_FILE, DATA_DIR,
+    values::{self, Label, TaintArg},
+};
+
+/// Options of a node.
+#[derive(Debug, Clone, Args)]
+pub struct AgentArgs {
+    /// A server of the cluster, or its load balancer
+    #[arg(long, short = 's', env = "TRIREME_SERVER", value_name = "URL", value_parser = values::server_url)]
+    pub server: Option<String>,
+    /// Secret from the server's node-token file
+    #[arg(long, short = 't', env = "TRIREME_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// File that holds the token
+    #[arg(long, env = "TRIREME_TOKEN_FILE", value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+    /// Folder for all state
+    #[arg(long, short = 'd', env = "TRIREME_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Configuration file (YAML; keys are the flags' names)
+    #[arg(long, short = 'c', env = "TRIREME_CONFIG_FILE", value_name = "FILE", default_value = CONFIG_FILE)]
+    pub config: PathBuf,
+    /// Name of this node [default: the host's name]
+    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: the one with the default route]
+    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Address under which the node is known outside
+    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP")]
+    pub node_external_ip: Option<IpAddr>,
+    /// Label for the node; may be repeated
+    #[arg(long, value_name = "K=V")]
+    pub node_label: Vec<Label>,
+    /// Taint for the node; may be repeated
+    #[arg(long, value_name = "K=V:EFFECT")]
+    pub node_taint: Vec<TaintArg>,
+    /// Socket of the container runtime
+    #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock")]
+    pub container_runtime_endpoint: PathBuf,
+    /// Cgroup below which all pods live
+    #[arg(long, env = "TRIREME_CGROUP_ROOT", value_name = "PATH", default_value = "/")]
+    pub cgroup_root: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as trireme_kubelet=debug
+    #[arg(long, env = "TRIREME_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    /// kubelet flag
+    #[arg(long, value_name = "K=V")]
+    pub kubelet_arg: Vec<Label>,
+    /// kube-proxy flag
+    #[arg(long, value_name = "K=V")]
+    pub kube_proxy_arg: Vec<Label>,
+}

@@ -1,0 +1,177 @@
+//! `trireme server`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+};
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    AgentArgs, CONFIG_FILE, DATA_DIR,
+    values::{self, Label, TaintArg},
+};
+
+/// How packets reach pods on other nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FlannelBackend {
+    /// Encapsulated in UDP: works over any network
+    Vxlan,
+    /// Plain routes: the nodes share a layer-2 network
+    HostGw,
+    /// None: another CNI plugin is installed
+    None,
+}
+
+/// Options of a server.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// Start a cluster that other servers may join
+    #[arg(long, env = "TRIREME_CLUSTER_INIT", help_heading = "Cluster")]
+    pub cluster_init: bool,
+    /// Join the cluster of this server
+    #[arg(long, env = "TRIREME_SERVER", value_name = "URL", value_parser = values::server_url, help_heading = "Cluster")]
+    pub server: Option<String>,
+    /// Secret shared by the servers; made up at the first start if not given
+    #[arg(long, env = "TRIREME_TOKEN", value_name = "TOKEN", hide_env_values = true, help_heading = "Cluster")]
+    pub token: Option<String>,
+    /// File that holds the token
+    #[arg(long, env = "TRIREME_TOKEN_FILE", value_name = "FILE", conflicts_with = "token", help_heading = "Cluster")]
+    pub token_file: Option<PathBuf>,
+    /// Folder for all state
+    #[arg(long, short = 'd', env = "TRIREME_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Configuration file (YAML; keys are the flags' names)
+    #[arg(long, short = 'c', env = "TRIREME_CONFIG_FILE", value_name = "FILE", default_value = CONFIG_FILE)]
+    pub config: PathBuf,
+    /// Name of this server and node [default: the host's name]
+    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME", help_heading = "Node")]
+    pub node_name: Option<String>,
+    /// Address of this node [default: the one with the default route]
+    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP", help_heading = "Node")]
+    pub node_ip: Option<IpAddr>,
+    /// Address under which the node is known outside
+    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP", help_heading = "Node")]
+    pub node_external_ip: Option<IpAddr>,
+    /// Label for the node; may be repeated
+    #[arg(long, value_name = "K=V", help_heading = "Node")]
+    pub node_label: Vec<Label>,
+    /// Taint for the node; may be repeated
+    #[arg(long, value_name = "K=V:EFFECT", help_heading = "Node")]
+    pub node_taint: Vec<TaintArg>,
+    /// Address that the API server listens on
+    #[arg(long, env = "TRIREME_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0", help_heading = "Listeners")]
+    pub bind_address: IpAddr,
+    /// Address that others reach the API server at [default: the node's]
+    #[arg(long, env = "TRIREME_ADVERTISE_ADDRESS", value_name = "IP", help_heading = "Listeners")]
+    pub advertise_address: Option<IpAddr>,
+    /// Port of the API server
+    #[arg(long, env = "TRIREME_HTTPS_LISTEN_PORT", value_name = "PORT", default_value_t = 6443, help_heading = "Listeners")]
+    pub https_listen_port: u16,
+    /// Port that the other servers' store connects to
+    #[arg(long, env = "TRIREME_PEER_PORT", value_name = "PORT", default_value_t = 2380, help_heading = "Listeners")]
+    pub peer_port: u16,
+    /// Further name or address in the API server's certificate; may be repeated
+    #[arg(long, env = "TRIREME_TLS_SAN", value_name = "NAME", value_delimiter = ',', help_heading = "Listeners")]
+    pub tls_san: Vec<String>,
+    /// Addresses of pods
+    #[arg(long, env = "TRIREME_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Networking")]
+    pub cluster_cidr: ipnet::Ipv4Net,
+    /// Addresses of services
+    #[arg(long, env = "TRIREME_SERVICE_CIDR", value_name = "CIDR", default_value = "10.43.0.0/16", help_heading = "Networking")]
+    pub service_cidr: ipnet::Ipv4Net,
+    /// Address of cluster DNS, in the service CIDR [default: its tenth]
+    #[arg(long, env = "TRIREME_CLUSTER_DNS", value_name = "IP", help_heading = "Networking")]
+    pub cluster_dns: Option<Ipv4Addr>,
+    /// Domain of the cluster's names
+    #[arg(long, env = "TRIREME_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", help_heading = "Networking")]
+    pub cluster_domain: String,
+    /// How packets reach pods on other nodes
+    #[arg(long, env = "TRIREME_FLANNEL_BACKEND", value_enum, default_value_t = FlannelBackend::Vxlan, help_heading = "Networking")]
+    pub flannel_backend: FlannelBackend,
+    /// Run no node on this server
+    #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
+    pub disable_agent: bool,
+    /// Packaged component to leave out; may be repeated or separated by commas
+    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns"], help_heading = "Components")]
+    pub disable: Vec<String>,
+    /// Socket of the container runtime
+    #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]
+    pub container_runtime_endpoint: PathBuf,
+    /// Where to write the administrator's kubeconfig
+    #[arg(long, env = "TRIREME_KUBECONFIG_OUTPUT", value_name = "FILE", default_value = "/etc/trireme/kubeconfig.yaml", help_heading = "Client")]
+    pub write_kubeconfig: PathBuf,
+    /// Mode of that file
+    #[arg(long, env = "TRIREME_KUBECONFIG_MODE", value_name = "MODE", value_parser = values::file_mode, default_value = "600", help_heading = "Client")]
+    pub write_kubeconfig_mode: u32,
+    /// Cgroup below which all pods live
+    #[arg(long, env = "TRIREME_CGROUP_ROOT", value_name = "PATH", default_value = "/", help_heading = "Node")]
+    pub cgroup_root: String,
+    /// What to log: error, warn, info, debug, trace, or a filter such as trireme_raft=debug
+    #[arg(long, env = "TRIREME_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+    #[command(flatten)]
+    pub upstream: UpstreamArgs,
+}
+
+/// Flags handed to an upstream component by name: used where Trireme has the same switch, warned about elsewhere.
+#[derive(Debug, Args, Default)]
+pub struct UpstreamArgs {
+    /// kube-apiserver flag
+    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
+    pub kube_apiserver_arg: Vec<Label>,
+    /// kube-scheduler flag
+    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
+    pub kube_scheduler_arg: Vec<Label>,
+    /// kube-controller-manager flag
+    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
+    pub kube_controller_manager_arg: Vec<Label>,
+    /// kubelet flag
+    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
+    pub kubelet_arg: Vec<Label>,
+    /// kube-proxy flag
+    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
+    pub kube_proxy_arg: Vec<Label>,
+}
+
+impl UpstreamArgs {
+    /// Every flag given, as `component --flag=value`.
+    pub fn all(&self) -> Vec<String> {
+        let named = [
+            ("kube-apiserver", &self.kube_apiserver_arg),
+            ("kube-scheduler", &self.kube_scheduler_arg),
+            ("kube-controller-manager", &self.kube_controller_manager_arg),
+            ("kubelet", &self.kubelet_arg),
+            ("kube-proxy", &self.kube_proxy_arg),
+        ];
+        named.iter().flat_map(|(component, args)| args.iter().map(move |a| format!("{component} --{}={}", a.key, a.value))).collect()
+    }
+}
+
+impl ServerArgs {
+    /// Cluster DNS's address: as given, or the tenth of the service CIDR.
+    pub fn dns_address(&self) -> Ipv4Addr {
+        self.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10))
+    }
+
+    /// The options of this server's own node, which joins at `server` with `token`.
+    pub fn agent_args(&self, server: String, token: String) -> AgentArgs {
+        AgentArgs {
+            server: Some(server),
+            token: Some(token),
+            token_file: None,
+            data_dir: self.data_dir.clone(),
+            config: self.config.clone(),
+            node_name: self.node_name.clone(),
+            node_ip: self.node_ip,
+            node_external_ip: self.node_external_ip,
+            node_label: self.node_label.clone(),
+            node_taint: self.node_taint.clone(),
+            container_runtime_endpoint: self.container_runtime_endpoint.clone(),
+            cgroup_root: self.cgroup_root.clone(),
+            log_level: self.log_level.clone(),
+            kubelet_arg: self.upstream.kubelet_arg.clone(),
+            kube_proxy_arg: self.upstream.kube_proxy_arg.clone(),
+        }
+    }
+}

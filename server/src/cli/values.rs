@@ -1,0 +1,85 @@
+//! Values that need more than a `FromStr` of the standard library; each error says what would be right.
+
+use std::str::FromStr;
+
+/// `KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// Before the first `=`.
+    pub key: String,
+    /// After it; may be empty.
+    pub value: String,
+}
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.into(), value: value.into() }),
+            _ => Err("expected KEY=VALUE".into()),
+        }
+    }
+}
+
+/// `KEY=VALUE:EFFECT` or `KEY:EFFECT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaintArg {
+    /// The taint's key.
+    pub key: String,
+    /// Its value, often empty.
+    pub value: String,
+    /// NoSchedule, PreferNoSchedule or NoExecute.
+    pub effect: String,
+}
+
+impl FromStr for TaintArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || "expected KEY=VALUE:EFFECT with EFFECT one of NoSchedule, PreferNoSchedule, NoExecute".to_owned();
+        let (front, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (key, value) = front.split_once('=').unwrap_or((front, ""));
+        if key.is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+            return Err(wrong());
+        }
+        Ok(Self { key: key.into(), value: value.into(), effect: effect.into() })
+    }
+}
+
+/// An `https://` address of a server, without path.
+pub fn server_url(text: &str) -> Result<String, String> {
+    let wrong = || "expected https://HOST:PORT".to_owned();
+    let rest = text.strip_prefix("https://").ok_or_else(wrong)?.trim_end_matches('/');
+    if rest.is_empty() || rest.contains('/') {
+        return Err(wrong());
+    }
+    let has_port = rest.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    Ok(if has_port { format!("https://{rest}") } else { format!("https://{rest}:6443") })
+}
+
+/// An octal file mode.
+pub fn file_mode(text: &str) -> Result<u32, String> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| "expected an octal mode such as 600".into())
+}
+
+/// A path of a unix socket, with or without `unix://`.
+pub fn socket_path(text: &str) -> Result<std::path::PathBuf, String> {
+    let path = std::path::PathBuf::from(text.strip_prefix("unix://").unwrap_or(text));
+    if path.is_absolute() { Ok(path) } else { Err("expected an absolute path of a unix socket".into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_values_say_what_would_be_right() {
+        assert_eq!(server_url("https://a/").as_deref(), Ok("https://a:6443"));
+        assert!(server_url("http://a:6443").is_err_and(|e| e.contains("https://")));
+        assert!("a".parse::<Label>().is_err_and(|e| e.contains("KEY=VALUE")));
+        assert!("a=b:Never".parse::<TaintArg>().is_err_and(|e| e.contains("NoExecute")));
+        assert_eq!("a:NoExecute".parse(), Ok(TaintArg { key: "a".into(), value: String::new(), effect: "NoExecute".into() }));
+        assert!(file_mode("999").is_err());
+    }
+}

@@ -1,0 +1,53 @@
+//! What each subcommand does, from parsed options to an exit. The only place that knows both the command line and the
+//! parts it starts.
+
+mod agent;
+mod server;
+
+use std::path::Path;
+
+pub use agent::agent;
+pub use server::server;
+
+/// Why a command failed: one line for a person.
+#[derive(Debug)]
+pub struct Failure {
+    /// What, where, and what to do.
+    pub message: String,
+    /// Whether the command line or configuration is to blame (exit code 2).
+    pub usage: bool,
+}
+
+impl Failure {
+    /// A wrong option or configuration.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), usage: true }
+    }
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { message: error.to_string(), usage: false }
+    }
+}
+
+/// Checks a configuration file as `server` would read it, or as `agent` would if it names options of a node only.
+pub fn check_config(path: &Path) -> Result<String, String> {
+    use clap::Parser;
+    let settings = crate::config::read(path).map_err(|e| e.to_string())?;
+    let flags: Vec<String> = settings.iter().map(|(k, v)| v.as_ref().map_or(format!("--{k}"), |v| format!("--{k}={v}"))).collect();
+    let parse = |sub: &str| crate::cli::Cli::try_parse_from(["trireme", sub].into_iter().map(str::to_owned).chain(flags.clone()));
+    match (parse("server"), parse("agent")) {
+        (Ok(_), _) | (_, Ok(_)) => Ok(format!("{}: {} settings, no error", path.display(), settings.len())),
+        (Err(error), _) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            Err(format!("config file {}: {first}", path.display()))
+        }
+    }
+}
+
+/// Takes a stopped node off this host.
+pub async fn cleanup(data_dir: &Path, runtime: &Path) -> Result<(), Failure> {
+    Ok(trireme_agent::cleanup::cleanup(data_dir, runtime).await?)
+}

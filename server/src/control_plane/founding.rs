@@ -1,0 +1,182 @@
+//! How a server comes by the cluster's keys and facts: it founds a cluster, joins one, or finds both on its disk.
+
+use std::path::Path;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use trireme_agent::join::{JoinClient, JoinToken};
+use trireme_api::join::{ClusterFacts, SERVER_PATH, ServerJoinAnswer, ServerJoinRequest};
+use trireme_apiserver::{
+    pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles},
+    tokens::{JoinTokens, random_secret},
+};
+use trireme_raft::{JoinTicket, PeerIdentity, WhenEmpty};
+
+use crate::{
+    cli::{FlannelBackend, ServerArgs},
+    commands::{Failure, token},
+};
+
+/// What a server must have before its store can open.
+pub struct Founded {
+    /// Authorities and keys of the cluster.
+    pub keys: ClusterKeys,
+    /// What all its parts agree on.
+    pub facts: ClusterFacts,
+    /// The secrets that let others join.
+    pub tokens: JoinTokens,
+    /// This member's certificate towards its peers.
+    pub peer: Issued,
+    /// What the store does if it is empty.
+    pub when_empty: WhenEmpty,
+    /// Whether this server just founded the cluster: the sealed keys have to be put into the store.
+    pub founded_now: bool,
+}
+
+/// Who and where this server is.
+pub struct Myself<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `host:port` of its store.
+    pub peer_address: String,
+    /// `https://host:port` of its API.
+    pub api_url: String,
+}
+
+/// Kept beside the keys, so that a restart needs no flag repeated.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    facts: ClusterFacts,
+    server_secret: String,
+}
+
+const KEPT: &str = "cluster.json";
+
+/// Finds, founds or joins.
+pub async fn obtain(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path) -> Result<Founded, Failure> {
+    let files = ServerFiles::new(server_dir);
+    let given = token(args.token.clone(), args.token_file.as_deref())?;
+    match (files.read_keys()?, read_kept(&files)?) {
+        (Some(keys), Some(kept)) => {
+            check_unchanged(args, &kept.facts)?;
+            finish(&files, keys, kept, myself, WhenEmpty::Refuse, false)
+        }
+        _ => match &args.server {
+            Some(server) => join(server, given, myself, &files).await,
+            None => found(args, given, myself, &files),
+        },
+    }
+}
+
+fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
+    let server_secret = match given {
+        Some(text) => JoinToken::parse(&text)?.secret().to_owned(),
+        None => random_secret()?,
+    };
+    let keys = ClusterKeys::generate(Timestamp::now())?;
+    let kept = Kept { facts: facts(args), server_secret };
+    write_kept(files, &kept)?;
+    // Written last: a server with keys has everything else.
+    files.write_keys(&keys)?;
+    finish(files, keys, kept, myself, WhenEmpty::Initialize, true)
+}
+
+async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
+    let text = given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;
+    let token = JoinToken::parse(&text)?;
+    let server_secret = token.secret().to_owned();
+    let client = JoinClient::connect_patiently(server, token).await?;
+    let ask = |spki: Option<String>| ServerJoinRequest {
+        node_name: myself.name.to_owned(),
+        peer_address: myself.peer_address.clone(),
+        api_url: myself.api_url.clone(),
+        peer_spki: spki,
+    };
+    let first: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(None)).await?;
+    let sealed: SealedBundle = serde_json::from_value(first.sealed_keys)?;
+    let keys = sealed.unseal(&server_secret)?;
+    let peer = peer_certificate(files, &keys, myself)?;
+    let identity = PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
+    let second: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(Some(hex::encode(identity.spki_sha256())))).await?;
+    let ticket = second.ticket.ok_or("the cluster made no place for this server")?;
+    let ticket = JoinTicket::from_bytes(BASE64_STANDARD.decode(ticket)?.into())?;
+    tracing::info!(server, node_id = ticket.node_id(), "joined the cluster");
+    let kept = Kept { facts: first.cluster, server_secret };
+    write_kept(files, &kept)?;
+    files.write_keys(&keys)?;
+    finish(files, keys, kept, myself, WhenEmpty::Join(ticket), false)
+}
+
+fn finish(
+    files: &ServerFiles,
+    keys: ClusterKeys,
+    kept: Kept,
+    myself: &Myself<'_>,
+    when_empty: WhenEmpty,
+    founded_now: bool,
+) -> Result<Founded, Failure> {
+    let peer = peer_certificate(files, &keys, myself)?;
+    let tokens = JoinTokens::new(kept.server_secret.clone(), node_secret(&kept.server_secret));
+    Ok(Founded { keys, facts: kept.facts, tokens, peer, when_empty, founded_now })
+}
+
+fn peer_certificate(files: &ServerFiles, keys: &ClusterKeys, myself: &Myself<'_>) -> Result<Issued, Failure> {
+    let host = myself.peer_address.rsplit_once(':').map_or(myself.peer_address.as_str(), |(host, _)| host);
+    let profile = Profile::Peer { member_name: myself.name.to_owned(), addresses: vec![host.to_owned()] };
+    Ok(files.ensure("peer", &profile, keys, Timestamp::now())?)
+}
+
+/// Every server derives the same secret for nodes; it does not lead back to the servers'.
+fn node_secret(server_secret: &str) -> String {
+    let digest = Sha256::digest(format!("trireme node token\0{server_secret}"));
+    hex::encode(&digest[..16])
+}
+
+fn facts(args: &ServerArgs) -> ClusterFacts {
+    ClusterFacts {
+        cluster_cidr: args.cluster_cidr.to_string(),
+        service_cidr: args.service_cidr.to_string(),
+        cluster_dns: args.dns_address().into(),
+        cluster_domain: args.cluster_domain.clone(),
+        flannel_backend: backend_name(args.flannel_backend).to_owned(),
+    }
+}
+
+fn backend_name(backend: FlannelBackend) -> &'static str {
+    match backend {
+        FlannelBackend::Vxlan => "vxlan",
+        FlannelBackend::HostGw => "host-gw",
+        FlannelBackend::None => "none",
+    }
+}
+
+/// A flag that would change the cluster under its pods is refused; leaving it out is fine.
+fn check_unchanged(args: &ServerArgs, kept: &ClusterFacts) -> Result<(), Failure> {
+    let defaults = ["10.42.0.0/16", "10.43.0.0/16", "cluster.local"];
+    let given = [
+        ("cluster-cidr", args.cluster_cidr.to_string(), &kept.cluster_cidr),
+        ("service-cidr", args.service_cidr.to_string(), &kept.service_cidr),
+        ("cluster-domain", args.cluster_domain.clone(), &kept.cluster_domain),
+    ];
+    for (option, now, before) in given {
+        if now != *before && !defaults.contains(&now.as_str()) {
+            return Err(Failure::usage(format!("--{option} {now}: this cluster was founded with {before}, which can't be changed")));
+        }
+    }
+    Ok(())
+}
+
+fn read_kept(files: &ServerFiles) -> Result<Option<Kept>, Failure> {
+    let path = files.cred(KEPT);
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Failure::from(format!("{}: {e}", path.display()))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Failure::from(format!("{}: {e}", path.display()))),
+    }
+}
+
+fn write_kept(files: &ServerFiles, kept: &Kept) -> Result<(), Failure> {
+    Ok(trireme_agent::identity::write_secret(&files.cred(KEPT), &serde_json::to_vec(kept)?)?)
+}
