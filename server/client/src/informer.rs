@@ -121,6 +121,26 @@ pub struct InformerOptions {
 }
 
 type Handler<T> = Box<dyn Fn(&Event<T>) + Send + Sync>;
+
+struct Handlers<T> {
+    list: Vec<(u64, Handler<T>)>,
+    next_id: u64,
+}
+
+/// Keeps a handler registered; dropping it ends that. Must not be dropped inside a handler of the same informer.
+#[must_use = "dropping the subscription unregisters the handler"]
+pub struct Subscription {
+    end: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(end) = self.end.take() {
+            end();
+        }
+    }
+}
+
 type Transform<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
 /// The copy. Ends with its cancellation token; what it held stays readable.
@@ -131,7 +151,7 @@ pub struct Informer<T> {
     store: RwLock<Store<T>>,
     /// Held while an event goes into the store and through the handlers, so that a late handler's replay and the live
     /// events neither overlap nor leave a gap.
-    handlers: Mutex<Vec<Handler<T>>>,
+    handlers: Arc<Mutex<Handlers<T>>>,
     transform: Option<Transform<T>>,
     progress: watch::Sender<Synced>,
     relist: Notify,
@@ -165,6 +185,17 @@ impl<T: Object> Informer<T> {
         Self::launch(resource, client, options, None, cancel)
     }
 
+    /// Starts to follow any resource; every object goes through `transform` first.
+    pub fn start_for_with(
+        resource: ResourceType,
+        client: Client,
+        options: InformerOptions,
+        transform: impl Fn(&mut T) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) -> Arc<Self> {
+        Self::launch(resource, client, options, Some(Box::new(transform)), cancel)
+    }
+
     fn launch(
         resource: ResourceType,
         client: Client,
@@ -177,7 +208,7 @@ impl<T: Object> Informer<T> {
             resource,
             options,
             store: RwLock::new(Store::default()),
-            handlers: Mutex::new(Vec::new()),
+            handlers: Arc::new(Mutex::new(Handlers { list: Vec::new(), next_id: 0 })),
             transform,
             progress: watch::Sender::new(Synced::default()),
             relist: Notify::new(),
@@ -241,11 +272,30 @@ impl<T: Object> Informer<T> {
 
     /// Calls the handler for every event from now on, after an `Added` for every object that is already there.
     pub fn on_event(&self, handler: impl Fn(&Event<T>) + Send + Sync + 'static) {
+        self.register(Box::new(handler));
+    }
+
+    /// Like [`on_event`](Self::on_event), until the subscription is dropped.
+    pub fn subscribe(&self, handler: impl Fn(&Event<T>) + Send + Sync + 'static) -> Subscription {
+        let id = self.register(Box::new(handler));
+        let handlers = Arc::downgrade(&self.handlers);
+        let end = move || {
+            if let Some(handlers) = handlers.upgrade() {
+                handlers.lock().list.retain(|(known, _)| *known != id);
+            }
+        };
+        Subscription { end: Some(Box::new(end)) }
+    }
+
+    fn register(&self, handler: Handler<T>) -> u64 {
         let mut handlers = self.handlers.lock();
         for object in self.list() {
             handler(&Event::Added(object));
         }
-        handlers.push(Box::new(handler));
+        let id = handlers.next_id;
+        handlers.next_id += 1;
+        handlers.list.push((id, handler));
+        id
     }
 
     /// How far it is.
@@ -282,6 +332,11 @@ impl<T: Object> Informer<T> {
         }
     }
 
+    /// Waits until the condition holds; it is looked at again after each event.
+    pub async fn wait_until(&self, condition: impl Fn() -> bool) {
+        self.wait(|_| condition()).await;
+    }
+
     async fn wait(&self, condition: impl Fn(&Synced) -> bool) {
         let mut receiver = self.progress.subscribe();
         // The sender lives in `self`, so waiting cannot fail.
@@ -306,7 +361,7 @@ impl<T: Object> Informer<T> {
             Some(old) => Event::Updated { old, new: object },
             None => Event::Added(object),
         };
-        handlers.iter().for_each(|handler| handler(&event));
+        handlers.list.iter().for_each(|(_, handler)| handler(&event));
     }
 
     /// Removes; `last` is the object as the server saw it last.
@@ -314,7 +369,7 @@ impl<T: Object> Informer<T> {
         let handlers = self.handlers.lock();
         let Some(known) = self.store.write().remove(namespace, name) else { return };
         let event = Event::Deleted(last.map_or(known, |last| self.prepare(last)));
-        handlers.iter().for_each(|handler| handler(&event));
+        handlers.list.iter().for_each(|(_, handler)| handler(&event));
     }
 
     /// Makes the store hold exactly these objects.

@@ -28,7 +28,7 @@ pub use client::{Client, Typed};
 pub use error::{Error, Status};
 pub use events::{EventKind, EventRecorder, reference};
 pub use https::{Credentials, HttpsOptions, HttpsTransport};
-pub use informer::{Event, Informer, InformerOptions, ObjectKey, Synced};
+pub use informer::{Event, Informer, InformerOptions, ObjectKey, Subscription, Synced};
 pub use object::{Object, PartialMeta, ResourceType};
 pub use params::{DeleteOptions, List, ListOptions, Patch, PatchOptions, Preconditions, Propagation};
 pub use transport::{Body, BoxError, Fence, Identity, Transport, TransportError, full_body};

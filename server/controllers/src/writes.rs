@@ -1,0 +1,74 @@
+//! Reading one's own writes: a reconcile that created or deleted objects must not look at the cache again before the cache
+//! shows them, or it would create and delete them twice.
+//!
+//! Upstream counts expected events. Here the resourceVersion *is* the store's revision, so it is enough to wait until
+//! the informer has passed the revisions of our writes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use trireme_client::{Informer, Object, ObjectKey};
+
+use crate::Error;
+
+/// How long a reconcile waits for its cache before it lets others go first.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Pending {
+    /// The informer must have passed this.
+    revision: i64,
+    /// These must be gone or terminating.
+    deleted: Vec<(ObjectKey, String)>,
+}
+
+/// The writes of each key that the cache may not show yet.
+pub(crate) struct OwnWrites<T> {
+    informer: Arc<Informer<T>>,
+    pending: Mutex<HashMap<ObjectKey, Pending>>,
+}
+
+impl<T: Object> OwnWrites<T> {
+    pub(crate) fn new(informer: &Arc<Informer<T>>) -> Self {
+        Self { informer: Arc::clone(informer), pending: Mutex::new(HashMap::new()) }
+    }
+
+    /// We wrote an object on behalf of `key`; `written` is the server's answer.
+    pub(crate) fn wrote<W: Object>(&self, key: &ObjectKey, written: &W) {
+        let revision = written.meta().resource_version.as_deref().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut pending = self.pending.lock();
+        let entry = pending.entry(key.clone()).or_default();
+        entry.revision = entry.revision.max(revision);
+    }
+
+    /// We deleted an object on behalf of `key`.
+    pub(crate) fn deleted(&self, key: &ObjectKey, object: &T) {
+        let mut pending = self.pending.lock();
+        let entry = pending.entry(key.clone()).or_default();
+        entry.deleted.push((ObjectKey::of(object), object.uid().to_owned()));
+    }
+
+    /// Waits until the cache shows everything that was written on behalf of `key`.
+    pub(crate) async fn settle(&self, key: &ObjectKey) -> Result<(), Error> {
+        if !self.pending.lock().contains_key(key) {
+            return Ok(());
+        }
+        let seen = self.informer.wait_until(|| self.is_seen(key));
+        tokio::time::timeout(PATIENCE, seen).await.map_err(|_| Error::StaleCache)?;
+        self.pending.lock().remove(key);
+        Ok(())
+    }
+
+    fn is_seen(&self, key: &ObjectKey) -> bool {
+        let pending = self.pending.lock();
+        let Some(entry) = pending.get(key) else { return true };
+        self.informer.last_revision() >= entry.revision
+            && entry.deleted.iter().all(|(key, uid)| {
+                self.informer
+                    .get_key(key)
+                    .is_none_or(|object| object.uid() != uid || object.meta().deletion_timestamp.is_some())
+            })
+    }
+}
