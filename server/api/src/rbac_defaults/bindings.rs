@@ -30,6 +30,7 @@ pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &[&str])] = &[
     ("system:public-info-viewer", &["g:system:authenticated", "g:system:unauthenticated"]),
     ("system:service-account-issuer-discovery", &["g:system:serviceaccounts"]),
     ("system:volume-scheduler", &["u:system:kube-scheduler"]),
+    ("trireme:controllers", &["s:deployment-controller", "s:replicaset-controller", "s:namespace-controller", "s:root-ca-cert-publisher"]),
 ];
 
 /// RoleBindings: namespace, name, Role, subjects (as above).
