@@ -16,10 +16,12 @@ pub mod token;
 pub mod token_request;
 pub mod x509;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use jiff::Timestamp;
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use trireme_api::status::Status;
 
 use crate::{
@@ -33,12 +35,16 @@ pub use x509::{Peer, accept_any_verifier};
 /// Paths that answer to requests without credentials.
 const ANONYMOUS_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
+/// Good certificates that are remembered; they are dropped together when the table is full.
+const JUDGED_MAX: usize = 4096;
+
 /// All authenticators of the API server. Cheap to clone.
 #[derive(Clone)]
 pub struct Authenticator {
     clients: Arc<x509::ChainVerifier>,
     front_proxies: Arc<x509::ChainVerifier>,
     tokens: Arc<ServiceAccountTokens>,
+    judged: Arc<Mutex<HashMap<[u8; 32], Peer>>>,
 }
 
 impl Authenticator {
@@ -48,6 +54,7 @@ impl Authenticator {
             clients: Arc::new(x509::ChainVerifier::new(&keys.client_ca.certificate_pem)?),
             front_proxies: Arc::new(x509::ChainVerifier::new(&keys.front_proxy_ca.certificate_pem)?),
             tokens,
+            judged: Arc::default(),
         })
     }
 
@@ -56,9 +63,26 @@ impl Authenticator {
         &self.tokens
     }
 
-    /// Judges the certificates of a connection, once for all its requests.
+    /// Judges the certificates of a connection. Good ones are remembered (their end is looked at for each request).
     pub fn peer(&self, chain: &[rustls_pki_types::CertificateDer<'_>], now: Timestamp) -> Peer {
-        x509::judge(chain, &self.clients, &self.front_proxies, now)
+        if chain.is_empty() {
+            return Peer::None;
+        }
+        let mut digest = Sha256::new();
+        chain.iter().for_each(|certificate| digest.update(certificate));
+        let digest: [u8; 32] = digest.finalize().into();
+        if let Some(peer) = self.judged.lock().get(&digest) {
+            return peer.clone();
+        }
+        let peer = x509::judge(chain, &self.clients, &self.front_proxies, now);
+        if matches!(peer, Peer::Client { .. } | Peer::FrontProxy { .. }) {
+            let mut judged = self.judged.lock();
+            if judged.len() >= JUDGED_MAX {
+                judged.clear();
+            }
+            judged.insert(digest, peer.clone());
+        }
+        peer
     }
 
     /// Finds the identity of a request, or refuses with 401.

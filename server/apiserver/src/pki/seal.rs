@@ -10,6 +10,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use serde::{Deserialize, Serialize};
+use trireme_proto::store;
 use zeroize::Zeroizing;
 
 use super::{ClusterKeys, PkiError};
@@ -20,6 +21,14 @@ const LANES: u32 = 1;
 const MEMORY_KIB_MAX: u32 = 256 * 1024;
 const PASSES_MAX: u32 = 16;
 const SALT_LEN: usize = 16;
+const KDF: &str = "argon2id";
+
+/// The name under which the store keeps the bundle.
+pub const SEALED_NAME: &str = "cluster-keys";
+
+fn decode(text: &str) -> Result<Vec<u8>, PkiError> {
+    BASE64_STANDARD.decode(text).map_err(|error| PkiError::malformed("sealed bundle", error))
+}
 
 /// The sealed [`ClusterKeys`]: safe to replicate, useless without the token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,11 +91,6 @@ impl SealedBundle {
                 format!("format {} is not known to this version", self.format),
             ));
         }
-        let decode = |text: &str| {
-            BASE64_STANDARD
-                .decode(text)
-                .map_err(|error| PkiError::malformed("sealed bundle", error))
-        };
         let salt = decode(&self.salt)?;
         let nonce: [u8; NONCE_LEN] = decode(&self.nonce)?
             .try_into()
@@ -111,6 +115,36 @@ impl SealedBundle {
     /// Reads the stored form.
     pub fn from_bytes(bytes: &[u8]) -> Result<SealedBundle, PkiError> {
         serde_json::from_slice(bytes).map_err(|error| PkiError::malformed("sealed bundle", error))
+    }
+
+    /// The form in which the replicated store keeps it.
+    pub fn to_stored(&self) -> Result<store::SealedKey, PkiError> {
+        Ok(store::SealedKey {
+            format: self.format,
+            kdf: KDF.to_owned(),
+            kdf_memory_kib: self.memory_kib,
+            kdf_iterations: self.passes,
+            kdf_lanes: self.lanes,
+            salt: decode(&self.salt)?.into(),
+            nonce: decode(&self.nonce)?.into(),
+            ciphertext: decode(&self.ciphertext)?.into(),
+        })
+    }
+
+    /// Reads the form in which the replicated store keeps it.
+    pub fn from_stored(stored: &store::SealedKey) -> Result<SealedBundle, PkiError> {
+        if stored.kdf != KDF {
+            return Err(PkiError::malformed("sealed bundle", format!("unknown key derivation {:?}", stored.kdf)));
+        }
+        Ok(SealedBundle {
+            format: stored.format,
+            memory_kib: stored.kdf_memory_kib,
+            passes: stored.kdf_iterations,
+            lanes: stored.kdf_lanes,
+            salt: BASE64_STANDARD.encode(&stored.salt),
+            nonce: BASE64_STANDARD.encode(&stored.nonce),
+            ciphertext: BASE64_STANDARD.encode(&stored.ciphertext),
+        })
     }
 
     fn associated_data(&self) -> Vec<u8> {

@@ -30,6 +30,7 @@ fn bundle_opens_with_its_token_only_and_tells_damage() {
     let opened = SealedBundle::from_bytes(&stored).unwrap().unseal("right").unwrap();
     assert_eq!(opened.server_ca.key_pem, keys.server_ca.key_pem);
     assert_eq!(opened.data_keys[0].bytes().unwrap(), keys.data_keys[0].bytes().unwrap());
+    assert_eq!(SealedBundle::from_stored(&sealed.to_stored().unwrap()).unwrap(), sealed);
     assert!(matches!(sealed.unseal("wrong"), Err(PkiError::Unseal)));
 
     let mut weaker = sealed.clone();
