@@ -34,7 +34,10 @@ pub struct Status {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct ListMeta {}
+struct ListMeta {
+    #[serde(default, rename = "continue", skip_serializing_if = "String::is_empty")]
+    continue_token: String,
+}
 
 /// What a Status is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +118,13 @@ impl Status {
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
         let cause = StatusCause { reason: reason.to_owned(), message: message.into(), field: field.to_owned() };
         self.details.get_or_insert_default().causes.push(cause);
+        self
+    }
+
+    /// The same failure with a continue token: where an expired list may go on.
+    #[must_use]
+    pub fn with_continue(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.metadata.continue_token);
         self
     }
 

@@ -2,14 +2,167 @@
 //!
 //! Owns everything between a socket and a transaction. Must not know how the store replicates (`trireme-raft`), and holds no
 //! controller logic. Answers to upstream's `k8s.io/apiserver` and `pkg/registry`.
+//!
+//! A request passes [`filters`], is dispatched by [`handlers`], reads from the [`cache`] or goes through the [`registry`]'s
+//! pipeline into one transaction.
 
+pub mod admission;
 pub mod admission_request;
+pub mod allocate;
 pub mod attributes;
+pub mod authn;
+pub mod authz;
+pub mod cache;
+pub mod convert;
+pub mod egress;
+pub mod encode;
+mod error;
+pub mod filters;
+pub mod handlers;
+pub mod health;
 pub mod keys;
 pub mod lookup;
+pub mod metrics;
+pub mod negotiate;
+mod openapi;
+mod options;
+pub mod pending_kinds;
+pub mod pki;
+pub mod query;
+pub mod registry;
+pub mod request_info;
+pub mod respond;
+pub mod rows;
+pub mod sealing;
+pub mod selection;
+pub mod serve;
+pub mod server;
+pub mod tokens;
+pub mod transform;
 pub mod user;
+pub mod version;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use trireme_raft::Store;
 
 pub use admission_request::{AdmissionEffects, AdmissionRequest, Operation};
 pub use attributes::Attributes;
+pub use error::{Answer, Error};
 pub use lookup::{LookedUp, ObjectReader};
+pub use options::ApiServerOptions;
+pub use respond::{Body, BoxError};
 pub use user::{Caller, UserInfo};
+
+use authn::{Authenticator, Peer, ServiceAccountTokens};
+use cache::Cache;
+use filters::Source;
+use registry::Registry;
+use rows::Rows;
+use sealing::Keyring;
+use server::{Security, Server};
+
+/// A running API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Fills the watch cache from the store and starts to follow it. Nothing is served yet.
+    pub async fn start(options: ApiServerOptions, store: Store) -> Result<ApiServer, Error> {
+        let stopping = CancellationToken::new();
+        let sealing_keys = options.keys.keyring_keys().map_err(|e| Error::Option(format!("encryption keys: {e}")))?;
+        let keyring = Arc::new(Keyring::new(sealing_keys));
+        let rows = Arc::new(Rows::builtin(options.watch_window_bytes));
+        let cache = Cache::start(store.clone(), rows.clone(), keyring.clone(), stopping.clone())?;
+        let store_status = store.status();
+        let registry = Arc::new(Registry::new(store, cache, rows.clone(), keyring));
+        let authorizer = authz::Authorizer::new(registry.clone());
+        let signing = options.keys.service_account.load().map_err(|e| Error::Option(format!("service-account keys: {e}")))?;
+        let issuer = ServiceAccountTokens::default_issuer(&options.cluster_domain);
+        let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), signing, registry.clone()));
+        let authenticator = Authenticator::new(&options.keys, tokens).map_err(|e| Error::Option(format!("authorities: {e}")))?;
+        let security = Security { authenticator, admission: admission::AdmissionChain::new(authorizer.clone()), authorizer };
+        let (reading, writing) = (options.max_requests_inflight, options.max_mutating_requests_inflight);
+        let server = Server {
+            options,
+            rows,
+            registry,
+            security,
+            metrics: metrics::Metrics::new(),
+            reading: Arc::new(Semaphore::new(reading)),
+            writing: Arc::new(Semaphore::new(writing)),
+            bootstrapped: AtomicBool::new(false),
+            stopping,
+            store_status,
+        };
+        Ok(ApiServer { server: Arc::new(server) })
+    }
+
+    /// Serves HTTPS until `shutdown`, then drains connections. `tls` must ask for, and accept, any client certificate
+    /// ([`authn::accept_any_verifier`]): authentication judges it and answers with a Status.
+    pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
+        let stopping = self.server.stopping.clone();
+        let ending = shutdown.clone();
+        let _end_watches = tokio::spawn(async move {
+            ending.cancelled().await;
+            stopping.cancel();
+        });
+        serve::serve(self.clone(), listener, tls, shutdown).await;
+    }
+
+    /// The in-process door: the same filters, the caller's identity already known.
+    pub async fn call(&self, caller: Caller, request: Request<Bytes>) -> Response<Body> {
+        filters::run(self.server.clone(), Source::Inside(Box::new(caller.user), caller.fence), request).await
+    }
+
+    /// A request from the network; its connection's [`Peer`] is an extension.
+    pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
+        filters::run(self.server.clone(), Source::Network, request).await
+    }
+
+    /// What the certificates of a connection prove.
+    pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
+        self.server.security.authenticator.peer(chain, Timestamp::now())
+    }
+
+    /// The objects, for parts of this process that read them.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.server.registry
+    }
+
+    /// The authorizer.
+    pub fn authorizer(&self) -> &authz::Authorizer {
+        &self.server.security.authorizer
+    }
+
+    /// The authenticator.
+    pub fn authenticator(&self) -> &Authenticator {
+        &self.server.security.authenticator
+    }
+
+    /// From now on the objects that a cluster is born with are there: `/readyz` may pass.
+    pub fn mark_bootstrapped(&self) {
+        self.server.bootstrapped.store(true, Ordering::Release);
+    }
+
+    /// Ends watches and tunnels, and stops following the store.
+    pub fn stop(&self) {
+        self.server.stopping.cancel();
+    }
+
+    pub(crate) fn count_tls_error(&self) {
+        self.server.metrics.tls_handshake_errors.inc();
+    }
+}

@@ -1,0 +1,50 @@
+//! What an API server is started with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::allocate::Ranges;
+use crate::egress::{Direct, Egress};
+use crate::pki::ClusterKeys;
+
+/// Everything that [`crate::ApiServer::start`] needs besides the store.
+pub struct ApiServerOptions {
+    /// The cluster's authorities, service-account keys and encryption keys.
+    pub keys: Arc<ClusterKeys>,
+    /// Ranges of Service addresses and node ports.
+    pub ranges: Ranges,
+    /// The cluster's DNS domain: names the token issuer.
+    pub cluster_domain: String,
+    /// `host:port` under which clients reach this server; shown in discovery.
+    pub advertise_address: String,
+    /// How long a request may take (long-running ones excepted).
+    pub request_timeout: Duration,
+    /// Reading requests served at once.
+    pub max_requests_inflight: usize,
+    /// Changing requests served at once.
+    pub max_mutating_requests_inflight: usize,
+    /// Bytes of changes that each resource keeps for watchers.
+    pub watch_window_bytes: usize,
+    /// The way to nodes and pods.
+    pub egress: Arc<dyn Egress>,
+    /// TLS towards kubelets: our client certificate, and the CA that signed theirs. None: no logs, no exec.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+impl ApiServerOptions {
+    /// Defaults for a cluster with these keys.
+    pub fn new(keys: Arc<ClusterKeys>) -> ApiServerOptions {
+        ApiServerOptions {
+            keys,
+            ranges: Ranges::default(),
+            cluster_domain: "cluster.local".to_owned(),
+            advertise_address: "127.0.0.1:6443".to_owned(),
+            request_timeout: Duration::from_secs(60),
+            max_requests_inflight: 400,
+            max_mutating_requests_inflight: 200,
+            watch_window_bytes: 4 * 1024 * 1024,
+            egress: Arc::new(Direct::default()),
+            kubelet_tls: None,
+        }
+    }
+}

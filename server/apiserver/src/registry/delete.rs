@@ -1,0 +1,124 @@
+//! Deleting objects, one or a whole selection.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use trireme_api::meta;
+use trireme_api::status::Status;
+
+use super::deletion::{self, Deletion};
+use super::pipeline::{MAX_ATTEMPTS, Mutation};
+use super::{Commit, Put, Stored};
+use crate::admission_request::{AdmissionEffects, Operation};
+use crate::allocate;
+use crate::error::Answer;
+use crate::query::DeleteOptions;
+
+/// What a delete led to.
+pub enum Deleted {
+    /// The object is gone; this was its last state.
+    Gone(Value),
+    /// It is marked, and will go when its time or its finalizers are over.
+    Pending(Value),
+}
+
+/// Resources whose delete answers with the object in place of a Status.
+const RETURN_OBJECT: [&str; 6] = ["pods", "podtemplates", "serviceaccounts", "resourcequotas", "persistentvolumes", "persistentvolumeclaims"];
+
+/// Whether a completed delete of a resource of the core group answers with the object.
+pub fn returns_object(group: &str, plural: &str) -> bool {
+    group.is_empty() && RETURN_OBJECT.contains(&plural)
+}
+
+impl Mutation<'_> {
+    /// Deletes `name`. `more` is an additional condition and change that joins the transaction (eviction's budget).
+    pub async fn delete(&mut self, name: &str, options: &DeleteOptions, more: &AdmissionEffects) -> Answer<Deleted> {
+        let key = self.row.key(self.namespace, name);
+        let mut existing = self.server.registry.read(self.row, &key)?;
+        let mut fresh = false;
+        for _ in 0..MAX_ATTEMPTS {
+            let outcome = match &existing {
+                Some(stored) => self.attempt_delete(&key, name, options, stored, more).await,
+                None => Err(Status::not_found(&self.group_resource(), name).into()),
+            };
+            match outcome {
+                Ok(Some(deleted)) if fresh || !matches!(deleted, Deleted::Pending(_)) => return Ok(deleted),
+                Err(status) if fresh => return Err(status),
+                Ok(Some(_)) | Err(_) => {
+                    self.server.registry.refresh(self.row).await?;
+                    existing = self.server.registry.read(self.row, &key)?;
+                }
+                Ok(None) if !more.compares.is_empty() => {
+                    Err(Status::conflict_modified(&self.group_resource(), name))?;
+                }
+                Ok(None) => existing = self.server.registry.read(self.row, &key)?,
+            }
+            fresh = true;
+        }
+        Err(Status::conflict_modified(&self.group_resource(), name).into())
+    }
+
+    /// One try; None if the object has changed meanwhile.
+    async fn attempt_delete(
+        &mut self,
+        key: &str,
+        name: &str,
+        options: &DeleteOptions,
+        stored: &Stored,
+        more: &AdmissionEffects,
+    ) -> Answer<Option<Deleted>> {
+        self.check_preconditions(name, options, &stored.object)?;
+        let mut effects = more.clone();
+        let old = Arc::new(stored.object.clone());
+        let mut request = self.admission_request(Operation::Delete, name, None, Some(old));
+        self.admit(&mut request, &mut effects).await?;
+        self.admit_validating(&mut request, &mut effects).await?;
+        let decision = deletion::decide(self.row, &stored.object, options, Timestamp::now());
+        if self.dry_run {
+            return Ok(Some(match decision {
+                Deletion::Now => Deleted::Gone(stored.object.clone()),
+                Deletion::Mark(marked) => Deleted::Pending(marked),
+                Deletion::Pending => Deleted::Pending(stored.object.clone()),
+            }));
+        }
+        let registry = &self.server.registry;
+        let (put, mut result) = match &decision {
+            Deletion::Pending => return Ok(Some(Deleted::Pending(stored.object.clone()))),
+            Deletion::Now => {
+                allocate::delete(&stored.object, self.row, &mut effects);
+                (Put::Delete, stored.object.clone())
+            }
+            Deletion::Mark(marked) => (Put::Object(marked, 0), marked.clone()),
+        };
+        match registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "delete").await? {
+            Commit::Stale(_) => Ok(None),
+            Commit::Done(revision) => {
+                meta::set_resource_version(&mut result, &revision.to_string());
+                Ok(Some(if matches!(decision, Deletion::Now) { Deleted::Gone(result) } else { Deleted::Pending(result) }))
+            }
+        }
+    }
+
+    fn check_preconditions(&self, name: &str, options: &DeleteOptions, object: &Value) -> Answer<()> {
+        if let Some(wanted) = &options.uid
+            && wanted != meta::uid(object)
+        {
+            let message = format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({}). The object might have been deleted and then recreated",
+                meta::uid(object)
+            );
+            Err(Status::conflict(&self.group_resource(), name, &message))?;
+        }
+        if let Some(wanted) = &options.resource_version
+            && wanted != meta::resource_version(object)
+        {
+            let message = format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({}). The object might have been modified",
+                meta::resource_version(object)
+            );
+            Err(Status::conflict(&self.group_resource(), name, &message))?;
+        }
+        Ok(())
+    }
+}
