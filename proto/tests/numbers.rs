@@ -1,0 +1,102 @@
+//! Field numbers, pinned as bytes. A failure here means that an existing data directory or an etcd client would be
+//! misread: never change an expectation, take a new field number instead.
+
+use bytes::Bytes;
+use prost::Message;
+use trireme_proto::{etcd, store};
+
+fn check(message: &(impl Message + std::fmt::Debug), expected: &str) {
+    let encoded: String = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(encoded, expected, "{message:?}");
+}
+
+fn bytes(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+#[test]
+fn etcd_records_have_etcds_numbers() {
+    let kv = etcd::KeyValue { key: bytes("k"), create_revision: 1, mod_revision: 2, version: 3, value: bytes("v"), lease: 4 };
+    check(&kv, "0a016b1001180220032a01763004");
+    let event = etcd::Event { r#type: 1, kv: Some(etcd::KeyValue::default()), prev_kv: Some(etcd::KeyValue::default()) };
+    check(&event, "080112001a00");
+    let compare = etcd::Compare {
+        result: 3,
+        target: 4,
+        key: bytes("k"),
+        range_end: bytes("l"),
+        target_union: Some(etcd::compare::TargetUnion::Lease(5)),
+    };
+    check(&compare, "080310041a016b40058204016c");
+    let put = etcd::PutRequest { key: bytes("k"), value: bytes("v"), lease: 1, prev_kv: true, ignore_value: true, ignore_lease: true };
+    check(&put, "0a016b1201761801200128013001");
+    let range = etcd::RangeRequest {
+        key: bytes("k"),
+        range_end: bytes("l"),
+        limit: 3,
+        revision: 4,
+        sort_order: 1,
+        sort_target: 2,
+        serializable: true,
+        keys_only: true,
+        count_only: true,
+        min_mod_revision: 10,
+        max_mod_revision: 11,
+        min_create_revision: 12,
+        max_create_revision: 13,
+    };
+    check(&range, "0a016b12016c1803200428013002380140014801500a580b600c680d");
+    let watch = etcd::WatchResponse { watch_id: 2, compact_revision: 5, events: vec![etcd::Event::default()], ..Default::default() };
+    check(&watch, "100228055a00");
+    let lease = etcd::LeaseTimeToLiveResponse { header: None, id: 2, ttl: 3, granted_ttl: 4, keys: vec![bytes("k")] };
+    check(&lease, "1002180320042a016b");
+}
+
+#[test]
+fn our_own_durable_records_keep_their_numbers() {
+    let entry = store::LogEntry {
+        format: 1,
+        id: Some(store::LogId { term: 2, index: 3 }),
+        kind: store::EntryKind::Command as i32,
+        payload: bytes("p"),
+        crc32c: 4,
+    };
+    check(&entry, "080112040802180318022201702d04000000");
+    check(&store::Vote { format: 1, term: 2, node_id: 3, committed: true, crc32c: 4 }, "08011002180320012d04000000");
+    let bodies: [(store::command::Body, &str); 3] = [
+        (store::command::Body::Noop(store::NoopCommand {}), "820100"),
+        (store::command::Body::Txn(etcd::TxnRequest::default()), "8a0100"),
+        (store::command::Body::ClusterInit(store::ClusterInitCommand { cluster_id: 1 }), "f201020801"),
+    ];
+    for (body, expected) in bodies {
+        let command = store::Command {
+            format: 1,
+            proposal_id: bytes("i"),
+            expires_at_index: 3,
+            fence: Some(store::Fence { term: 1, node_id: 2 }),
+            proposer_unix_ms: 5,
+            feature_level: 6,
+            body: Some(body),
+        };
+        check(&command, &format!("0801120169180322040801100228053006{expected}"));
+    }
+    let version = store::KeyVersion { create_revision: 1, mod_revision: 2, version: 3, lease: 4, until: 5 };
+    check(&version, "08011002180320042805");
+    check(&store::ChangeRecord { key: bytes("k"), deleted: true, previous_revision: 3 }, "0a016b10011803");
+    let value = store::StoredValue { format: 1, kind: "k".into(), key_id: "i".into(), payload: bytes("p") };
+    check(&value, "080112016b1a0169220170");
+    let head = store::StateHead {
+        format: 1,
+        revision: 2,
+        compact_revision: 3,
+        compacted_to: 4,
+        last_applied: Some(store::LogId { term: 1, index: 2 }),
+        membership: bytes("m"),
+        feature_level: 7,
+        cluster_id: 8,
+        next_member_id: 9,
+        next_lease_generation: 10,
+        epoch: 11,
+    };
+    check(&head, "08011002180320042a040801180232016d380740084809500a580b");
+}
