@@ -1,0 +1,144 @@
+//! Images: whether one must be pulled, with whose credentials, and how long to wait after a failure.
+//!
+//! Answers to <https://kubernetes.io/docs/concepts/containers/images/>.
+
+pub(crate) mod credentials;
+pub(crate) mod reference;
+
+use std::{collections::HashMap, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use trireme_client::EventKind;
+use trireme_proto::cri;
+
+use crate::{
+    error::Error,
+    events::Events,
+    objects::Objects,
+    pod::{backoff::Backoff, spec, status::Waiting},
+    runtime::Runtime,
+};
+
+/// How many pulls run at once.
+const PARALLEL_PULLS: usize = 3;
+
+struct Failed {
+    backoff: Backoff,
+    at: Timestamp,
+    message: String,
+}
+
+/// Pulls images.
+pub(crate) struct Images {
+    runtime: Runtime,
+    permits: Semaphore,
+    /// By pod UID and image: one pod's broken pull secret does not hold back another pod.
+    failed: Mutex<HashMap<(String, String), Failed>>,
+}
+
+/// An image that is not there, in the words of a container's status, and when to try again.
+pub(crate) struct Missing {
+    pub(crate) waiting: Waiting,
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+impl Images {
+    pub(crate) fn new(runtime: Runtime) -> Images {
+        Images { runtime, permits: Semaphore::new(PARALLEL_PULLS), failed: Mutex::default() }
+    }
+
+    /// The pod is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.failed.lock().retain(|(holder, _), _| holder != uid);
+    }
+
+    /// The image of a container, pulled if its policy says so.
+    pub(crate) async fn ensure(&self, pod: &Pod, container: &Container, sandbox: &cri::PodSandboxConfig, objects: &Objects, events: &Events, clock: &(dyn Fn() -> Timestamp + Sync)) -> Result<cri::Image, Missing> {
+        let wanted = container.image.as_deref().unwrap_or_default();
+        let missing = |reason: &str, message: String, retry_at: Option<Timestamp>| Missing { waiting: Waiting { reason: reason.into(), message }, retry_at };
+        let image = match reference::normalize(wanted) {
+            Ok(image) => image,
+            Err(why) => {
+                let message = format!("Failed to apply default image tag {wanted:?}: couldn't parse image name {wanted:?}: {why}");
+                events.container(pod, &container.name, EventKind::Warning, "InspectFailed", &message);
+                return Err(missing("InvalidImageName", message, None));
+            }
+        };
+        let failure = |e: Error| missing("ImageInspectError", format!("Failed to inspect image {wanted:?}: {e}"), Some(clock() + Duration::from_secs(5)));
+        let present = self.runtime.image_status(&image).await.map_err(failure)?;
+        let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        match (present, policy) {
+            (Some(present), "Never" | "IfNotPresent") => {
+                events.container(pod, &container.name, EventKind::Normal, "Pulled", &format!("Container image {wanted:?} already present on machine"));
+                return Ok(present);
+            }
+            (None, "Never") => {
+                let message = format!("Container image {wanted:?} is not present with pull policy of Never");
+                events.container(pod, &container.name, EventKind::Warning, "ErrImageNeverPull", &message);
+                return Err(missing("ErrImageNeverPull", message, Some(clock() + Duration::from_secs(60))));
+            }
+            _ => {}
+        }
+        let key = (spec::uid(pod).to_string(), image.clone());
+        let held = self.failed.lock().get(&key).and_then(|f| f.backoff.waiting(f.at, clock()).map(|(_, until)| (until, f.message.clone())));
+        if let Some((until, before)) = held {
+            let message = format!("Back-off pulling image {wanted:?}");
+            events.container(pod, &container.name, EventKind::Normal, "BackOff", &message);
+            return Err(missing("ImagePullBackOff", format!("{message}: {before}"), Some(until)));
+        }
+        match self.pull(pod, container, &image, sandbox, objects, events).await {
+            Ok(pulled) => {
+                self.failed.lock().remove(&key);
+                Ok(pulled)
+            }
+            Err(error) => {
+                let now = clock();
+                let message = error.to_string();
+                events.container(pod, &container.name, EventKind::Warning, "Failed", &format!("Failed to pull image {wanted:?}: {message}"));
+                let mut failed = self.failed.lock();
+                let entry = failed.entry(key).or_insert(Failed { backoff: Backoff::default(), at: now, message: String::new() });
+                let before = entry.at;
+                entry.backoff.retried(before, now);
+                entry.at = now;
+                entry.message = format!("ErrImagePull: {message}");
+                let retry_at = entry.backoff.waiting(now, now).map(|(_, until)| until);
+                // The status turns to ImagePullBackOff as soon as it is looked at again.
+                Err(missing("ErrImagePull", message, retry_at.map(|_| now + Duration::from_secs(1))))
+            }
+        }
+    }
+
+    async fn pull(&self, pod: &Pod, container: &Container, image: &str, sandbox: &cri::PodSandboxConfig, objects: &Objects, events: &Events) -> Result<cri::Image, Error> {
+        let wanted = container.image.as_deref().unwrap_or_default();
+        let queued = tokio::time::Instant::now();
+        let _permit = self.permits.acquire().await.map_err(|_| Error::Config("the kubelet is stopping".into()))?;
+        events.container(pod, &container.name, EventKind::Normal, "Pulling", &format!("Pulling image {wanted:?}"));
+        let started = tokio::time::Instant::now();
+        let credentials = credentials::of(pod, image, objects).await;
+        let mut result = Err(Error::Config("no attempt was made".into()));
+        for auth in credentials.into_iter().map(Some).chain([None]) {
+            result = self.runtime.pull_image(image, auth, Some(sandbox.clone())).await;
+            if result.is_ok() {
+                break;
+            }
+        }
+        let pulled = result?;
+        let status = match self.runtime.image_status(&pulled).await? {
+            Some(status) => status,
+            None => self.runtime.image_status(image).await?.ok_or_else(|| Error::Config(format!("the runtime lost image {pulled:?} after pulling it")))?,
+        };
+        let (took, waited) = (started.elapsed(), queued.elapsed());
+        let text = format!("Successfully pulled image {wanted:?} in {} ({} including waiting). Image size: {} bytes.", seconds(took), seconds(waited), status.size);
+        events.container(pod, &container.name, EventKind::Normal, "Pulled", &text);
+        Ok(status)
+    }
+}
+
+/// `1.234s`, `56ms`: as Go prints a duration rounded to milliseconds.
+fn seconds(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 { format!("{millis}ms") } else { format!("{}s", millis as f64 / 1000.0) }
+}

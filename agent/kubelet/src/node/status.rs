@@ -1,0 +1,199 @@
+//! What the node's status says. Composed from a view of the machine and the runtime, without I/O of its own beyond [`NodeView::look`].
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
+};
+
+use crate::{amount::Amount, core::Core, machine};
+
+/// Upstream's bounds for the list of images.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES: usize = 5;
+/// Upstream's default eviction thresholds.
+const MEMORY_FLOOR_BYTES: i64 = 100 << 20;
+const DISK_FLOOR_PERCENT: i64 = 10;
+/// Images change seldom: they are listed with every so many looks.
+const IMAGES_EVERY: u32 = 6;
+
+/// What was seen at the last look.
+#[derive(Default)]
+pub(crate) struct NodeView {
+    runtime_version: Option<String>,
+    /// Why the node is not ready, if so.
+    trouble: Option<String>,
+    images: Vec<ContainerImage>,
+    looks: u32,
+    memory_pressure: bool,
+    disk_pressure: bool,
+    pid_pressure: bool,
+}
+
+impl NodeView {
+    /// Asks the runtime and the machine how they are.
+    pub(crate) async fn look(&mut self, core: &Core, runtime_up: bool) {
+        self.trouble = self.runtime_trouble(core, runtime_up).await;
+        if self.trouble.is_none() && self.looks % IMAGES_EVERY == 0 {
+            self.images = images(core).await.unwrap_or_else(|| std::mem::take(&mut self.images));
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let (available, free, total) = machine::pressure(&core.options.data_dir);
+        self.memory_pressure = available < MEMORY_FLOOR_BYTES;
+        self.disk_pressure = free < total / 100 * DISK_FLOOR_PERCENT;
+        let running = std::fs::read_to_string("/proc/loadavg").ok().and_then(|l| l.split(['/', ' ']).nth(4)?.parse::<i64>().ok()).unwrap_or_default();
+        self.pid_pressure = running > core.machine.max_pids / 10 * 9;
+    }
+
+    async fn runtime_trouble(&mut self, core: &Core, runtime_up: bool) -> Option<String> {
+        if !runtime_up {
+            return Some("container runtime is down".into());
+        }
+        if self.runtime_version.is_none() {
+            match core.runtime.version().await {
+                Ok(version) => self.runtime_version = Some(format!("{}://{}", version.runtime_name, version.runtime_version)),
+                Err(_) => return Some("container runtime is down".into()),
+            }
+        }
+        let status = match core.runtime.status().await {
+            Ok(status) => status,
+            Err(_) => return Some("container runtime is down".into()),
+        };
+        let not = |type_: &str| status.conditions.iter().find(|c| c.r#type == type_ && !c.status);
+        if let Some(c) = not("RuntimeReady") {
+            return Some(format!("container runtime not ready: RuntimeReady=false reason:{} message:{}", c.reason, c.message));
+        }
+        not("NetworkReady").map(|c| format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", c.reason, c.message))
+    }
+}
+
+async fn images(core: &Core) -> Option<Vec<ContainerImage>> {
+    let mut images: Vec<ContainerImage> = core
+        .runtime
+        .list_images()
+        .await
+        .ok()?
+        .into_iter()
+        .map(|image| ContainerImage { names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect()), size_bytes: i64::try_from(image.size).ok() })
+        .collect();
+    images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
+    images.truncate(MAX_IMAGES);
+    Some(images)
+}
+
+/// The whole status.
+pub(crate) fn compose(core: &Core, view: &NodeView, before: Option<&NodeStatus>) -> NodeStatus {
+    let options = &core.options;
+    let machine = &core.machine;
+    let address = |type_: &str, address: String| NodeAddress { type_: type_.into(), address };
+    let addresses = options
+        .node_ips
+        .iter()
+        .map(|ip| address("InternalIP", ip.to_string()))
+        .chain(options.node_external_ips.iter().map(|ip| address("ExternalIP", ip.to_string())))
+        .chain([address("Hostname", options.node_name.clone())])
+        .collect();
+    NodeStatus {
+        addresses: Some(addresses),
+        capacity: Some(quantities(&machine.capacity(options.max_pods))),
+        allocatable: Some(quantities(&core.allocatable)),
+        conditions: Some(conditions(view, before)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.listen.port()) }) }),
+        images: Some(view.images.clone()),
+        node_info: Some(NodeSystemInfo {
+            architecture: machine.architecture.into(),
+            boot_id: machine.boot_id.clone(),
+            container_runtime_version: view.runtime_version.clone().unwrap_or_else(|| "containerd://Unknown".into()),
+            kernel_version: machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: options.version.clone(),
+            machine_id: machine.machine_id.clone(),
+            operating_system: "linux".into(),
+            os_image: machine.os_image.clone(),
+            swap: None,
+            system_uuid: machine.system_uuid.clone(),
+        }),
+        ..Default::default()
+    }
+}
+
+fn quantities(amounts: &BTreeMap<String, Amount>) -> BTreeMap<String, Quantity> {
+    let text = |name: &str, amount: &Amount| match name {
+        "memory" if amount.units() % 1024 == 0 => format!("{}Ki", amount.units() / 1024),
+        "ephemeral-storage" if amount.units() % 1024 == 0 => format!("{}Ki", amount.units() / 1024),
+        "cpu" if amount.milli() % 1000 != 0 => format!("{}m", amount.milli()),
+        _ => amount.units().to_string(),
+    };
+    amounts.iter().map(|(name, amount)| (name.clone(), Quantity(text(name, amount)))).collect()
+}
+
+fn conditions(view: &NodeView, before: Option<&NodeStatus>) -> Vec<NodeCondition> {
+    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+    let make = |type_: &str, status: bool, reason: &str, message: &str| {
+        let status = if status { "True" } else { "False" };
+        let same = before.and_then(|s| s.conditions.as_ref()).into_iter().flatten().find(|c| c.type_ == type_ && c.status == status);
+        NodeCondition {
+            type_: type_.into(),
+            status: status.into(),
+            reason: Some(reason.into()),
+            message: Some(message.into()),
+            last_heartbeat_time: Some(Time(now)),
+            last_transition_time: same.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
+        }
+    };
+    let pressure = |type_: &str, under: bool, good: (&str, &str), bad: (&str, &str)| {
+        let (reason, message) = if under { bad } else { good };
+        make(type_, under, reason, message)
+    };
+    vec![
+        pressure(
+            "MemoryPressure",
+            view.memory_pressure,
+            ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+        ),
+        pressure("DiskPressure", view.disk_pressure, ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"), ("KubeletHasDiskPressure", "kubelet has disk pressure")),
+        pressure("PIDPressure", view.pid_pressure, ("KubeletHasSufficientPID", "kubelet has sufficient PID available"), ("KubeletHasInsufficientPID", "kubelet has insufficient PID available")),
+        match &view.trouble {
+            None => make("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+            Some(trouble) => make("Ready", false, "KubeletNotReady", trouble),
+        },
+    ]
+}
+
+/// Whether there is news: heartbeats alone are none.
+pub(crate) fn differs(before: Option<&NodeStatus>, after: &NodeStatus) -> bool {
+    let Some(before) = before else { return true };
+    let ours = |status: &NodeStatus| -> Vec<(String, String, Option<String>, Option<String>)> {
+        let known = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+        let mut list: Vec<_> = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter(|c| known.contains(&c.type_.as_str()))
+            .map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone(), c.message.clone()))
+            .collect();
+        list.sort();
+        list
+    };
+    let images = |status: &NodeStatus| status.images.clone().unwrap_or_default();
+    ours(before) != ours(after)
+        || before.addresses != after.addresses
+        || before.capacity != after.capacity
+        || before.allocatable != after.allocatable
+        || before.node_info != after.node_info
+        || before.daemon_endpoints != after.daemon_endpoints
+        || images(before) != images(after)
+}
+
+/// Whether a status says Ready.
+pub(crate) fn is_ready(status: &NodeStatus) -> Option<bool> {
+    status.conditions.iter().flatten().find(|c| c.type_ == "Ready").map(|c| c.status == "True")
+}
+
+/// The same for a status that may not be there yet.
+pub(crate) fn is_ready_option(status: Option<&NodeStatus>) -> Option<bool> {
+    status.and_then(is_ready)
+}

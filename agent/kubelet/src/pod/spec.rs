@@ -1,0 +1,158 @@
+//! Small questions asked of a Pod object, answered in one place.
+
+use std::hash::Hasher;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+
+/// Which list of the specification a container is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An init container that must finish before the next one starts.
+    Init,
+    /// An init container with restartPolicy Always: it stays.
+    Sidecar,
+    /// A regular container.
+    Main,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RestartPolicy {
+    Always,
+    OnFailure,
+    Never,
+}
+
+/// The three classes that decide a pod's cgroup and its containers' OOM scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Qos {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl Qos {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Qos::Guaranteed => "Guaranteed",
+            Qos::Burstable => "Burstable",
+            Qos::BestEffort => "BestEffort",
+        }
+    }
+}
+
+pub(crate) fn uid(pod: &Pod) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn namespace(pod: &Pod) -> &str {
+    pod.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// `name_namespace(uid)`, upstream's way to name a pod in messages.
+pub(crate) fn display(pod: &Pod) -> String {
+    format!("{}_{}({})", name(pod), namespace(pod), uid(pod))
+}
+
+pub(crate) fn pod_spec(pod: &Pod) -> &PodSpec {
+    static EMPTY: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&EMPTY)
+}
+
+pub(crate) fn restart_policy(pod: &Pod) -> RestartPolicy {
+    match pod_spec(pod).restart_policy.as_deref() {
+        Some("Never") => RestartPolicy::Never,
+        Some("OnFailure") => RestartPolicy::OnFailure,
+        _ => RestartPolicy::Always,
+    }
+}
+
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+pub(crate) fn init_containers(pod: &Pod) -> &[Container] {
+    pod_spec(pod).init_containers.as_deref().unwrap_or_default()
+}
+
+pub(crate) fn main_containers(pod: &Pod) -> &[Container] {
+    &pod_spec(pod).containers
+}
+
+/// Every container with its kind: init containers first, in order.
+pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> {
+    let init = init_containers(pod).iter().map(|c| (if is_sidecar(c) { Kind::Sidecar } else { Kind::Init }, c));
+    init.chain(main_containers(pod).iter().map(|c| (Kind::Main, c)))
+}
+
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Kind, &'a Container)> {
+    all_containers(pod).find(|(_, c)| c.name == name)
+}
+
+pub(crate) fn is_host_network(pod: &Pod) -> bool {
+    pod_spec(pod).host_network == Some(true)
+}
+
+/// How long the pod's containers may take to end. Deletion may shorten what the specification says.
+pub(crate) fn grace_period_secs(pod: &Pod) -> i64 {
+    pod.metadata.deletion_grace_period_seconds.or(pod_spec(pod).termination_grace_period_seconds).unwrap_or(30).max(0)
+}
+
+pub(crate) fn is_deleted(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// True once the API server has recorded that the pod will never run again.
+pub(crate) fn is_finished(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Guaranteed when every container has limits for cpu and memory equal to its requests, BestEffort when none asks for anything.
+pub(crate) fn qos(pod: &Pod) -> Qos {
+    let mut any = false;
+    let mut guaranteed = true;
+    for (_, c) in all_containers(pod) {
+        let resources = c.resources.as_ref();
+        for resource in ["cpu", "memory"] {
+            let request = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource)).and_then(crate::amount::of);
+            let limit = resources.and_then(|r| r.limits.as_ref()).and_then(|r| r.get(resource)).and_then(crate::amount::of);
+            let request = request.or(limit).filter(|r| !r.is_zero());
+            let limit = limit.filter(|l| !l.is_zero());
+            any |= request.is_some() || limit.is_some();
+            guaranteed &= limit.is_some() && request == limit;
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => Qos::BestEffort,
+        (true, true) => Qos::Guaranteed,
+        (true, false) => Qos::Burstable,
+    }
+}
+
+/// A stable digest of what a running container cannot change: a different one means kill and start anew.
+/// Only name and image are part of it, as upstream has it: the other fields cannot be updated, or are applied in place.
+pub(crate) fn container_hash(container: &Container) -> String {
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    hasher.write(container.name.as_bytes());
+    hasher.write(&[0]);
+    hasher.write(container.image.as_deref().unwrap_or_default().as_bytes());
+    format!("{:x}", hasher.finish())
+}
+
+/// FNV-1a: its value is written into annotations that outlive this process, so it must never depend on the standard library's choice.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! All pods of this node: one worker each, fed from the watch and woken by the runtime's changes.
+//!
+//! The runtime of this generation tells no events, so it is listed: every second while something is expected to change, seldom
+//! when all is quiet. Only pods whose sandboxes or containers changed state are woken. Nothing is concluded from a watch that has
+//! not been read once: an agent that cannot reach a server leaves every container alone.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Event, Object};
+use trireme_proto::cri;
+
+use crate::{
+    container::resources,
+    core::Core,
+    error::Result,
+    pod::{
+        observed::keys,
+        spec::{self, Qos},
+        worker::{Desired, Worker},
+    },
+};
+
+/// Between looks at the runtime while pods come, go or end.
+const BUSY: Duration = Duration::from_secs(1);
+/// Between looks when nothing has happened for a while.
+const QUIET: Duration = Duration::from_secs(5);
+/// How long after the last change we keep looking often.
+const STAYS_BUSY: Duration = Duration::from_secs(30);
+/// How long a pod that the API server no longer has may take to end.
+const ORPHAN_GRACE_SECS: i64 = 1;
+
+struct Handle {
+    desired: watch::Sender<Desired>,
+    wake: Arc<Notify>,
+    stale_content: Arc<AtomicBool>,
+}
+
+/// The workers by pod UID.
+#[derive(Default)]
+pub(crate) struct Handles {
+    by_uid: Mutex<HashMap<String, Handle>>,
+}
+
+impl Handles {
+    /// An object that this pod refers to has changed.
+    pub(crate) fn content_changed(&self, uid: &str) {
+        if let Some(handle) = self.by_uid.lock().get(uid) {
+            handle.stale_content.store(true, Ordering::Release);
+            handle.wake.notify_one();
+        }
+    }
+
+    fn wake(&self, uid: &str) {
+        if let Some(handle) = self.by_uid.lock().get(uid) {
+            handle.wake.notify_one();
+        }
+    }
+
+    /// How many pods have a worker.
+    pub(crate) fn len(&self) -> usize {
+        self.by_uid.lock().len()
+    }
+}
+
+/// Feeds the workers.
+pub(crate) struct Pods {
+    core: Arc<Core>,
+    handles: Arc<Handles>,
+    cancel: CancellationToken,
+    /// Milliseconds since `began` of the last change.
+    changed_at_ms: AtomicU64,
+    began: Instant,
+    stir: Notify,
+    /// True while the runtime answers.
+    pub(crate) runtime_up: watch::Sender<bool>,
+}
+
+impl Pods {
+    pub(crate) fn new(core: Arc<Core>, handles: Arc<Handles>, cancel: CancellationToken) -> Arc<Pods> {
+        Arc::new(Pods { core, handles, cancel, changed_at_ms: AtomicU64::new(0), began: Instant::now(), stir: Notify::new(), runtime_up: watch::Sender::new(false) })
+    }
+
+    /// Runs until cancelled.
+    pub(crate) async fn run(self: Arc<Pods>) {
+        let cancel = self.cancel.clone();
+        cancel.run_until_cancelled(self.follow()).await;
+    }
+
+    async fn follow(self: &Arc<Pods>) {
+        self.core.pods.wait_synced().await;
+        // Pods of the runtime first: who is here but not wanted must be told apart from who is both.
+        let mut known = loop {
+            match self.look().await {
+                Ok(seen) => break seen,
+                Err(error) => {
+                    self.runtime_up.send_replace(false);
+                    tracing::warn!(%error, "waiting for the container runtime");
+                    tokio::time::sleep(BUSY).await;
+                }
+            }
+        };
+        self.runtime_up.send_replace(true);
+        let me = self.clone();
+        self.core.pods.on_event(move |event| me.on_event(event));
+        self.adopt_orphans(&known);
+        self.sweep_leftovers(&known);
+        loop {
+            let busy = self.began.elapsed().saturating_sub(Duration::from_millis(self.changed_at_ms.load(Ordering::Relaxed))) < STAYS_BUSY || self.anyone_may_end();
+            let up = *self.runtime_up.borrow();
+            tokio::select! {
+                () = tokio::time::sleep(if busy || !up { BUSY } else { QUIET }) => {}
+                () = self.stir.notified() => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+            match self.look().await {
+                Ok(seen) => {
+                    if !self.runtime_up.send_replace(true) {
+                        tracing::info!("the container runtime is back");
+                        self.wake_all();
+                    }
+                    self.tell_changes(&known, &seen);
+                    known = seen;
+                }
+                Err(error) => {
+                    if self.runtime_up.send_replace(false) {
+                        tracing::warn!(%error, "the container runtime is away; running containers are left alone");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Pods that run to completion are watched closely: somebody waits for their end.
+    fn anyone_may_end(&self) -> bool {
+        self.core.pods.list().iter().any(|pod| !spec::is_finished(pod) && (spec::restart_policy(pod) != spec::RestartPolicy::Always || spec::is_deleted(pod)))
+    }
+
+    fn stir(&self) {
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.changed_at_ms.store(now, Ordering::Relaxed);
+    }
+
+    fn on_event(self: &Arc<Pods>, event: &Event<Pod>) {
+        let changed = match event {
+            Event::Updated { old, new } if old.uid() != new.uid() => {
+                self.tell(old, true);
+                self.tell(new, false);
+                true
+            }
+            Event::Updated { old, new } => {
+                self.tell(new, false);
+                old.metadata.generation != new.metadata.generation || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+            }
+            Event::Added(pod) => {
+                self.tell(pod, false);
+                true
+            }
+            Event::Deleted(pod) => {
+                self.tell(pod, true);
+                true
+            }
+        };
+        if changed {
+            self.stir();
+            self.stir.notify_one();
+            self.weigh_burstable();
+        }
+    }
+
+    fn tell(self: &Arc<Pods>, pod: &Arc<Pod>, gone: bool) {
+        let uid = spec::uid(pod).to_string();
+        if uid.is_empty() {
+            return;
+        }
+        let desired = Desired { pod: pod.clone(), gone };
+        let mut handles = self.handles.by_uid.lock();
+        if let Some(handle) = handles.get(&uid) {
+            let before = handle.desired.send_replace(desired);
+            if before.pod.metadata.labels != pod.metadata.labels || before.pod.metadata.annotations != pod.metadata.annotations {
+                handle.stale_content.store(true, Ordering::Release);
+            }
+            return;
+        }
+        let (sender, receiver) = watch::channel(desired);
+        let handle = Handle { desired: sender, wake: Arc::default(), stale_content: Arc::new(AtomicBool::new(true)) };
+        let worker = Worker::new(self.core.clone(), uid.clone(), receiver, handle.wake.clone(), handle.stale_content.clone());
+        handles.insert(uid.clone(), handle);
+        let (me, cancel) = (self.clone(), self.cancel.child_token());
+        tokio::spawn(async move {
+            worker.run(cancel).await;
+            me.handles.by_uid.lock().remove(&uid);
+            me.stir();
+        });
+    }
+
+    // === The runtime's side
+
+    /// A fingerprint of each pod that the runtime has.
+    async fn look(&self) -> Result<BTreeMap<String, Seen>> {
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        for sandbox in self.core.runtime.list_sandboxes(None).await? {
+            let Some(uid) = sandbox.labels.get(keys::POD_UID) else { continue };
+            let entry = seen.entry(uid.clone()).or_default();
+            entry.states.insert((sandbox.id, sandbox.state));
+            entry.metadata = sandbox.metadata.unwrap_or_default();
+        }
+        for container in self.core.runtime.list_containers(None).await? {
+            let Some(uid) = container.labels.get(keys::POD_UID) else { continue };
+            let entry = seen.entry(uid.clone()).or_default();
+            if entry.metadata.name.is_empty() {
+                let label = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
+                entry.metadata = cri::PodSandboxMetadata { name: label(keys::POD_NAME), namespace: label(keys::POD_NAMESPACE), uid: uid.clone(), attempt: 0 };
+            }
+            entry.states.insert((container.id, container.state));
+        }
+        Ok(seen)
+    }
+
+    fn tell_changes(&self, before: &BTreeMap<String, Seen>, after: &BTreeMap<String, Seen>) {
+        let uids: HashSet<&String> = before.keys().chain(after.keys()).collect();
+        for uid in uids {
+            if before.get(uid).map(|s| &s.states) != after.get(uid).map(|s| &s.states) {
+                self.stir();
+                self.handles.wake(uid);
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        for handle in self.handles.by_uid.lock().values() {
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Pods of ours in the runtime that the API server does not have: they were deleted while we were away.
+    fn adopt_orphans(self: &Arc<Pods>, seen: &BTreeMap<String, Seen>) {
+        for (uid, seen) in seen {
+            if self.handles.by_uid.lock().contains_key(uid) {
+                continue;
+            }
+            tracing::info!(pod = seen.metadata.name, namespace = seen.metadata.namespace, uid, "a pod runs that nobody wants any more");
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(seen.metadata.name.clone());
+            pod.metadata.namespace = Some(seen.metadata.namespace.clone());
+            pod.metadata.uid = Some(uid.clone());
+            pod.metadata.deletion_timestamp = Some(Time(self.core.now()));
+            pod.metadata.deletion_grace_period_seconds = Some(ORPHAN_GRACE_SECS);
+            self.tell(&Arc::new(pod), true);
+        }
+    }
+
+    /// Directories and cgroups of pods that neither side knows.
+    fn sweep_leftovers(&self, seen: &BTreeMap<String, Seen>) {
+        let known = |uid: &str| seen.contains_key(uid) || self.handles.by_uid.lock().contains_key(uid);
+        let directories = std::fs::read_dir(self.core.options.data_dir.join("pods")).into_iter().flatten().flatten();
+        for uid in directories.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|uid| !known(uid)) {
+            if let Err(error) = crate::volume::tear_down(&self.core.options.pod_dir(&uid)) {
+                tracing::warn!(%error, uid, "cannot remove what is left of a pod");
+            }
+        }
+        for uid in self.core.cgroups.pods().into_iter().filter(|uid| !known(uid)) {
+            if let Err(error) = self.core.cgroups.remove_pod(&uid) {
+                tracing::warn!(%error, uid, "cannot remove a pod's cgroup");
+            }
+        }
+    }
+
+    /// Burstable pods together weigh what they ask for together.
+    fn weigh_burstable(&self) {
+        let milli = self.core.pods.list().iter().filter(|p| !spec::is_finished(p) && spec::qos(p) == Qos::Burstable).map(|p| resources::pod_request(p, "cpu").milli()).sum();
+        if let Err(error) = self.core.cgroups.set_burstable_cpu(milli) {
+            tracing::debug!(%error, "cannot set the weight of burstable pods");
+        }
+    }
+}
+
+/// One pod in the runtime.
+#[derive(Default)]
+struct Seen {
+    metadata: cri::PodSandboxMetadata,
+    states: HashSet<(String, i32)>,
+}

@@ -1,0 +1,203 @@
+//! Probes: one task for each probe of each running container.
+//!
+//! A task writes what it found into its pod's [`Health`] and wakes the pod's worker when that changes something; it never stops or
+//! starts anything itself. Answers to
+//! <https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/>.
+
+pub(crate) mod check;
+pub(crate) mod http;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use trireme_client::EventKind;
+
+use crate::{
+    core::Core,
+    pod::{
+        observed::{Observed, State},
+        plan::{Health, Unhealthy},
+        spec::{self, Kind},
+    },
+};
+use check::Outcome;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl Which {
+    fn title(self) -> &'static str {
+        match self {
+            Which::Startup => "Startup",
+            Which::Readiness => "Readiness",
+            Which::Liveness => "Liveness",
+        }
+    }
+}
+
+/// The probes of one pod.
+pub(crate) struct Probes {
+    health: Arc<Mutex<Health>>,
+    wake: Arc<Notify>,
+    running: HashMap<String, CancellationToken>,
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        for cancel in self.running.values() {
+            cancel.cancel();
+        }
+    }
+}
+
+impl Probes {
+    pub(crate) fn new(wake: Arc<Notify>) -> Probes {
+        Probes { health: Arc::default(), wake, running: HashMap::new() }
+    }
+
+    /// What is known now.
+    pub(crate) fn health(&self) -> Health {
+        self.health.lock().clone()
+    }
+
+    /// Starts probing what has begun to run, stops probing what has ended.
+    pub(crate) fn update(&mut self, core: &Arc<Core>, pod: &Arc<Pod>, observed: &Observed) {
+        let runs = |id: &str| observed.containers.iter().any(|c| c.id == id && c.state == State::Running);
+        self.running.retain(|id, cancel| {
+            let keep = runs(id);
+            if !keep {
+                cancel.cancel();
+            }
+            keep
+        });
+        {
+            let mut health = self.health.lock();
+            health.started.retain(|id| runs(id));
+            health.ready.retain(|id| runs(id));
+            health.unhealthy.retain(|id, _| runs(id));
+        }
+        for (kind, container) in spec::all_containers(pod) {
+            let Some(run) = observed.latest(&container.name).filter(|r| r.state == State::Running && kind != Kind::Init) else { continue };
+            if self.running.contains_key(&run.id) {
+                continue;
+            }
+            let cancel = CancellationToken::new();
+            self.running.insert(run.id.clone(), cancel.clone());
+            let probes = [(Which::Startup, &container.startup_probe), (Which::Readiness, &container.readiness_probe), (Which::Liveness, &container.liveness_probe)];
+            for (which, probe) in probes {
+                let Some(probe) = probe else { continue };
+                let task = Task {
+                    core: core.clone(),
+                    pod: pod.clone(),
+                    container: container.clone(),
+                    id: run.id.clone(),
+                    started_at: run.started_at.unwrap_or_default(),
+                    pod_ip: core.place(pod, observed).pod_ips.first().cloned().unwrap_or_default(),
+                    which,
+                    probe: probe.clone(),
+                    health: self.health.clone(),
+                    wake: self.wake.clone(),
+                };
+                tokio::spawn(cancel.clone().run_until_cancelled_owned(task.run()));
+            }
+        }
+    }
+
+    /// Stops all probes: the pod is being terminated.
+    pub(crate) fn stop(&mut self) {
+        for (_, cancel) in self.running.drain() {
+            cancel.cancel();
+        }
+    }
+}
+
+struct Task {
+    core: Arc<Core>,
+    pod: Arc<Pod>,
+    container: Container,
+    id: String,
+    started_at: Timestamp,
+    pod_ip: String,
+    which: Which,
+    probe: Probe,
+    health: Arc<Mutex<Health>>,
+    wake: Arc<Notify>,
+}
+
+impl Task {
+    async fn run(self) {
+        let seconds = |value: Option<i32>, default: i32| Duration::from_secs(u64::try_from(value.unwrap_or(default).max(0)).unwrap_or(0));
+        let period = seconds(self.probe.period_seconds.filter(|p| *p > 0), 10);
+        let age = Duration::try_from(Timestamp::now().duration_since(self.started_at)).unwrap_or_default();
+        let delay = seconds(self.probe.initial_delay_seconds, 0).saturating_sub(age);
+        tokio::time::sleep(delay).await;
+        if self.which != Which::Startup && self.container.startup_probe.is_some() {
+            // The others hold their breath until the container has started.
+            while !self.health.lock().started.contains(&self.id) {
+                tokio::time::sleep(Duration::from_secs(1).min(period)).await;
+            }
+        }
+        let success_threshold = self.probe.success_threshold.unwrap_or(1).max(1);
+        let failure_threshold = self.probe.failure_threshold.unwrap_or(3).max(1);
+        let (mut successes, mut failures) = (0, 0);
+        let mut ticks = tokio::time::interval(period);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            match check::check(&self.core, &self.container, &self.probe, &self.id, &self.pod_ip).await {
+                Outcome::Success => {
+                    (successes, failures) = (successes + 1, 0);
+                    if successes >= success_threshold && self.succeeded() {
+                        return;
+                    }
+                }
+                Outcome::Failure(why) => {
+                    (successes, failures) = (0, failures + 1);
+                    let text = format!("{} probe failed: {why}", self.which.title());
+                    self.core.events.container(&self.pod, &self.container.name, EventKind::Warning, "Unhealthy", &text);
+                    if failures >= failure_threshold && self.failed() {
+                        return;
+                    }
+                }
+                // The probe itself could not be made: says nothing about the container.
+                Outcome::Unknown(why) => tracing::debug!(pod = spec::name(&self.pod), container = self.container.name, %why, "probe could not run"),
+            }
+        }
+    }
+
+    /// Notes a success; true when this probe has done its work.
+    fn succeeded(&self) -> bool {
+        let changed = match self.which {
+            Which::Startup => self.health.lock().started.insert(self.id.clone()),
+            Which::Readiness => self.health.lock().ready.insert(self.id.clone()),
+            Which::Liveness => false,
+        };
+        if changed {
+            self.wake.notify_one();
+        }
+        self.which == Which::Startup
+    }
+
+    /// Notes a failure; true when the container's fate is sealed.
+    fn failed(&self) -> bool {
+        if self.which == Which::Readiness {
+            if self.health.lock().ready.remove(&self.id) {
+                self.wake.notify_one();
+            }
+            return false;
+        }
+        let message = format!("Container {} failed {} probe, will be restarted", self.container.name, self.which.title().to_lowercase());
+        let grace_secs = self.probe.termination_grace_period_seconds;
+        self.health.lock().unhealthy.insert(self.id.clone(), Unhealthy { message, grace_secs });
+        self.wake.notify_one();
+        true
+    }
+}
