@@ -51,7 +51,8 @@ async fn everything_is_made_once_and_repaired_without_taking_anything_away() {
     bootstrap.run(&keys).await.unwrap();
     let written = std::mem::take(&mut *log.lock());
     assert!(written.iter().all(|line| line.starts_with("POST ")), "only creations at first");
-    assert_eq!(written.iter().collect::<HashSet<_>>().len(), 12, "collections");
+    assert_eq!(written.iter().collect::<HashSet<_>>().len(), 13, "collections");
+    assert!(reader.list("rbac.authorization.k8s.io", "clusterroles", None).len() > 60);
     assert!(reader.get("", "services", "default", "kubernetes").is_some());
     assert!(reader.get("", "configmaps", "kube-system", "extension-apiserver-authentication").is_some());
 
