@@ -3,6 +3,7 @@
 //! Answers to upstream's `DefaultBuildHandlerChain`. The order matters: who asks is known before anything is counted
 //! against him, and nobody learns anything before he may.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,9 +79,17 @@ async fn chain(
     let (user, fence) = match source {
         Source::Inside(user, fence) => (*user, fence),
         Source::Network => {
+            if let Some(response) = join_door(server, parts, &body).await {
+                return Ok(response);
+            }
             (authenticate(server, parts).await?, None)
         }
     };
+    if let Some(join) = server.join.get()
+        && let Some(answer) = join.servers_for(&user, parts.uri.path()).await
+    {
+        return answer.map(|response| response.map(respond::full));
+    }
     let user = match impersonation::impersonate(&server.security.authorizer, &user, &parts.headers).await? {
         Some(other) if !inside => other,
         _ => user,
@@ -100,6 +109,13 @@ async fn chain(
         Ok(answer) => answer,
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0).into()),
     }
+}
+
+/// The few paths that answer strangers: what a joining node or server needs before it has a certificate.
+async fn join_door(server: &Server, parts: &Parts, body: &Bytes) -> Option<Response<Body>> {
+    let from = parts.extensions.get::<SocketAddr>().map(SocketAddr::ip);
+    let response = server.join.get()?.stranger(parts, body, from, Timestamp::now()).await?;
+    Some(response.map(respond::full))
 }
 
 fn request_timeout(query: &str, limit: Duration) -> Duration {

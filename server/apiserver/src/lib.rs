@@ -12,6 +12,7 @@ pub mod allocate;
 pub mod attributes;
 pub mod authn;
 pub mod authz;
+pub mod bootstrap;
 pub mod cache;
 pub mod convert;
 pub mod egress;
@@ -20,6 +21,7 @@ mod error;
 pub mod filters;
 pub mod handlers;
 pub mod health;
+pub mod join;
 pub mod keys;
 pub mod lookup;
 pub mod metrics;
@@ -104,6 +106,7 @@ impl ApiServer {
             reading: Arc::new(Semaphore::new(reading)),
             writing: Arc::new(Semaphore::new(writing)),
             bootstrapped: AtomicBool::new(false),
+            join: std::sync::OnceLock::new(),
             stopping,
             store_status,
         };
@@ -155,6 +158,11 @@ impl ApiServer {
     /// From now on the objects that a cluster is born with are there: `/readyz` may pass.
     pub fn mark_bootstrapped(&self) {
         self.server.bootstrapped.store(true, Ordering::Release);
+    }
+
+    /// Opens the doors for joining nodes and servers. A second call changes nothing.
+    pub fn open_join(&self, join: join::JoinService) {
+        let _ = self.server.join.set(join);
     }
 
     /// Ends watches and tunnels, and stops following the store.

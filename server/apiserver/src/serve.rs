@@ -70,7 +70,7 @@ pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::Se
         tokio::spawn(async move {
             let _place = place;
             if let Some((stream, peer)) = handshake(&server, acceptor, stream, address).await {
-                let service = service_fn(move |request| answer(server.clone(), peer.clone(), request));
+                let service = service_fn(move |request| answer(server.clone(), peer.clone(), address, request));
                 let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
                 if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%error, %address, "connection ended");
@@ -110,9 +110,10 @@ async fn handshake(
     }
 }
 
-async fn answer(server: ApiServer, peer: Arc<Peer>, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+async fn answer(server: ApiServer, peer: Arc<Peer>, address: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(peer);
+    parts.extensions.insert(address);
     let declared = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
         return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES)));

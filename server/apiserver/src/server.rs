@@ -1,6 +1,6 @@
 //! The parts of a running API server, shared by all its requests.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{Semaphore, watch};
@@ -10,6 +10,7 @@ use trireme_raft::StoreStatus;
 use crate::admission::AdmissionChain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
+use crate::join::JoinService;
 use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
 use crate::registry::Registry;
@@ -43,6 +44,8 @@ pub struct Server {
     pub writing: Arc<Semaphore>,
     /// Set when the objects that a cluster is born with are there.
     pub bootstrapped: AtomicBool,
+    /// The doors for joining nodes and servers, once they are open.
+    pub join: OnceLock<JoinService>,
     /// Cancelled when the server stops: ends watches and tunnels.
     pub stopping: CancellationToken,
     /// The store's condition.
