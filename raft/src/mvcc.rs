@@ -2,7 +2,7 @@
 //!
 //! Owns the data model of etcd v3 (<https://etcd.io/docs/v3.6/learning/data_model/>) on an [`Engine`]. Knows no
 //! Raft beyond an entry's term and index, does no network, reads no clock: the time comes in as an argument.
-//! The core, [`apply`], is a pure function of state and entry; everything here is its shell.
+//! The core, `apply`, is a pure function of state and entry; everything here is its shell.
 //!
 //! # Layout
 //!
