@@ -9,7 +9,8 @@ mod strategic;
 use serde_json::Value;
 
 use crate::field::{FieldError, FieldErrors, FieldPath};
-use crate::gvk::GroupKind;
+use crate::gvk::{GroupKind, GroupVersionKind};
+use crate::schema::{self, Decoded, FieldValidation};
 use crate::status::Status;
 
 pub use json::json_patch;
@@ -61,6 +62,19 @@ pub fn invalid(patch: &str, detail: &str) -> Status {
     Status::invalid(&GroupKind::new("", ""), "", &errors)
 }
 
+/// Judges what a patch made of an object: decodes it as kind `gvk`, with upstream's 422 where it doesn't fit.
+pub fn decode_result(patched: Value, gvk: &GroupVersionKind, validation: FieldValidation) -> Result<Decoded, Status> {
+    let Some(ty) = schema::type_of(&gvk.group, &gvk.version, &gvk.kind) else {
+        return Err(Status::internal(format!("no schema for {gvk}")));
+    };
+    let text = patched.to_string();
+    let conformed = schema::conform_value(patched, ty).map_err(|e| invalid(&text, &e))?;
+    let warnings = validation.judge(conformed.problems).map_err(|e| invalid(&text, &e))?;
+    let mut object = conformed.object;
+    crate::meta::set_gvk(&mut object, gvk);
+    Ok(Decoded { object, warnings })
+}
+
 /// Applies a merge patch (RFC 7386): null removes, objects merge, everything else replaces.
 pub fn merge_patch(original: &mut Value, patch: &Value) {
     json_patch::merge(original, patch);
@@ -86,6 +100,19 @@ mod tests {
             merge_patch(&mut original, &patch);
             assert_eq!(original, want, "{patch}");
         }
+    }
+
+    #[test]
+    fn results_are_judged() {
+        let gvk = GroupVersionKind::new("", "v1", "ConfigMap");
+        let decode = |object: Value, validation| decode_result(object, &gvk, validation).map_err(|s| (s.code(), s.message));
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "nope": 1});
+        assert_eq!(decode(object.clone(), FieldValidation::Warn).map(|d| d.warnings), Ok(vec![r#"unknown field "nope""#.to_owned()]));
+        let strict = decode(object, FieldValidation::Strict).expect_err("unknown field");
+        let message = r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"v1\",\"kind\":\"ConfigMap\",\"nope\":1}": strict decoding error: unknown field "nope""#;
+        assert_eq!(strict, (422, message.to_owned()));
+        let wrong = decode(json!({"data": {"a": 1}}), FieldValidation::Warn).expect_err("wrong type");
+        assert!(wrong.1.ends_with("json: cannot unmarshal number into Go struct field ConfigMap.data of type string"), "{}", wrong.1);
     }
 
     fn json_value() -> impl Strategy<Value = Value> {

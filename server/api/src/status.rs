@@ -250,8 +250,17 @@ impl Status {
 
     /// 406; `accepted` are the media types that would have done.
     pub fn not_acceptable(accepted: &[&str]) -> Self {
-        let message = format!("only the following media types are accepted: {}", accepted.join(", "));
-        Self::failure(406, "NotAcceptable", message)
+        let message = format!("406: Not Acceptable\n\nAvailable representations: {}", accepted.join(", "));
+        let mut status = Self::failure(406, "NotAcceptable", message);
+        status.details = Some(StatusDetails::default());
+        status
+    }
+
+    /// 415 of a patch whose media type is no patch type at all.
+    pub fn unknown_media_type() -> Self {
+        let mut status = Self::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type");
+        status.details = Some(StatusDetails::default());
+        status
     }
 
     /// 415; `accepted` are the media types that would have done.

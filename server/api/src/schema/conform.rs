@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::decode::Conformed;
 use super::go_json::{Node, number};
-use super::tables::{Kind, TypeId};
+use super::tables::{Field, Kind, TypeId};
 use crate::field::quote;
 use crate::quantity::Quantity;
 use crate::time;
@@ -124,10 +124,10 @@ impl Conformer {
                     self.fields.pop();
                     self.owner = outer;
                     match value {
-                        Some(value) => {
+                        Some(value) if !omitted_empty(&value, ty, field) => {
                             map.insert(key, value);
                         }
-                        None => {
+                        _ => {
                             map.remove(&key);
                         }
                     }
@@ -210,6 +210,20 @@ impl Conformer {
             None => self.fail(time_problem(&text, micro)),
         }
     }
+}
+
+/// Whether an empty value is the same as none: upstream's encoder omits optional lists and maps without entries, and the
+/// empty strings of metadata. Other empty strings stay, because many of them mean something.
+fn omitted_empty(value: &Value, owner: TypeId, field: Field) -> bool {
+    let empty = match value {
+        Value::Array(items) => items.is_empty() && matches!(field.type_id().kind(), Kind::List(_)),
+        Value::Object(map) => map.is_empty() && matches!(field.type_id().kind(), Kind::Map(_)),
+        Value::String(text) => text.is_empty() && short_name(owner) == "ObjectMeta",
+        _ => false,
+    };
+    // Optional in the schema, yet always written.
+    let always_written = matches!((short_name(owner), field.name()), ("Role" | "ClusterRole", "rules"));
+    empty && !field.is_required() && !always_written
 }
 
 /// What Go's decoder leaves in a slot of a list or map that is null.

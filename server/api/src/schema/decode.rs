@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn values_come_out_canonical() {
-        let body = r#"{"metadata":{"creationTimestamp":"2024-01-01T02:00:00+02:00","annotations":null},
-            "spec":{"overhead":{"cpu":1,"memory":"1024Mi"},"containers":[{"name":"c","livenessProbe":{"httpGet":{"port":"web"}}}],"nodeName":null}}"#;
+        let body = r#"{"metadata":{"creationTimestamp":"2024-01-01T02:00:00+02:00","annotations":null,"labels":{},"finalizers":[],"namespace":""},
+            "spec":{"volumes":[{"name":"v","emptyDir":{}}],"overhead":{"cpu":1,"memory":"1024Mi"},"containers":[{"name":"c","livenessProbe":{"httpGet":{"port":"web"}}}],"nodeName":null}}"#;
         let decoded = decode_pod(body, FieldValidation::Strict).expect("decodes");
         assert_eq!(
             decoded.object,
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"},
-                "spec": {"overhead": {"cpu": "1", "memory": "1Gi"}, "containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": "web"}}}]}})
+                "spec": {"volumes": [{"name": "v", "emptyDir": {}}], "overhead": {"cpu": "1", "memory": "1Gi"}, "containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": "web"}}}]}})
         );
     }
 
