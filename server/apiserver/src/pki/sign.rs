@@ -123,8 +123,11 @@ impl RequestSubject {
         let malformed = |reason: String| PkiError::malformed("certificate signing request", reason);
         let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
             .map_err(|error| malformed(error.to_string()))?;
-        let (_, csr) = X509CertificationRequest::from_der(&der)
+        let (rest, csr) = X509CertificationRequest::from_der(&der)
             .map_err(|error| malformed(error.to_string()))?;
+        if !rest.is_empty() {
+            return Err(malformed("trailing data".to_owned()));
+        }
         csr.verify_signature()
             .map_err(|error| malformed(error.to_string()))?;
         let info = &csr.certification_request_info;

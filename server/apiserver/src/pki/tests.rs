@@ -1,6 +1,8 @@
 use std::collections::HashSet;
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
+use rustls_pki_types::pem::PemObject;
 use rcgen::{CertificateParams, DnType, KeyPair};
 
 use super::*;
@@ -141,10 +143,17 @@ fn signers_sign_what_they_are_for() {
             assert_eq!(leaf.validity().not_after.timestamp(), now().as_second() + 3600);
         }
     }
-    let mut forged = csr(node.0, node.1, &[]);
-    forged = forged.replace("-----END", "AAAA\n-----END");
-    let request = SignRequest { signer: KubeletClient, request_pem: &forged, usages: &client, expiration_secs: None };
-    assert!(Signer::new(&keys).sign(&request, now()).is_err());
+    // A request whose signature does not fit, and one with something behind it.
+    let good = rustls_pki_types::CertificateSigningRequestDer::from_pem_slice(csr(node.0, node.1, &[]).as_bytes()).unwrap();
+    let mut forged = good.to_vec();
+    *forged.last_mut().unwrap() ^= 1;
+    let trailing = [&good[..], b"x"].concat();
+    for bad in [forged, trailing] {
+        let encoded = BASE64_STANDARD.encode(bad);
+        let pem = format!("-----BEGIN CERTIFICATE REQUEST-----\n{encoded}\n-----END CERTIFICATE REQUEST-----\n");
+        let request = SignRequest { signer: KubeletClient, request_pem: &pem, usages: &client, expiration_secs: None };
+        assert!(Signer::new(&keys).sign(&request, now()).is_err());
+    }
 }
 
 #[test]
