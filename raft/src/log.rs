@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -250,17 +251,32 @@ impl RaftLogReader<TypeConfig> for LogStore {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry>, io::Error> {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(start) => start + 1,
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(end) => end.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
+        let (start, end) = bounds(&range);
         self.read(start, end, usize::MAX).await
+    }
+
+    /// In pieces, so that a member that is far behind does not load all it has to apply at once.
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = Result<Entry, io::Error>> + Send
+    where
+        RB: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (start, end) = bounds(&range);
+        let log = self.clone();
+        let pieces = futures::stream::unfold(Some(start), move |next| {
+            let log = log.clone();
+            async move {
+                let next = next.filter(|next| *next < end)?;
+                match log.read(next, end, READ_BYTES).await {
+                    Ok(entries) => {
+                        let after = entries.last().map(|last| last.log_id.index() + 1)?;
+                        let piece: Vec<_> = entries.into_iter().map(Ok).collect();
+                        Some((futures::stream::iter(piece), Some(after)))
+                    }
+                    Err(error) => Some((futures::stream::iter(vec![Err(error)]), None)),
+                }
+            }
+        });
+        Box::pin(pieces.flatten())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
@@ -270,6 +286,21 @@ impl RaftLogReader<TypeConfig> for LogStore {
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
         self.read(start, end, READ_BYTES).await
     }
+}
+
+/// `[start, end)` of a range.
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
 }
 
 impl RaftLogStorage<TypeConfig> for LogStore {

@@ -18,10 +18,8 @@ use trireme_proto::store::command_result::Result as Outcome;
 use trireme_proto::{peer, store};
 
 use crate::error::StoreError;
-use crate::mvcc::into_outcome;
 use crate::network::client::Lane;
 use crate::node::RaftNode;
-use crate::store::command;
 use crate::store::core::Core;
 use crate::types::{TypeConfig, unplaced};
 
@@ -210,12 +208,6 @@ impl Core {
                 Err(error) => return Err(change_error(error)),
             }
         }
-    }
-
-    /// Proposes one of the cluster's own commands.
-    pub(crate) async fn submit(&self, body: Body) -> Result<store::CommandResult, StoreError> {
-        let (encoded, proposal_id) = command::encode(body, None, self.machine.applied().borrow().index);
-        into_outcome(self.propose(encoded, proposal_id).await?)
     }
 
     fn leading(&self) -> Result<RaftNode, StoreError> {

@@ -9,6 +9,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver;
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,7 +21,7 @@ use trireme_proto::{etcd, peer, store};
 
 use crate::Fence;
 use crate::error::StoreError;
-use crate::mvcc::{LeaseInfo, Watch, check_txn, into_outcome};
+use crate::mvcc::{LeaseInfo, Watch, check_txn};
 
 pub(crate) mod command;
 pub(crate) mod core;
@@ -269,6 +271,26 @@ impl Store {
         self.core.configured()
     }
 
+    /// On the leader: the members that acknowledged something within `within`, this one included, in order of id.
+    /// Nothing on a follower, which cannot know.
+    #[must_use]
+    pub fn alive(&self, within: std::time::Duration) -> Vec<u64> {
+        let Ok(raft) = self.core.raft() else { return Vec::new() };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(heard) = &metrics.heartbeat else { return Vec::new() };
+        let mut alive: Vec<u64> = heard
+            .iter()
+            .filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within))
+            .map(|(id, _)| *id)
+            .collect();
+        if !alive.contains(&self.core.node_id) {
+            alive.push(self.core.node_id);
+            alive.sort_unstable();
+        }
+        alive
+    }
+
     /// Makes room for a new member and returns what it needs to start. It becomes a voter by itself when it has
     /// caught up. The same key again gets a new id: the old one never votes again.
     ///
@@ -320,9 +342,7 @@ impl Store {
     }
 
     async fn submit(&self, body: Body, fence: Option<Fence>) -> Result<store::CommandResult, StoreError> {
-        let applied_index = self.core.machine.applied().borrow().index;
-        let (encoded, proposal_id) = command::encode(body, fence, applied_index);
-        into_outcome(self.core.propose(encoded, proposal_id).await?)
+        self.core.submit_fenced(body, fence).await
     }
 }
 

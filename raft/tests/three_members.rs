@@ -220,3 +220,32 @@ async fn strangers_and_damaged_folders_are_refused() {
     assert!(error.to_string().contains("is empty"), "{error}");
     store.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_its_key_and_not_its_address() {
+    let mut cluster = Cluster::start().await;
+    let moved = (cluster.leader() + 1) % 3;
+    let id = cluster.stores[moved].as_ref().unwrap().node_id();
+    cluster.stop(moved).await;
+    let address = cluster.seats[moved].move_to_another_port();
+    cluster.restart(moved).await;
+    let leader = cluster.stores[cluster.leader()].clone().unwrap();
+    let learnt = async {
+        loop {
+            let members = leader.members().await;
+            let member = members.iter().find(|member| member.id == id).unwrap();
+            if member.addresses.as_ref().unwrap().peer == [address.clone()] {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, learnt).await.unwrap();
+    drop(leader);
+    // The others need it now.
+    let third = (moved + 1) % 3;
+    let stopped = if third == cluster.leader() { (moved + 2) % 3 } else { third };
+    cluster.stop(stopped).await;
+    everybody_sees(&cluster, moved, "from-the-new-address").await;
+    cluster.end().await;
+}

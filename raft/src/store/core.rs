@@ -11,15 +11,18 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_proto::peer::proposed::Result as Proposed;
+use trireme_proto::store::command::Body;
 use trireme_proto::{peer, store};
 
+use super::command;
 use super::datadir::DataDir;
 use super::forward::{Forwarder, proposed, unknown};
 use super::options::Timing;
 use super::rounds::Rounds;
 use super::status::{Contact, StoreStatus};
+use crate::Fence;
 use crate::error::StoreError;
-use crate::mvcc::StateMachine;
+use crate::mvcc::{StateMachine, into_outcome};
 use crate::network::client::{Lane, PeerClients};
 use crate::network::directory::PeerDirectory;
 use crate::node::RaftNode;
@@ -77,11 +80,45 @@ impl Core {
         }
     }
 
+    /// Proposes a command of the store's own.
+    pub(crate) async fn submit(&self, body: Body) -> Result<store::CommandResult, StoreError> {
+        self.submit_fenced(body, None).await
+    }
+
+    /// Proposes a command; its failure, if it is one, as an error.
+    pub(crate) async fn submit_fenced(
+        &self,
+        body: Body,
+        fence: Option<Fence>,
+    ) -> Result<store::CommandResult, StoreError> {
+        let applied_index = self.machine.applied().borrow().index;
+        let (encoded, proposal_id) = command::encode(body, fence, applied_index);
+        let (result, in_doubt) = self.propose(encoded, proposal_id).await?;
+        match into_outcome(result) {
+            // Too late to tell whether an attempt before this one was applied.
+            Err(StoreError::ProposalExpired) if in_doubt => {
+                Err(StoreError::OutcomeUnknown { proposal_id, reason: "the proposal came too late".into() })
+            }
+            // This member is far behind the leader; nothing was written.
+            Err(StoreError::ProposalExpired) => Err(StoreError::NoLeader("this member lags behind the leader".into())),
+            outcome => outcome,
+        }
+    }
+
+    /// Returns when somebody else than `leader` leads.
+    async fn leader_moved(&self, leader: u64) {
+        let mut status = self.status.subscribe();
+        let moved = status.wait_for(|status| status.leader.as_ref().is_some_and(|now| now.node_id != leader));
+        if moved.await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Proposes an encoded command, wherever the leader is, and waits until it is applied here too.
     ///
     /// The command carries `proposal_id`, which apply remembers: sending it again after an unknown outcome is
-    /// safe, and is done until the deadline.
-    pub(crate) async fn propose(&self, command: Bytes, proposal_id: u128) -> Result<store::CommandResult, StoreError> {
+    /// safe, and is done until the deadline. Says with the result whether an earlier attempt was in doubt.
+    async fn propose(&self, command: Bytes, proposal_id: u128) -> Result<(store::CommandResult, bool), StoreError> {
         let deadline = Instant::now() + self.timing.request;
         // Whether an earlier attempt may have been appended.
         let mut in_doubt: Option<String> = None;
@@ -106,6 +143,8 @@ impl Core {
             let answer = tokio::select! {
                 () = self.cancel.cancelled() => return Err(give_up(Some("the store was shut down".into()), StoreError::Shutdown)),
                 answer = tokio::time::timeout_at(deadline, attempt) => answer,
+                // A leader that vanished may never answer; its successor knows the id, if it was appended.
+                () = self.leader_moved(leader) => Ok(Ok(unknown())),
             };
             match answer {
                 Err(_) => {
@@ -118,7 +157,7 @@ impl Core {
                         proposal_id,
                         reason: format!("applied by the leader, not yet here: {error}"),
                     })?;
-                    return Ok(applied.result.unwrap_or_default());
+                    return Ok((applied.result.unwrap_or_default(), in_doubt.is_some()));
                 }
                 Ok(Ok(peer::Proposed { result: Some(Proposed::Refused(refused)) })) => {
                     tracing::debug!(leader, reason = %refused.reason, "proposal refused before append");

@@ -28,6 +28,7 @@ const LOCK: &str = "LOCK";
 /// The folder, locked.
 pub(crate) struct DataDir {
     path: PathBuf,
+    /// Numbers the folders below `incoming/`.
     incoming: AtomicU64,
     _lock: File,
 }
@@ -43,6 +44,9 @@ pub(crate) struct MemberFile {
     pub(crate) founder: bool,
     /// The join ticket, hexadecimal; empty for the founder.
     pub(crate) ticket: String,
+    /// Has voted or followed: from then on an empty log is a lost one.
+    #[serde(default)]
+    pub(crate) started: bool,
 }
 
 mod hex_id {
@@ -136,18 +140,31 @@ impl DataDir {
             node_id,
             founder: ticket.is_none(),
             ticket: ticket.map(hex::encode).unwrap_or_default(),
+            started: false,
         };
+        self.store_member(&member)?;
+        Ok(member)
+    }
+
+    /// Notes that the log is not empty any more.
+    pub(crate) fn mark_started(&self) -> Result<(), StoreError> {
+        match self.read_member()? {
+            Some(member) if !member.started => self.store_member(&MemberFile { started: true, ..member }),
+            _ => Ok(()),
+        }
+    }
+
+    fn store_member(&self, member: &MemberFile) -> Result<(), StoreError> {
         let write = || -> io::Result<()> {
             fs::create_dir_all(self.log())?;
             let new = self.path.join("member.new");
             let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(&member)?)?;
+            file.write_all(&serde_json::to_vec_pretty(member)?)?;
             file.sync_all()?;
             fs::rename(&new, self.path.join(MEMBER))?;
             sync_dir(&self.path)
         };
-        write().map_err(|error| StoreError::io(self.path.display(), error))?;
-        Ok(member)
+        write().map_err(|error| StoreError::io(self.path.display(), error))
     }
 
     /// Folder of the log engine.

@@ -71,6 +71,12 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         None => settle(&data_dir, &options.when_empty)?,
     };
     let log = open_log(options.engines.as_ref(), &data_dir, None)?;
+    if member.started && log.is_pristine() {
+        return Err(StoreError::Corrupt(format!(
+            "the log in {} is empty although this member has voted; it must be removed and rejoin with an empty directory",
+            data_dir.path().display()
+        )));
+    }
     let (state, machine) = open_state(&options.engines, &data_dir, &member, &log).await?;
     let machine = Arc::new(machine);
     log.close();

@@ -48,6 +48,10 @@ pub(super) async fn start_instance(
             .await
             .map_err(|error| StoreError::Corrupt(format!("the cluster cannot be founded: {error}")))?;
     }
+    if log.last_log_id().is_some() && raft.voter_ids().eq([core.node_id]) {
+        // Nobody else can lead: no use in waiting for a heartbeat.
+        raft.trigger().elect(false).await.map_err(|fatal| StoreError::Io(format!("raft: {fatal}")))?;
+    }
     *core.raft.write() = Some(raft);
     core.status.send_modify(|status| status.failure = None);
     Ok(log)
@@ -59,6 +63,10 @@ pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
     tokio::spawn(forward::run(core.clients.clone(), parcels, core.timing.request));
     until_cancelled(&core, |core| reads.run(move || read_round(core.clone())));
     until_cancelled(&core, |core| leader_reads.run(move || leader_round(core.clone())));
+    until_cancelled(&core, {
+        let log = log.clone();
+        |core| note_start(core, log)
+    });
     until_cancelled(&core, |core| supervise(core, instance, log));
     until_cancelled(&core, watch_status);
     until_cancelled(&core, run_leases);
@@ -84,6 +92,20 @@ async fn read_round(core: Arc<Core>) -> Result<u64, StoreError> {
 
 async fn leader_round(core: Arc<Core>) -> Result<u64, StoreError> {
     core.confirm_leadership().await
+}
+
+/// Once there is a vote or an entry, an empty log means that it was lost.
+async fn note_start(core: Arc<Core>, log: LogStore) {
+    while log.is_pristine() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(log);
+    let data_dir = core.data_dir.clone();
+    match tokio::task::spawn_blocking(move || data_dir.mark_started()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the member file cannot be written"),
+        Err(error) => tracing::error!(%error, "the member file cannot be written"),
+    }
 }
 
 /// Replaces an instance that ended by itself: the disk failed, or an entry could not be applied.

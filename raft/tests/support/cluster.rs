@@ -77,6 +77,14 @@ impl Seat {
         }
     }
 
+    /// Its next start will be at another address.
+    pub fn move_to_another_port(&mut self) -> String {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.address = socket.local_addr().unwrap().to_string();
+        self.socket = Some(socket);
+        self.address.clone()
+    }
+
     pub fn record(&self) -> trireme_proto::store::MemberRecord {
         trireme_raft::member_record(&self.name, self.identity.spki_sha256().clone(), &self.address, &[], "test")
     }
