@@ -30,7 +30,7 @@ use crate::{
 };
 
 pub use token::ServiceAccountTokens;
-pub use x509::{Peer, accept_any_verifier};
+pub use x509::{Peer, accept_any_verifier, server_config};
 
 /// Paths that answer to requests without credentials.
 const ANONYMOUS_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];

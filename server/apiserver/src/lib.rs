@@ -130,6 +130,24 @@ impl ApiServer {
         filters::run(self.server.clone(), Source::Inside(Box::new(caller.user), caller.fence), request).await
     }
 
+    /// A door for [`bootstrap::Bootstrap`]: writes under `fence` as an administrator.
+    pub fn door(&self, fence: Option<trireme_raft::Fence>) -> bootstrap::Door {
+        use futures::FutureExt;
+        use http_body_util::BodyExt;
+        let api = self.clone();
+        bootstrap::Door::new(Arc::new(move |request| {
+            let api = api.clone();
+            let caller = Caller { user: UserInfo::new("system:apiserver", &[user::GROUP_MASTERS, user::GROUP_AUTHENTICATED]), fence };
+            async move {
+                let response = api.call(caller, request).await;
+                let code = response.status().as_u16();
+                let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
+                Ok((code, body.to_bytes()))
+            }
+            .boxed()
+        }))
+    }
+
     /// A request from the network; its connection's [`Peer`] is an extension.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
         filters::run(self.server.clone(), Source::Network, request).await

@@ -142,6 +142,22 @@ fn user_of(leaf: &x509_parser::certificate::X509Certificate<'_>, der: &[u8]) -> 
     }
 }
 
+/// The TLS side of the API server's port: HTTP/2 and HTTP/1.1, any client certificate (judged afterwards).
+pub fn server_config(serving: &crate::pki::Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
+    let malformed = |error: &dyn std::fmt::Display| PkiError::malformed("serving certificate", error);
+    let chain = certificates(&serving.certificate_pem)?;
+    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|error| malformed(&error))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| malformed(&error))?
+        .with_client_cert_verifier(accept_any_verifier())
+        .with_single_cert(chain, key)
+        .map_err(|error| malformed(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// For the TLS handshake: asks for a certificate, requires none, and takes any whose key the client holds.
 /// What it is worth is judged afterwards, because a bad certificate must be answered by a `Status`.
 pub fn accept_any_verifier() -> Arc<dyn ClientCertVerifier> {

@@ -155,10 +155,7 @@ pub fn apply_patch(
     let mut patched = object;
     match kind {
         PatchType::Json => patch::json_patch(&mut patched, document),
-        PatchType::Merge => {
-            patch::merge_patch(&mut patched, document);
-            Ok(())
-        }
+        PatchType::Merge => patch::merge_patch(&mut patched, document),
         PatchType::Strategic => {
             let Some(ty) = schema::type_of(&gvk.group, &gvk.version, &gvk.kind) else {
                 return Err(Status::internal(format!("no schema for {gvk}")).into());
@@ -167,8 +164,7 @@ pub fn apply_patch(
         }
     }
     .map_err(|e| e.to_status())?;
-    let bytes = serde_json::to_vec(&patched).map_err(Status::internal)?;
-    let decoded = schema::decode(&bytes, ContentType::Json, gvk, validation)?;
+    let decoded = patch::decode_result(patched, gvk, validation)?;
     Ok((decoded.object, decoded.warnings))
 }
 
