@@ -180,7 +180,7 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         for (key, value) in map.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
-            requirements.push(Requirement::new(key, Operator::In, vec![value], &root)?);
+            requirements.push(Requirement::new(key, Operator::Equals, vec![value], &root)?);
         }
         for expression in map.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             let text = |key: &str| expression.get(key).and_then(Value::as_str).unwrap_or_default();
