@@ -31,14 +31,9 @@ pub enum PatchError {
     /// More operations than allowed: 413.
     #[error("The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}")]
     TooManyOperations(usize),
-    /// A strategic merge patch that contradicts the schema: 422 on the field `patch`.
-    #[error("{detail}")]
-    Invalid {
-        /// The patch (or its result), shown to the client.
-        patch: String,
-        /// What is wrong with it.
-        detail: String,
-    },
+    /// A strategic merge patch that contradicts the schema. Upstream has no reason for it and answers 500.
+    #[error("{0}")]
+    Unmergeable(String),
 }
 
 // === impl PatchError ===
@@ -51,7 +46,7 @@ impl PatchError {
             // Upstream says no more than this about the operation that failed.
             Self::Inapplicable(_) => Status::generic_invalid("the server rejected our request due to an error in our request"),
             Self::TooManyOperations(_) => Status::request_entity_too_large(&self.to_string()),
-            Self::Invalid { patch, detail } => invalid(patch, detail),
+            Self::Unmergeable(message) => Status::failure(500, "", message.as_str()),
         }
     }
 }
@@ -75,9 +70,18 @@ pub fn decode_result(patched: Value, gvk: &GroupVersionKind, validation: FieldVa
     Ok(Decoded { object, warnings })
 }
 
-/// Applies a merge patch (RFC 7386): null removes, objects merge, everything else replaces.
-pub fn merge_patch(original: &mut Value, patch: &Value) {
+/// Applies a merge patch (RFC 7386): null removes, objects merge, everything else replaces. At the top it must be an object.
+pub fn merge_patch(original: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if !patch.is_object() {
+        return Err(not_a_map("error decoding patch: ", patch));
+    }
     json_patch::merge(original, patch);
+    Ok(())
+}
+
+fn not_a_map(prefix: &str, patch: &Value) -> PatchError {
+    let word = schema::type_word(patch);
+    PatchError::Malformed(format!("{prefix}json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"))
 }
 
 #[cfg(test)]
@@ -97,9 +101,12 @@ mod tests {
             (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
         ];
         for (mut original, patch, want) in cases {
-            merge_patch(&mut original, &patch);
+            merge_patch(&mut original, &patch).expect("applies");
             assert_eq!(original, want, "{patch}");
         }
+        let error = merge_patch(&mut json!({}), &json!([1])).expect_err("no object");
+        let message = "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}";
+        assert_eq!((error.to_status().code(), error.to_string().as_str()), (400, message));
     }
 
     #[test]
@@ -128,10 +135,11 @@ mod tests {
     proptest! {
         #[test]
         fn merging_twice_changes_nothing_more(original in json_value(), patch in json_value()) {
+            prop_assume!(patch.is_object());
             let mut once = original;
-            merge_patch(&mut once, &patch);
+            merge_patch(&mut once, &patch).expect("applies");
             let mut twice = once.clone();
-            merge_patch(&mut twice, &patch);
+            merge_patch(&mut twice, &patch).expect("applies");
             prop_assert_eq!(once, twice);
         }
     }

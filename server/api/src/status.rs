@@ -256,13 +256,6 @@ impl Status {
         status
     }
 
-    /// 415 of a patch whose media type is no patch type at all.
-    pub fn unknown_media_type() -> Self {
-        let mut status = Self::failure(415, "UnsupportedMediaType", "415: Unsupported Media Type");
-        status.details = Some(StatusDetails::default());
-        status
-    }
-
     /// 415; `accepted` are the media types that would have done.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         let message =

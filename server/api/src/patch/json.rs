@@ -9,19 +9,28 @@ pub fn json_patch(original: &mut Value, patch: &Value) -> Result<(), PatchError>
     let Some(operations) = patch.as_array() else {
         let word = crate::schema::type_word(patch);
         return Err(PatchError::Malformed(format!(
-            "error decoding patch: json: cannot unmarshal {word} into Go value of type jsonpatch.Patch"
+            "error decoding patch: json: cannot unmarshal {word} into Go value of type []interface {{}}"
         )));
     };
     if operations.len() > JSON_PATCH_MAX_OPERATIONS {
         return Err(PatchError::TooManyOperations(operations.len()));
     }
     for operation in operations {
+        if absent_as_tested(original, operation) {
+            continue;
+        }
         let operation: json_patch::PatchOperation =
             serde_json::from_value(operation.clone()).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
-        // Removing what isn't there is an error in the RFC, and in upstream's library, but not adding into a missing parent.
         json_patch::patch(original, std::slice::from_ref(&operation)).map_err(|e| PatchError::Inapplicable(e.to_string()))?;
     }
     Ok(())
+}
+
+/// Upstream's library goes beyond the RFC: a test for null also holds where there is nothing.
+fn absent_as_tested(original: &Value, operation: &Value) -> bool {
+    operation["op"] == "test"
+        && operation.get("value").is_none_or(Value::is_null)
+        && operation["path"].as_str().is_some_and(|path| original.pointer(path).is_none())
 }
 
 #[cfg(test)]
@@ -34,6 +43,7 @@ mod tests {
         let mut object = json!({"a": {"b": [1, 2]}, "x/y": "z"});
         let patch = json!([
             {"op": "test", "path": "/a/b/0", "value": 1},
+            {"op": "test", "path": "/absent", "value": null},
             {"op": "add", "path": "/a/b/-", "value": 3},
             {"op": "remove", "path": "/a/b/0"},
             {"op": "replace", "path": "/x~1y", "value": "w"},

@@ -23,19 +23,16 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList";
 const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 
-/// Applies a strategic merge patch to an object of type `ty`.
+/// Applies a strategic merge patch to an object of type `ty`. On an error the original is of no more use.
 pub fn strategic_merge_patch(ty: TypeId, original: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let Value::Object(patch_map) = patch else {
-        let word = crate::schema::type_word(patch);
-        return Err(PatchError::Malformed(format!(
-            "error decoding patch: json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"
-        )));
+        return Err(super::not_a_map("", patch));
     };
-    let merged = match std::mem::take(original) {
-        Value::Object(map) => merge_map(map, patch_map, Some(ty)),
-        _ => merge_map(Map::new(), patch_map, Some(ty)),
+    let map = match std::mem::take(original) {
+        Value::Object(map) => map,
+        _ => Map::new(),
     };
-    *original = merged.map_err(|detail| PatchError::Invalid { patch: go_map(patch), detail })?.map_or(Value::Null, Value::Object);
+    *original = Value::Object(merge_map(map, patch_map, Some(ty))?);
     Ok(())
 }
 
@@ -69,25 +66,24 @@ fn child_type(ty: Option<TypeId>, key: &str) -> (Option<TypeId>, Option<Field>) 
     }
 }
 
-/// None where the patch deletes the map.
 fn merge_map(
     mut original: Map<String, Value>,
     patch: &Map<String, Value>,
     ty: Option<TypeId>,
-) -> Result<Option<Map<String, Value>>, String> {
+) -> Result<Map<String, Value>, PatchError> {
     match patch.get(PATCH) {
         None => {}
         Some(Value::String(directive)) => match directive.as_str() {
-            "replace" => return Ok(Some(without_directives(patch))),
-            "delete" => return Ok(Some(Map::new())),
+            "replace" => return Ok(without_directives(patch)),
+            "delete" => return Ok(Map::new()),
             "merge" => {}
-            other => return Err(format!("unknown patch type: {other} in {}", go_map(&Value::Object(patch.clone())))),
+            other => return Err(unknown_directive(other, patch)),
         },
-        Some(_) => return Err(bad_directive_value(PATCH)),
+        Some(other) => return Err(unknown_directive(&go_map(other), patch)),
     }
     retain_keys(&mut original, patch)?;
-    let orders = parallel_lists(patch, SET_ELEMENT_ORDER)?;
-    let deletions = parallel_lists(patch, DELETE_FROM_PRIMITIVE_LIST)?;
+    let orders = parallel_lists(patch, SET_ELEMENT_ORDER, "invalid patch format of setElementOrder list")?;
+    let deletions = parallel_lists(patch, DELETE_FROM_PRIMITIVE_LIST, "invalid patch format of primitive list")?;
     for (key, patch_value) in patch {
         if key.starts_with('$') && is_directive(key) {
             continue;
@@ -98,19 +94,18 @@ fn merge_map(
             continue;
         }
         let merged = match (original.remove(key), patch_value) {
-            (Some(Value::Object(map)), Value::Object(patch)) => merge_map(map, patch, value_type)?.map(Value::Object),
-            (None, Value::Object(patch)) => merge_map(Map::new(), patch, value_type)?.map(Value::Object),
-            (Some(Value::Array(items)), Value::Array(patch)) => {
-                Some(merge_list(items, patch, ListRule::of(field), order_of(&orders, key), deletions_of(&deletions, key))?)
+            (Some(Value::Object(map)), Value::Object(patch)) => Value::Object(merge_map(map, patch, value_type)?),
+            (_, Value::Object(patch)) => Value::Object(merge_map(Map::new(), patch, value_type)?),
+            (have, Value::Array(patch)) => {
+                let items = match have {
+                    Some(Value::Array(items)) => items,
+                    _ => Vec::new(),
+                };
+                merge_list(items, patch, ListRule::of(field), order_of(&orders, key), deletions_of(&deletions, key))?
             }
-            (None, Value::Array(patch)) => {
-                Some(merge_list(Vec::new(), patch, ListRule::of(field), order_of(&orders, key), deletions_of(&deletions, key))?)
-            }
-            (_, other) => Some(other.clone()),
+            (_, other) => other.clone(),
         };
-        if let Some(value) = merged {
-            original.insert(key.clone(), value);
-        }
+        original.insert(key.clone(), merged);
     }
     // Directives for lists that the patch doesn't otherwise mention.
     for (key, removed) in &deletions {
@@ -125,7 +120,7 @@ fn merge_map(
             *items = reorder(taken, order, &[], rule);
         }
     }
-    Ok(Some(original))
+    Ok(original)
 }
 
 fn is_directive(key: &str) -> bool {
@@ -137,12 +132,16 @@ fn parallel_key<'a>(key: &'a str, directive: &str) -> Option<&'a str> {
 }
 
 /// The lists of a directive, by the field that each is about.
-fn parallel_lists<'a>(patch: &'a Map<String, Value>, directive: &str) -> Result<Vec<(&'a str, &'a [Value])>, String> {
+fn parallel_lists<'a>(
+    patch: &'a Map<String, Value>,
+    directive: &str,
+    complaint: &str,
+) -> Result<Vec<(&'a str, &'a [Value])>, PatchError> {
     let mut lists = Vec::new();
     for (key, value) in patch {
         if let Some(field) = parallel_key(key, directive) {
             let Value::Array(items) = value else {
-                return Err(bad_directive_value(key));
+                return Err(PatchError::Malformed(complaint.to_owned()));
             };
             lists.push((field, items.as_slice()));
         }
@@ -158,22 +157,24 @@ fn deletions_of<'a>(deletions: &[(&str, &'a [Value])], key: &str) -> &'a [Value]
     deletions.iter().find(|(k, _)| *k == key).map(|(_, list)| *list).unwrap_or_default()
 }
 
-fn bad_directive_value(key: &str) -> String {
-    format!("invalid value for the directive {key}")
+fn unknown_directive(directive: &str, patch: &Map<String, Value>) -> PatchError {
+    PatchError::Unmergeable(format!("unknown patch type: {directive} in map: {}", go_map(&Value::Object(patch.clone()))))
+}
+
+fn no_merge_key(item: &Value, key: &str) -> PatchError {
+    PatchError::Unmergeable(format!("map: {} does not contain declared merge key: {key}", go_map(item)))
 }
 
 /// Removes the keys that `$retainKeys` doesn't list; it must list every key of the patch.
-fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), String> {
+fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) -> Result<(), PatchError> {
     let Some(directive) = patch.get(RETAIN_KEYS) else {
         return Ok(());
     };
-    let Value::Array(keys) = directive else {
-        return Err("not a list for $retainKeys directive".to_owned());
-    };
+    let keys = directive.as_array().map(Vec::as_slice).unwrap_or_default();
     let listed = |key: &String| keys.iter().any(|k| k.as_str() == Some(key));
     let missing = patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key));
-    if missing {
-        return Err("$retainKeys directive is missing a key that is in the patch".to_owned());
+    if missing || !directive.is_array() {
+        return Err(PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
     }
     original.retain(|key, _| listed(key));
     Ok(())
@@ -205,14 +206,14 @@ fn merge_list(
     rule: ListRule,
     order: Option<&[Value]>,
     deletions: &[Value],
-) -> Result<Value, String> {
+) -> Result<Value, PatchError> {
     let replaces = |item: &Value| item.get(PATCH).and_then(Value::as_str) == Some("replace");
     if !rule.merges || patch.iter().any(replaces) {
         return Ok(Value::Array(patch.iter().filter(|item| !only_directive(item)).map(clean).collect()));
     }
     let objects = patch.iter().chain(&original).any(Value::is_object);
     let merged = if objects {
-        let key = rule.merge_key.ok_or_else(|| "no merge key for a list of maps".to_owned())?;
+        let key = rule.merge_key.ok_or_else(|| no_merge_key(&Value::Array(patch.to_vec()), ""))?;
         merge_objects(original.clone(), patch, key, rule.element)?
     } else {
         let mut items = original.clone();
@@ -234,16 +235,16 @@ fn only_directive(item: &Value) -> bool {
     item.as_object().is_some_and(|map| map.len() == 1 && map.contains_key(PATCH))
 }
 
-fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Option<TypeId>) -> Result<Vec<Value>, String> {
+fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Option<TypeId>) -> Result<Vec<Value>, PatchError> {
     for item in patch {
         let Value::Object(patch_item) = item else {
-            return Err(format!("list element is not a map: {}", go_map(item)));
+            return Err(PatchError::Malformed("invalid JSON document".to_owned()));
         };
         if only_directive(item) && patch_item[PATCH] == "merge" {
             continue;
         }
         let Some(wanted) = patch_item.get(key) else {
-            return Err(format!("map: {} does not contain declared merge key: {key}", go_map(item)));
+            return Err(no_merge_key(item, key));
         };
         let found = items.iter().position(|have| have.get(key) == Some(wanted));
         let deletes = patch_item.get(PATCH).and_then(Value::as_str) == Some("delete");
@@ -251,13 +252,13 @@ fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Opt
             (_, true) => items.retain(|have| have.get(key) != Some(wanted)),
             (Some(i), false) => {
                 let Value::Object(have) = std::mem::take(&mut items[i]) else {
-                    return Err(format!("map: {} does not contain declared merge key: {key}", go_map(item)));
+                    return Err(no_merge_key(item, key));
                 };
-                items[i] = Value::Object(merge_map(have, patch_item, element)?.unwrap_or_default());
+                items[i] = Value::Object(merge_map(have, patch_item, element)?);
             }
             (None, false) => {
                 // Merged into nothing, so that directives inside of the new item are followed too.
-                items.push(Value::Object(merge_map(Map::new(), patch_item, element)?.unwrap_or_default()));
+                items.push(Value::Object(merge_map(Map::new(), patch_item, element)?));
             }
         }
     }
@@ -364,8 +365,8 @@ mod tests {
     fn errors_are_upstreams() {
         let cases = [
             (spec(json!({"containers": [{"image": "x"}]})), "map: map[image:x] does not contain declared merge key: name"),
-            (spec(json!({"$patch": "nope"})), "unknown patch type: nope in map[$patch:nope]"),
-            (json!({"metadata": {"labels": {"$retainKeys": [], "a": "b"}}}), "$retainKeys directive is missing a key that is in the patch"),
+            (spec(json!({"$patch": "nope"})), "unknown patch type: nope in map: map[$patch:nope]"),
+            (json!({"metadata": {"labels": {"$retainKeys": [], "a": "b"}}}), "invalid patch format of retainKeys"),
         ];
         for (patch, want) in cases {
             assert_eq!(apply(&json!({"spec": {"containers": [{"name": "a"}]}}), &patch), Err(want.to_owned()));
