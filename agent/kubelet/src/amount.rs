@@ -109,10 +109,10 @@ mod tests {
 
     #[test]
     fn quantities_round_up() {
-        for (text, milli, units) in [("500m", 500, 1), ("1.5Gi", 1_610_612_736_000, 1_610_612_736), ("2e3", 2_000_000, 2_000), ("0.1", 100, 1), ("1E", 1_000_000_000_000_000_000_000, 1_000_000_000_000_000_000), ("1n", 1, 1), ("128974848", 128_974_848_000, 128_974_848)] {
+        for (text, milli, units) in [("500m", 500_i128, 1_i128), ("1.5Gi", 1_610_612_736_000, 1_610_612_736), ("2e3", 2_000_000, 2_000), ("0.1", 100, 1), ("1E", 1_000_000_000_000_000_000_000, 1_000_000_000_000_000_000), ("1n", 1, 1), ("128974848", 128_974_848_000, 128_974_848)] {
             let amount = parse(text).unwrap();
-            assert_eq!(i128::from(amount.milli()), (milli as i128).min(i64::MAX as i128), "{text}");
-            assert_eq!(i128::from(amount.units()), units as i128, "{text}");
+            assert_eq!(i128::from(amount.milli()), milli.min(i64::MAX as i128), "{text}");
+            assert_eq!(i128::from(amount.units()), units, "{text}");
         }
         for bad in ["", "abc", "1.2.3", "--1", "1Zi"] {
             assert_eq!(parse(bad), None, "{bad}");

@@ -31,10 +31,12 @@ mod options;
 mod pod;
 mod pods;
 mod probe;
+mod removal;
 mod runtime;
 mod server;
 mod volume;
 
 pub use error::Error;
 pub use kubelet::Kubelet;
+pub use removal::remove_all_pods;
 pub use options::{KubeletOptions, ServingTls};
