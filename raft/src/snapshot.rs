@@ -37,10 +37,10 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if self.obsolete.load(Ordering::Acquire) {
-            if let Err(error) = fs::remove_dir_all(&self.path) {
-                tracing::warn!(path = %self.path.display(), %error, "cannot remove a superseded snapshot");
-            }
+        if self.obsolete.load(Ordering::Acquire)
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a superseded snapshot");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Design D10: an acknowledged write is on disk on a majority. A build that does not sync
 //! (`--features mutant-no-fsync`) must fail here.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "support/cluster.rs"]
 mod cluster;

@@ -1,6 +1,6 @@
 //! A cluster of one, end to end.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "support/cluster.rs"]
 mod cluster;

@@ -1,6 +1,6 @@
 //! Three members in one process, over real TLS sockets.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 #[path = "support/cluster.rs"]
 mod cluster;
@@ -8,6 +8,7 @@ mod cluster;
 use std::sync::Arc;
 
 use cluster::{Ca, PATIENCE, Seat, engines, get, log_to_stderr, put, until};
+use trireme_proto::etcd;
 use trireme_raft::{Engines, Store, WhenEmpty};
 
 struct Cluster {
@@ -44,9 +45,13 @@ impl Cluster {
         self.stores.iter().flatten()
     }
 
-    fn leader(&self) -> usize {
-        let leads = |store: &Option<Store>| store.as_ref().is_some_and(|store| store.status().borrow().leadership.is_some());
-        self.stores.iter().position(leads).unwrap()
+    async fn leader(&self) -> usize {
+        let someone = self.running().next().unwrap();
+        let known = until(someone, "a leader", |status| status.leader.is_some()).await.leader.unwrap().node_id;
+        let leads = |store: &Option<Store>| store.as_ref().is_some_and(|store| store.node_id() == known);
+        let leader = self.stores.iter().position(leads).unwrap();
+        until(self.stores[leader].as_ref().unwrap(), "leadership", |status| status.leadership.is_some()).await;
+        leader
     }
 
     async fn stop(&mut self, index: usize) {
@@ -98,7 +103,7 @@ async fn forwards_reads_everywhere_and_changes_its_leader() {
     drop(follower);
 
     // A fence of the old leadership is void under the new one, wherever it is proposed.
-    let old = cluster.leader();
+    let old = cluster.leader().await;
     let fence = cluster.stores[old].as_ref().unwrap().status().borrow().leadership.unwrap().fence;
     let target = cluster.stores[(old + 1) % 3].clone().unwrap();
     cluster.stores[old].as_ref().unwrap().transfer_leader(target.node_id()).await.unwrap();
@@ -109,7 +114,7 @@ async fn forwards_reads_everywhere_and_changes_its_leader() {
     drop(target);
 
     // The leader goes: the others elect, and everything acknowledged is there.
-    let leader = cluster.leader();
+    let leader = cluster.leader().await;
     cluster.stop(leader).await;
     let next = (leader + 1) % 3;
     everybody_sees(&cluster, next, "without-a-leader").await;
@@ -124,12 +129,12 @@ async fn a_member_is_replaced_under_a_new_id() {
     let mut cluster = Cluster::start().await;
     everybody_sees(&cluster, 0, "before").await;
     // Its disk is gone. It asks for a place again with the same key.
-    let lost = (cluster.leader() + 1) % 3;
+    let lost = (cluster.leader().await + 1) % 3;
     let old_id = cluster.stores[lost].as_ref().unwrap().node_id();
     cluster.stop(lost).await;
     std::fs::remove_dir_all(&cluster.seats[lost].folder).unwrap();
     cluster.seats[lost].folder.set_file_name("new");
-    let helper = cluster.stores[cluster.leader()].clone().unwrap();
+    let helper = cluster.stores[cluster.leader().await].clone().unwrap();
     let ticket = helper.add_learner(cluster.seats[lost].record()).await.unwrap();
     assert!(ticket.node_id() > 3, "ids are never reused: {} after {old_id}", ticket.node_id());
     let store = cluster.seats[lost].open(cluster.engines.clone(), WhenEmpty::Join(ticket.clone())).await;
@@ -224,12 +229,12 @@ async fn strangers_and_damaged_folders_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_its_key_and_not_its_address() {
     let mut cluster = Cluster::start().await;
-    let moved = (cluster.leader() + 1) % 3;
+    let moved = (cluster.leader().await + 1) % 3;
     let id = cluster.stores[moved].as_ref().unwrap().node_id();
     cluster.stop(moved).await;
     let address = cluster.seats[moved].move_to_another_port();
     cluster.restart(moved).await;
-    let leader = cluster.stores[cluster.leader()].clone().unwrap();
+    let leader = cluster.stores[cluster.leader().await].clone().unwrap();
     let learnt = async {
         loop {
             let members = leader.members().await;
@@ -244,8 +249,64 @@ async fn a_member_is_its_key_and_not_its_address() {
     drop(leader);
     // The others need it now.
     let third = (moved + 1) % 3;
-    let stopped = if third == cluster.leader() { (moved + 2) % 3 } else { third };
+    let stopped = if third == cluster.leader().await { (moved + 2) % 3 } else { third };
     cluster.stop(stopped).await;
     everybody_sees(&cluster, moved, "from-the-new-address").await;
+    cluster.end().await;
+}
+
+/// Writers that never stop, leaders that do. What was acknowledged is there once; nothing is there twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_is_lost_or_doubled_while_leaders_come_and_go() {
+    const ROUNDS: usize = 4;
+    let mut cluster = Cluster::start().await;
+    let mut acknowledged: Vec<String> = Vec::new();
+    for round in 0..ROUNDS {
+        let stop = tokio_util::sync::CancellationToken::new();
+        let leader = cluster.leader().await;
+        let survivors = (0..3).filter(|index| *index != leader).map(|index| cluster.stores[index].clone().unwrap());
+        let writers: Vec<_> = survivors
+            .enumerate()
+            .map(|(writer, store)| {
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    let mut done = Vec::new();
+                    for i in 0.. {
+                        if stop.is_cancelled() {
+                            break;
+                        }
+                        let key = format!("load/{round}/{writer}/{i}");
+                        // Nothing else is allowed here: a survivor finds the next leader within its deadline.
+                        store.txn(put(&key, "v"), None).await.unwrap();
+                        done.push(key);
+                    }
+                    done
+                })
+            })
+            .collect();
+        let first = cluster.stores[(leader + 1) % 3].clone().unwrap();
+        let started = first.revision();
+        first.wait_revision(started + 20).await.unwrap();
+        cluster.stop(leader).await;
+        let resumed = first.revision();
+        tokio::time::timeout(PATIENCE, first.wait_revision(resumed + 20)).await.unwrap().unwrap();
+        cluster.restart(leader).await;
+        stop.cancel();
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+        drop(first);
+        let back = cluster.stores[leader].as_ref().unwrap();
+        until(back, "a leader for the restarted", |status| status.has_quorum_contact).await;
+    }
+    for store in cluster.running() {
+        store.barrier().await.unwrap();
+        for key in &acknowledged {
+            let request = etcd::RangeRequest { key: bytes::Bytes::copy_from_slice(key.as_bytes()), ..Default::default() };
+            let found = store.range(&request).unwrap().kvs;
+            assert_eq!(found.first().map(|kv| kv.version), Some(1), "{key} at member {}", store.node_id());
+        }
+    }
+    assert!(acknowledged.len() >= ROUNDS * 40);
     cluster.end().await;
 }

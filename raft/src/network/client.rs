@@ -4,6 +4,9 @@
 //! transfer cannot delay a heartbeat. Connections are made lazily and repaired by tonic; a changed address or
 //! key in membership makes a new one. Every call has a deadline.
 
+// The size of these errors is openraft's choice.
+#![allow(clippy::result_large_err)]
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -371,7 +374,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         Ok(match response.result {
             Some(Answer::Accepted(_)) => Ok(()),
             Some(Answer::VoteChanged(actual)) => Err(TransferLeaderError::VoteChanged {
-                expected: req.from_leader().clone(),
+                expected: *req.from_leader(),
                 actual: vote_from_proto(&actual).map_err(malformed)?,
             }),
             Some(Answer::NotFlushed(state)) => Err(TransferLeaderError::LogNotFlushed {
@@ -427,6 +430,18 @@ fn rpc_error(status: &tonic::Status) -> Rpc {
         }
         _ => RPCError::Network(NetworkError::from_string(status)),
     }
+}
+
+/// Whether a call failed before anything was sent: there was no connection to send it on.
+pub(crate) fn never_sent(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 fn malformed(error: StoreError) -> Rpc {

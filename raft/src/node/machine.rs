@@ -99,7 +99,7 @@ impl MachineShared {
         if current.as_ref().is_some_and(|current| current.path() == snapshot.path()) {
             return Ok(snapshot);
         }
-        let last = snapshot.manifest().last_log_id.clone().unwrap_or_default();
+        let last = snapshot.manifest().last_log_id.unwrap_or_default();
         let base = self.data_dir.snapshots();
         let free = (0u32..)
             .map(|number| base.join(format!("{}-{}-{number}", last.term, last.index)))

@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use trireme_proto::peer;
 
 use crate::error::StoreError;
-use crate::network::client::{Lane, PeerClients};
+use crate::network::client::{Lane, PeerClients, never_sent};
 
 const QUEUE: usize = 4096;
 const BATCH_COMMANDS: usize = 256;
@@ -82,6 +82,10 @@ async fn send(clients: &PeerClients, leader: u64, parcels: Vec<Parcel>, limit: D
         Ok(Ok(response)) => {
             let results = response.into_inner().proposed.into_iter();
             answer(parcels, results.chain(std::iter::repeat(unknown())));
+        }
+        Ok(Err(status)) if never_sent(&status) => {
+            let refused = peer::Refused { leader_id: 0, reason: status.to_string() };
+            answer(parcels, std::iter::repeat(proposed(peer::proposed::Result::Refused(refused))));
         }
         Ok(Err(status)) => {
             tracing::debug!(leader, %status, "forwarded proposals failed");

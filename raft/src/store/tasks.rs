@@ -265,10 +265,10 @@ async fn run_leases(core: Arc<Core>) {
             }
         }
         let checkpoint = core.state.lease_checkpoints(now, LEASE_CHECKPOINT_STEP);
-        if !checkpoint.leases.is_empty() {
-            if let Err(error) = core.submit(Body::LeaseCheckpoint(checkpoint)).await {
-                tracing::debug!(%error, "remaining lease times were not noted");
-            }
+        if !checkpoint.leases.is_empty()
+            && let Err(error) = core.submit(Body::LeaseCheckpoint(checkpoint)).await
+        {
+            tracing::debug!(%error, "remaining lease times were not noted");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Members in one process, over real TLS sockets on loopback.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::net::TcpListener;
 use std::path::PathBuf;

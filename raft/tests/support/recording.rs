@@ -1,6 +1,6 @@
 //! Engines that note what was synced when, can fail a sync, and can lose power.
 
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
 use std::sync::Arc;
