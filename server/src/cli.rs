@@ -9,7 +9,7 @@ mod values;
 use clap::{Parser, Subcommand};
 
 pub use agent::AgentArgs;
-pub use server::ServerArgs;
+pub use server::{FlannelBackend, ServerArgs};
 pub use values::{Label, TaintArg};
 
 /// Where everything lives unless told otherwise.

@@ -6,7 +6,7 @@ mod server;
 
 use std::path::Path;
 
-pub use agent::agent;
+pub use agent::{agent, token};
 pub use server::server;
 
 /// Why a command failed: one line for a person.

@@ -26,7 +26,7 @@ where
         tokio::pin!(work);
         tokio::select! {
             () = &mut work => {}
-            _ = status.wait_for(|s| leading(s) != Some(fence)) => {
+            () = async { drop(status.wait_for(|s| leading(s) != Some(fence)).await.map(drop)) } => {
                 tracing::info!(term = fence.term, "this server leads no more");
                 stop.cancel();
                 work.await;

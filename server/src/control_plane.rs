@@ -1,0 +1,210 @@
+//! A server's control plane: store, API server, bootstrap objects, controllers and scheduler, wired together.
+//!
+//! Owns the order of starting and stopping, and nothing else: what the parts do is in their crates.
+
+mod addons;
+mod founding;
+mod in_process;
+mod kubeconfig;
+mod leadership;
+mod startup;
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trireme_apiserver::{ApiServer, pki::ClusterKeys};
+use trireme_client::{Client, Fence, Identity};
+use trireme_controllers::{ControllerOptions, Controllers};
+use trireme_raft::Store;
+use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
+
+use crate::{cli::ServerArgs, commands::Failure};
+use founding::{Founded, Myself};
+use in_process::InProcess;
+use startup::Startup;
+
+/// A server that answers no Raft message for this long leaves the `kubernetes` Service.
+const ALIVE_WITHIN: Duration = Duration::from_secs(2);
+const ENDPOINTS_LOOK: Duration = Duration::from_millis(500);
+
+/// A running control plane.
+pub struct ControlPlane {
+    store: Store,
+    api: ApiServer,
+    serving: tokio::task::JoinHandle<()>,
+    leading: tokio::task::JoinHandle<()>,
+    node_token: String,
+}
+
+/// What every leadership needs.
+#[derive(Clone)]
+struct Parts {
+    store: Store,
+    api: ApiServer,
+    keys: Arc<ClusterKeys>,
+    controllers: Arc<Controllers>,
+    scheduler: Arc<Scheduler>,
+    service_ip: IpAddr,
+    service_cidr: String,
+    cluster_dns: IpAddr,
+    https_port: u16,
+}
+
+impl ControlPlane {
+    /// Starts it; returns when the API is served.
+    pub async fn start(args: &ServerArgs, cancel: &CancellationToken) -> Result<Self, Failure> {
+        let startup = Startup::prepare(args)?;
+        let listener = startup.listen().await?;
+        let founded = startup.obtain().await?;
+        let store = startup.open_store(&founded).await?;
+        let api = startup.start_api(&founded, &store).await?;
+        let tls = startup.serving_tls(&founded.keys)?;
+        startup.write_files(&founded)?;
+        let serving = tokio::spawn(serve(api.clone(), listener, tls, cancel.clone()));
+        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), cancel)?;
+        let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&founded)?, cancel.clone()));
+        Ok(Self { store, api, serving, leading, node_token: startup.node_token(&founded)? })
+    }
+
+    /// The token with which this server's own node joins.
+    pub fn node_token(&self) -> &str {
+        &self.node_token
+    }
+
+    /// Drains and stops: leadership is handed over first, so that others need no election.
+    pub async fn stop(self) {
+        if let Err(error) = self.leading.await {
+            tracing::warn!(%error, "leader's work ended badly");
+        }
+        self.api.stop();
+        if let Err(error) = self.serving.await {
+            tracing::warn!(%error, "serving ended badly");
+        }
+        self.store.shutdown().await;
+    }
+}
+
+async fn serve(api: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerConfig>, cancel: CancellationToken) {
+    api.serve(listener, tls, cancel).await;
+}
+
+impl Parts {
+    fn new(startup: &Startup<'_>, founded: &Founded, store: Store, api: ApiServer, cancel: &CancellationToken) -> Result<Self, Failure> {
+        let transport = Arc::new(InProcess::new(api.clone()));
+        let client_for = {
+            let transport = transport.clone();
+            move |name: &str| Client::new(transport.clone()).with_identity(identity_of(name)).with_user_agent(&format!("trireme/{name}"))
+        };
+        let options = ControllerOptions {
+            host: startup.name().to_owned(),
+            cluster_cidrs: vec![founded.facts.cluster_cidr.parse()?],
+            service_cidr: Some(founded.facts.service_cidr.parse()?),
+            root_ca_pem: founded.keys.server_ca.certificate_pem.clone(),
+            signer: Some(Arc::new(startup::CsrSigner::new(founded.keys.clone()))),
+            ..ControllerOptions::default()
+        };
+        let controllers = Controllers::start(client_for.clone(), options, cancel);
+        let shared = controllers.informers();
+        let informers =
+            SchedulerInformers { pods: shared.pods.clone(), nodes: shared.nodes.clone(), namespaces: shared.namespaces.clone() };
+        let options = SchedulerOptions { host: startup.name().to_owned(), ..SchedulerOptions::default() };
+        let scheduler = Scheduler::new(client_for("kube-scheduler"), informers, options);
+        Ok(Self {
+            store,
+            api,
+            keys: Arc::new(founded.keys.clone()),
+            controllers,
+            scheduler,
+            service_ip: startup.service_ip(&founded.facts)?,
+            service_cidr: founded.facts.service_cidr.clone(),
+            cluster_dns: founded.facts.cluster_dns,
+            https_port: startup.https_port(),
+        })
+    }
+}
+
+/// Who a controller is to the API server: what upstream calls it, in kube-system.
+fn identity_of(name: &str) -> Identity {
+    match name {
+        "kube-scheduler" => Identity { user: "system:kube-scheduler".into(), groups: vec!["system:authenticated".into()], ..Identity::default() },
+        trireme_controllers::SHARED_INFORMERS | "event-recorder" => Identity {
+            user: "system:kube-controller-manager".into(),
+            groups: vec!["system:authenticated".into()],
+            ..Identity::default()
+        },
+        other => Identity::service_account("kube-system", other),
+    }
+}
+
+async fn run_leaderships(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, cancel: CancellationToken) {
+    let followed = parts.store.clone();
+    let ready = mark_ready_when_followed(parts.store.clone(), parts.api.clone(), cancel.clone());
+    let leading = leadership::follow(followed, cancel, move |fence, stop| lead(parts.clone(), sealed.clone(), fence, stop));
+    tokio::join!(ready, leading);
+}
+
+/// A follower does not bootstrap: it is ready when a leader has.
+async fn mark_ready_when_followed(store: Store, api: ApiServer, cancel: CancellationToken) {
+    let reader = api.registry().clone();
+    let mut status = store.status();
+    loop {
+        let there = trireme_apiserver::ObjectReader::get(reader.as_ref(), "rbac.authorization.k8s.io", "clusterroles", "", "cluster-admin").is_some()
+            && trireme_apiserver::ObjectReader::get(reader.as_ref(), "", "services", "default", "kubernetes").is_some();
+        if there {
+            return api.mark_bootstrapped();
+        }
+        tokio::select! {
+            _ = status.changed() => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+}
+
+/// The work of one leadership.
+async fn lead(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, fence: trireme_raft::Fence, stop: CancellationToken) {
+    let revision = parts.store.revision();
+    let client_fence = Fence { term: fence.term, node_id: fence.node_id };
+    let birth = startup::bring_into_being(&parts, sealed, fence, stop.clone());
+    let (controllers, scheduler) = (parts.controllers.clone(), parts.scheduler.clone());
+    tokio::join!(
+        birth,
+        controllers.lead(client_fence, revision, stop.clone()),
+        scheduler.lead(client_fence, revision, stop.clone()),
+        keep_endpoints(&parts, fence, stop.clone()),
+    );
+}
+
+/// The `kubernetes` Service names the servers that live.
+async fn keep_endpoints(parts: &Parts, fence: trireme_raft::Fence, stop: CancellationToken) {
+    let door = startup::door(parts, fence);
+    let mut period = tokio::time::interval(ENDPOINTS_LOOK);
+    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut written: Vec<IpAddr> = Vec::new();
+    loop {
+        tokio::select! {
+            _ = period.tick() => {}
+            () = stop.cancelled() => return,
+        }
+        let alive = parts.store.alive(ALIVE_WITHIN);
+        let members = parts.store.members().await;
+        let addresses: Vec<IpAddr> =
+            members.iter().filter(|m| alive.contains(&m.id)).flat_map(|m| m.addresses.iter().flat_map(|a| &a.api)).filter_map(|url| ip_of(url)).collect();
+        if addresses == written || addresses.is_empty() {
+            continue;
+        }
+        let reader = parts.api.registry().clone();
+        match trireme_apiserver::bootstrap::reconcile_endpoints(&door, reader.as_ref(), &addresses, parts.https_port).await {
+            Ok(()) => written = addresses,
+            Err(error) => tracing::debug!(%error, "endpoints of the kubernetes Service not written yet"),
+        }
+    }
+}
+
+fn ip_of(url: &str) -> Option<IpAddr> {
+    url.strip_prefix("https://")?.parse::<SocketAddr>().ok().map(|a| a.ip())
+}

@@ -1,0 +1,291 @@
+//! The steps of a server's start, each with the error that a person needs when it fails.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::future::BoxFuture;
+use http_body_util::BodyExt;
+use ipnet::Ipv4Net;
+use jiff::Timestamp;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trireme_api::join::ClusterFacts;
+use trireme_apiserver::{
+    ApiServer, ApiServerOptions, Caller, UserInfo,
+    allocate::Ranges,
+    authn::accept_any_verifier,
+    bootstrap::{Bootstrap, Door},
+    join::{JoinOptions, JoinService},
+    pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles, ServingNames, SignRequest, Signer, SignerName, seal::SEALED_NAME},
+    tokens::TokenRole,
+};
+use trireme_controllers::SignError;
+use trireme_proto::store::SealedKey;
+use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreOptions, Timing};
+
+use super::{Founded, Myself, Parts, founding, kubeconfig};
+use crate::{cli::ServerArgs, commands::Failure};
+
+const SNAPSHOT_EVERY: u64 = 10_000;
+const LOG_KEPT: u64 = 5_000;
+const BOOTSTRAP_RETRY: Duration = Duration::from_millis(200);
+
+/// A server that is being started.
+pub struct Startup<'a> {
+    args: &'a ServerArgs,
+    name: String,
+    node_ip: IpAddr,
+    server_dir: PathBuf,
+}
+
+impl<'a> Startup<'a> {
+    /// Looks at what can be known before anything is touched: name, address, folder.
+    pub fn prepare(args: &'a ServerArgs) -> Result<Self, Failure> {
+        let name = args.node_name.clone().map_or_else(trireme_agent::host::node_name, Ok)?;
+        let node_ip = match args.advertise_address.or(args.node_ip) {
+            Some(ip) => ip,
+            None => trireme_agent::host::node_ip()?,
+        };
+        let server_dir = args.data_dir.join("server");
+        private_folder(&server_dir)?;
+        Ok(Self { args, name, node_ip, server_dir })
+    }
+
+    /// This server's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The API server's port.
+    pub fn https_port(&self) -> u16 {
+        self.args.https_listen_port
+    }
+
+    /// Takes the API server's port, first of all: a server that can't listen must not found a cluster.
+    pub async fn listen(&self) -> Result<TcpListener, Failure> {
+        let address = SocketAddr::from((self.args.bind_address, self.args.https_listen_port));
+        TcpListener::bind(address).await.map_err(|e| Failure::from(format!("--https-listen-port {}: listen on {address}: {e}", address.port())))
+    }
+
+    fn peer_address(&self) -> SocketAddr {
+        SocketAddr::from((self.node_ip, self.args.peer_port))
+    }
+
+    fn api_url(&self) -> String {
+        format!("https://{}", SocketAddr::from((self.node_ip, self.args.https_listen_port)))
+    }
+
+    /// Keys and facts: found, founded or joined.
+    pub async fn obtain(&self) -> Result<Founded, Failure> {
+        let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
+        founding::obtain(self.args, &myself, &self.server_dir).await
+    }
+
+    /// Opens the store and its peer listener.
+    pub async fn open_store(&self, founded: &Founded) -> Result<Store, Failure> {
+        let peer = &founded.peer;
+        let ca = founded.keys.peer_ca.certificate_pem.as_bytes();
+        let identity = PeerIdentity::from_pem(ca, peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
+        let options = StoreOptions {
+            data_dir: self.server_dir.join("db"),
+            name: self.name.clone(),
+            identity: Arc::new(identity),
+            listen: Listen::Address(SocketAddr::from((self.args.bind_address, self.args.peer_port))),
+            advertise: self.peer_address().to_string(),
+            api_urls: vec![self.api_url()],
+            version: crate::VERSION.to_owned(),
+            when_empty: founded.when_empty.clone(),
+            timing: Timing::default(),
+            engines: Arc::new(RocksEngines),
+            snapshot_every: SNAPSHOT_EVERY,
+            log_kept: LOG_KEPT,
+        };
+        Ok(Store::open(options).await?)
+    }
+
+    /// Starts the API server over the store, with the doors for joiners.
+    pub async fn start_api(&self, founded: &Founded, store: &Store) -> Result<ApiServer, Failure> {
+        let keys = Arc::new(founded.keys.clone());
+        let mut options = ApiServerOptions::new(keys.clone());
+        options.ranges = Ranges { service_cidr: founded.facts.service_cidr.parse()?, ..Ranges::default() };
+        options.cluster_domain = founded.facts.cluster_domain.clone();
+        options.advertise_address = SocketAddr::from((self.node_ip, self.args.https_listen_port)).to_string();
+        options.kubelet_tls = Some(Arc::new(self.kubelet_tls(&founded.keys)?));
+        let api = ApiServer::start(options, store.clone()).await?;
+        api.open_join(JoinService::new(JoinOptions {
+            store: store.clone(),
+            reader: api.registry().clone(),
+            keys,
+            tokens: founded.tokens.clone(),
+            facts: founded.facts.clone(),
+        }));
+        Ok(api)
+    }
+
+    fn kubelet_tls(&self, keys: &ClusterKeys) -> Result<rustls::ClientConfig, Failure> {
+        let files = ServerFiles::new(&self.server_dir);
+        let issued = files.ensure("apiserver-kubelet-client", &Profile::ApiServerKubeletClient, keys, Timestamp::now())?;
+        let (chain, key) = chain_and_key(&issued)?;
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in keys.server_ca.certificates_der()? {
+            roots.add(certificate)?;
+        }
+        Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    }
+
+    /// TLS of the API port: any client certificate is taken, and judged by authentication.
+    pub fn serving_tls(&self, keys: &ClusterKeys) -> Result<Arc<rustls::ServerConfig>, Failure> {
+        let files = ServerFiles::new(&self.server_dir);
+        let facts_free_names = ServingNames {
+            node_name: self.name.clone(),
+            node_ips: self.node_ips(),
+            service_ips: vec![first_service_ip(self.args.service_cidr)],
+            cluster_domain: self.args.cluster_domain.clone(),
+            extra: self.args.tls_san.clone(),
+        };
+        let issued = files.ensure("apiserver", &Profile::ApiServerServing(facts_free_names), keys, Timestamp::now())?;
+        let (chain, key) = chain_and_key(&issued)?;
+        let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(accept_any_verifier()).with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn node_ips(&self) -> Vec<IpAddr> {
+        let mut ips = vec![self.node_ip];
+        ips.extend(self.args.node_ip.into_iter().chain(self.args.node_external_ip));
+        ips.sort();
+        ips.dedup();
+        ips
+    }
+
+    /// Tokens and the administrator's kubeconfig.
+    pub fn write_files(&self, founded: &Founded) -> Result<(), Failure> {
+        let files = ServerFiles::new(&self.server_dir);
+        let ca = &founded.keys.server_ca;
+        founded.tokens.write(&self.server_dir, &ca.fingerprint()?)?;
+        let admin = files.ensure("admin", &Profile::Admin, &founded.keys, Timestamp::now())?;
+        let path: &Path = &self.args.write_kubeconfig;
+        let url = format!("https://127.0.0.1:{}", self.args.https_listen_port);
+        kubeconfig::write(path, self.args.write_kubeconfig_mode, &url, &ca.certificate_pem, &admin.certificate_pem, &admin.key_pem)
+            .map_err(|e| Failure::from(format!("--write-kubeconfig {}: {e}", path.display())))
+    }
+
+    /// The token for this server's own node.
+    pub fn node_token(&self, founded: &Founded) -> Result<String, Failure> {
+        Ok(founded.tokens.full(TokenRole::Node, &founded.keys.server_ca.fingerprint()?).to_string())
+    }
+
+    /// The address of the `kubernetes` Service.
+    pub fn service_ip(&self, facts: &ClusterFacts) -> Result<IpAddr, Failure> {
+        Ok(first_service_ip(facts.service_cidr.parse()?))
+    }
+
+    /// The keys sealed under the token, to be put into the store by the server that founded the cluster.
+    pub fn sealed_keys(&self, founded: &Founded) -> Result<Option<SealedKey>, Failure> {
+        if !founded.founded_now {
+            return Ok(None);
+        }
+        Ok(Some(SealedBundle::seal(&founded.keys, founded.tokens.server_secret())?.to_stored()?))
+    }
+}
+
+fn first_service_ip(cidr: Ipv4Net) -> IpAddr {
+    Ipv4Addr::from(u32::from(cidr.network()) + 1).into()
+}
+
+fn private_folder(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|e| Failure::from(format!("--data-dir: create {}: {e}", path.display())))
+}
+
+fn chain_and_key(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+    let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
+    Ok((chain, PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?))
+}
+
+/// The in-process door for bootstrap objects, under this leadership's fence.
+pub fn door(parts: &Parts, fence: trireme_raft::Fence) -> Door {
+    let api = parts.api.clone();
+    Door::new(Arc::new(move |request| {
+        let api = api.clone();
+        Box::pin(async move {
+            let user = UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]);
+            let response = api.call(Caller { user, fence: Some(fence) }, request).await;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
+            Ok((status, body))
+        }) as BoxFuture<'static, Result<(u16, bytes::Bytes), String>>
+    }))
+}
+
+/// Makes sure that everything a cluster is born with exists; tries again until it does or the leadership ends.
+pub async fn bring_into_being(parts: &Parts, sealed: Option<SealedKey>, fence: trireme_raft::Fence, stop: CancellationToken) {
+    let bootstrap = Bootstrap {
+        door: door(parts, fence),
+        reader: parts.api.registry().clone(),
+        service_ip: parts.service_ip,
+        https_port: parts.https_port,
+        service_cidr: parts.service_cidr.clone(),
+    };
+    loop {
+        let done = async {
+            if let Some(key) = &sealed
+                && parts.store.sealed(SEALED_NAME).map_err(|e| e.to_string())?.is_none()
+            {
+                parts.store.sealed_put(SEALED_NAME, key.clone(), 0).await.map_err(|e| e.to_string())?;
+            }
+            bootstrap.run(&parts.keys).await.map_err(|e| e.to_string())?;
+            super::addons::install(parts, &bootstrap.door).await
+        };
+        match done.await {
+            Ok(()) => return parts.api.mark_bootstrapped(),
+            Err(error) => tracing::warn!(error, "the cluster's first objects are not all there yet"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BOOTSTRAP_RETRY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Signs approved certificate requests with the cluster's keys.
+pub struct CsrSigner {
+    keys: ClusterKeys,
+}
+
+impl CsrSigner {
+    /// Signs with these keys.
+    pub fn new(keys: ClusterKeys) -> Self {
+        Self { keys }
+    }
+
+    fn sign_now(&self, request: &CertificateSigningRequest) -> Result<Vec<u8>, SignError> {
+        let spec = &request.spec;
+        let signer = SignerName::parse(&spec.signer_name).ok_or_else(|| SignError::Refused("not a signer of this cluster".into()))?;
+        let pem = String::from_utf8(spec.request.0.clone()).map_err(|_| SignError::Refused("spec.request is no PEM".into()))?;
+        let usages = spec.usages.clone().unwrap_or_default();
+        let question = SignRequest { signer, request_pem: &pem, usages: &usages, expiration_secs: spec.expiration_seconds.map(i64::from) };
+        let signed = Signer::new(&self.keys).sign(&question, Timestamp::now());
+        signed.map(String::into_bytes).map_err(|e| SignError::Refused(e.to_string()))
+    }
+}
+
+impl trireme_controllers::Signer for CsrSigner {
+    fn handles(&self, signer_name: &str) -> bool {
+        SignerName::parse(signer_name).is_some()
+    }
+
+    fn sign<'a>(&'a self, request: &'a CertificateSigningRequest) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
+        Box::pin(async move { self.sign_now(request) })
+    }
+}
