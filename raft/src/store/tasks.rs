@@ -160,29 +160,29 @@ async fn watch_status(core: Arc<Core>) {
     let mut period = tokio::time::interval((core.timing.election_max / 2).max(Duration::from_millis(20)));
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let raft = core.raft().ok();
-        match &raft {
-            Some(raft) => {
-                let mut metrics = raft.metrics();
-                tokio::select! {
-                    changed = metrics.changed() => if changed.is_err() { period.tick().await; },
-                    _ = applied.changed() => {}
-                    _ = period.tick() => {}
+        let Ok(raft) = core.raft() else {
+            period.tick().await;
+            continue;
+        };
+        // One receiver for the whole instance: a fresh one would find everything changed at once.
+        // Server metrics: the others change with every heartbeat, and are read as often as the period says.
+        let mut metrics = raft.server_metrics();
+        while core.raft.read().is_some() {
+            let next = observe(&core, &raft);
+            core.status.send_if_modified(|status| {
+                let modified = *status != next && core.raft.read().is_some();
+                if modified {
+                    *status = next;
                 }
-            }
-            None => {
-                period.tick().await;
+                modified
+            });
+            tokio::select! {
+                changed = metrics.changed() => if changed.is_err() { break },
+                changed = applied.changed() => if changed.is_err() { break },
+                _ = period.tick() => {}
             }
         }
-        let Some(raft) = raft else { continue };
-        let next = observe(&core, &raft);
-        core.status.send_if_modified(|status| {
-            if core.raft.read().is_none() || *status == next {
-                return false;
-            }
-            *status = next;
-            true
-        });
+        period.tick().await;
     }
 }
 
