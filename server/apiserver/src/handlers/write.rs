@@ -6,7 +6,7 @@ use trireme_api::field::{FieldError, FieldPath};
 use trireme_api::gvk::{GroupKind, GroupVersionKind};
 use trireme_api::meta;
 use trireme_api::patch;
-use trireme_api::schema::{self, ContentType, FieldValidation};
+use trireme_api::schema::{self, FieldValidation};
 use trireme_api::status::Status;
 
 use super::{Context, unsupported_media_type, written};
