@@ -5,12 +5,17 @@
 //! come in as arguments, so every function here can be tested as a function. Objects are [`serde_json::Value`]s whose
 //! maps are ordered by key; no typed struct is on the storage path (a typed struct drops the fields it doesn't know).
 
+// A Status is big, but it travels once per refused request.
+#![allow(clippy::result_large_err)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
 pub mod bootstrap;
 pub mod default;
 pub mod discovery;
 pub mod field;
 pub mod gvk;
 pub mod intstr;
+pub mod join;
 pub mod meta;
 pub mod names;
 pub mod openapi;
