@@ -6,7 +6,6 @@
 //! Owns the reconciling. The facts are in `trireme_api::bootstrap` and `trireme_api::rbac_defaults`. Must not do: watch
 //! members (the caller knows who lives).
 
-pub mod certificates;
 pub mod door;
 pub mod endpoints;
 pub mod rbac;
@@ -19,7 +18,6 @@ use trireme_api::{bootstrap, meta, rbac_defaults};
 
 use crate::{lookup::ObjectReader, pki::ClusterKeys};
 
-pub use certificates::CertificateDuty;
 pub use door::{Door, DoorError};
 pub use endpoints::reconcile_endpoints;
 

@@ -5,13 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Method, Request};
-use http_body_util::BodyExt;
 use serde_json::Value;
-
-use crate::{
-    ApiServer,
-    user::{Caller, GROUP_MASTERS, UserInfo},
-};
 
 /// Sends a request under an identity that may do everything, and under this leadership's fence. Gives code and body.
 pub type Call = Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Result<(u16, Bytes), String>> + Send + Sync>;
@@ -32,21 +26,6 @@ pub struct Door {
 }
 
 impl Door {
-    /// The door of this server, as the API server itself, under a leadership's fence.
-    pub fn through(server: &ApiServer, fence: Option<trireme_raft::Fence>) -> Door {
-        let server = server.clone();
-        Door::new(Arc::new(move |request| {
-            let server = server.clone();
-            Box::pin(async move {
-                let caller = Caller { user: UserInfo::new("system:apiserver", &[GROUP_MASTERS]), fence };
-                let response = server.call(caller, request).await;
-                let code = response.status().as_u16();
-                let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
-                Ok((code, body.to_bytes()))
-            })
-        }))
-    }
-
     /// A door over `call`.
     pub fn new(call: Call) -> Door {
         Door { call }
