@@ -1,6 +1,6 @@
 //! Puts the parts together and runs them.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::RwLock;
@@ -30,6 +30,7 @@ pub struct Kubelet {
     pods: Arc<Pods>,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
+    address: Option<SocketAddr>,
 }
 
 impl Kubelet {
@@ -79,6 +80,7 @@ impl Kubelet {
         let pods = Pods::new(core.clone(), handles.clone(), cancel.clone());
         let mut tasks = JoinSet::new();
         let server = crate::server::bind(&core, pods.clone()).await?;
+        let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
         let parts: [futures::future::BoxFuture<'static, ()>; 3] = [Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())), Box::pin(node::lease::run(core.clone())), Box::pin(logs::rotate::run(core))];
@@ -88,7 +90,12 @@ impl Kubelet {
                 cancel.run_until_cancelled(part).await;
             });
         }
-        Ok(Kubelet { handles, pods, cancel, tasks })
+        Ok(Kubelet { handles, pods, cancel, tasks, address })
+    }
+
+    /// Where the kubelet API listens, if it is served.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// How many pods have a worker now.

@@ -17,6 +17,7 @@
 
 mod amount;
 mod cgroup;
+mod cleanup;
 mod container;
 mod core;
 mod error;
@@ -36,6 +37,7 @@ mod runtime;
 mod server;
 mod volume;
 
+pub use cleanup::clean_up;
 pub use error::Error;
 pub use kubelet::Kubelet;
 pub use removal::remove_all_pods;

@@ -194,11 +194,6 @@ impl Runtime {
         let request = cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: sandbox };
         Ok(call("PullImage", PULL, self.images.clone().pull_image(request)).await?.image_ref)
     }
-
-    /// Where images are kept and how much they take.
-    pub async fn image_fs(&self) -> Result<Vec<cri::FilesystemUsage>> {
-        Ok(call("ImageFsInfo", CALL, self.images.clone().image_fs_info(cri::ImageFsInfoRequest {})).await?.image_filesystems)
-    }
 }
 
 /// An image by name, as CRI wants it.

@@ -1,7 +1,143 @@
-//! The kubelet API.
-use std::sync::Arc;
+//! The kubelet API on 10250: logs, exec, attach, port-forward, the pods, statistics and metrics; and plain health on 10248.
+//!
+//! Every request but health's is authenticated (client certificate or bearer token) and authorized by the API server. Answers to
+//! <https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/>.
+
+mod auth;
+mod logs;
+mod metrics;
+mod routes;
+mod spdy;
+mod stats;
+mod streams;
+mod websocket;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use tokio::{net::TcpListener, sync::Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use crate::{core::Core, error::Result, pods::Pods};
-pub(crate) struct Server;
-pub(crate) async fn bind(_core: &Arc<Core>, _pods: Arc<Pods>) -> Result<Server> { Ok(Server) }
-impl Server { pub(crate) async fn run(self, cancel: CancellationToken) { cancel.cancelled().await } }
+
+use crate::{
+    core::Core,
+    error::{Error, Result},
+    options::ServingTls,
+    pods::Pods,
+};
+use auth::{Auth, Peer};
+
+/// Connections served at once; more wait in the listen queue.
+const MAX_CONNECTIONS: usize = 512;
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What the handlers share.
+pub(crate) struct Api {
+    core: Arc<Core>,
+    pods: Arc<Pods>,
+    auth: Auth,
+}
+
+/// The bound listeners, ready to serve.
+pub(crate) struct Server {
+    api: Arc<Api>,
+    secure: Option<(TcpListener, TlsAcceptor)>,
+    health: Option<TcpListener>,
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|e| Error::Options(format!("cannot listen on {address}: {e}")))
+}
+
+/// Binds the ports. A taken port is an error here and not a surprise later.
+pub(crate) async fn bind(core: &Arc<Core>, pods: Arc<Pods>) -> Result<Server> {
+    let secure = match &core.options.serving_tls {
+        Some(tls) => Some((listen(core.options.listen).await?, TlsAcceptor::from(Arc::new(tls_config(tls)?)))),
+        None => None,
+    };
+    let health = match core.options.healthz_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
+    Ok(Server { api: Arc::new(Api { core: core.clone(), pods, auth: Auth::new(core.client.clone(), &core.options.node_name) }), secure, health })
+}
+
+fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let wrong = |e: &dyn std::fmt::Display| Error::Options(format!("kubelet TLS: {e}"));
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
+        roots.add(certificate.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build().map_err(|e| wrong(&e))?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| wrong(&e))?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(tls.certificate.clone());
+    // Upgrades need HTTP/1.1.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+impl Server {
+    /// The address of the secure port, once bound.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref().and_then(|(listener, _)| listener.local_addr().ok())
+    }
+
+    /// Serves until cancelled.
+    pub(crate) async fn run(self, cancel: CancellationToken) {
+        let health = async {
+            match self.health {
+                Some(listener) => serve_plain(listener, routes::health(self.api.clone())).await,
+                None => std::future::pending().await,
+            }
+        };
+        let secure = async {
+            match self.secure {
+                Some((listener, acceptor)) => serve_tls(listener, acceptor, routes::all(self.api.clone()), &cancel).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = health => {}
+            () = secure => {}
+        }
+    }
+}
+
+async fn serve_plain(listener: TcpListener, router: Router) {
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::warn!(%error, "health port");
+    }
+}
+
+async fn serve_tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, cancel: &CancellationToken) {
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let (acceptor, router, cancel) = (acceptor.clone(), router.clone(), cancel.clone());
+        tokio::spawn(async move {
+            let _permit = permit;
+            let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+            let peer = Peer::of(tls.get_ref().1.peer_certificates());
+            let router = router.layer(axum::Extension(peer));
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).with_upgrades();
+            cancel.run_until_cancelled(connection).await;
+        });
+    }
+}

@@ -3,6 +3,8 @@
 
 #[path = "lab/api.rs"]
 mod api;
+#[path = "lab/client.rs"]
+mod client;
 #[path = "lab/containerd.rs"]
 mod containerd;
 
@@ -44,6 +46,7 @@ impl Lab {
         options.cluster_dns = vec!["10.43.0.10".parse().unwrap()];
         options.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         options.healthz_listen = None;
+        options.serving_tls = Some(client::serving_tls());
         options
     }
 
@@ -141,5 +144,114 @@ async fn a_pod_runs_is_adopted_and_is_deleted_gracefully() {
     lab.until("nothing runs", || lab.tasks() == 0).await;
     assert!(!std::path::Path::new(&cgroup).exists());
     lab.until("no directory is left", || std::fs::read_dir(lab.containerd.path("kubelet/pods")).unwrap().count() == 0).await;
+    lab.stop_kubelet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_init_containers_probes_and_restarts() {
+    let mut lab = Lab::start().await;
+    lab.api.put("/api/v1/namespaces/default/configmaps/cm", json!({"metadata": {"name": "cm"}, "data": {"a": "one", "b": "two"}}));
+    lab.api.put("/api/v1/namespaces/default/secrets/s", json!({"metadata": {"name": "s"}, "data": {"password": "c2VjcmV0"}}));
+    let path = lab.create(
+        "rich",
+        json!({"restartPolicy": "Always", "terminationGracePeriodSeconds": 1, "hostname": "box", "securityContext": {"fsGroup": 1234},
+        "volumes": [
+            {"name": "shared", "emptyDir": {}}, {"name": "mem", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+            {"name": "cm", "configMap": {"name": "cm"}}, {"name": "sec", "secret": {"secretName": "s", "defaultMode": 256}},
+            {"name": "proj", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "token"}}, {"configMap": {"name": "cm", "items": [{"key": "a", "path": "deep/a"}]}},
+                {"downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}}],
+        "initContainers": [
+            {"name": "first", "image": IMAGE, "command": shell("echo from-init > /shared/x; mkdir -p /shared/sub; echo deep > /shared/sub/y"), "volumeMounts": [{"name": "shared", "mountPath": "/shared"}]},
+            {"name": "side", "image": IMAGE, "restartPolicy": "Always", "command": shell("while true; do sleep 1; done")}],
+        "containers": [{"name": "a", "image": IMAGE,
+            "command": shell("cat /shared/x /cm/a /sec/password; echo; cat /proj/token; echo; cat /proj/deep/a; echo; cat /proj/labels; echo; cat /sub/y; stat -c %g /mem; hostname; while [ ! -f /shared/die ]; do sleep 0.1; done; echo last words > /dev/termination-log; exit 3"),
+            "volumeMounts": [{"name": "shared", "mountPath": "/shared"}, {"name": "mem", "mountPath": "/mem"}, {"name": "cm", "mountPath": "/cm"},
+                {"name": "sec", "mountPath": "/sec"}, {"name": "proj", "mountPath": "/proj"}, {"name": "shared", "mountPath": "/sub", "subPath": "sub"}],
+            "readinessProbe": {"exec": {"command": ["/bin/test", "-f", "/shared/ready"]}, "periodSeconds": 1},
+            "livenessProbe": {"exec": {"command": ["/bin/test", "!", "-f", "/shared/sick"]}, "periodSeconds": 1, "failureThreshold": 1}}]}),
+    );
+    lab.until("the container runs", || !lab.status(&path)["containerStatuses"][0]["state"]["running"].is_null()).await;
+    assert_ne!(condition(&lab.status(&path), "Ready"), "True", "the readiness probe fails");
+    let expected = "from-init\nonesecret\nthe-token\none\napp=\"rich\"\ndeep\n1234\nbox\n";
+    lab.until("all volumes are there", || lab.log(&path, "a", 0) == expected).await;
+    let uid = lab.api.get(&path).unwrap()["metadata"]["uid"].as_str().unwrap().to_string();
+    let volumes = lab.containerd.path(&format!("kubelet/pods/{uid}/volumes"));
+    let shared = volumes.join("kubernetes.io~empty-dir/shared");
+    std::fs::write(shared.join("ready"), "").unwrap();
+    lab.until("the pod is ready", || condition(&lab.status(&path), "Ready") == "True").await;
+
+    lab.api.put("/api/v1/namespaces/default/configmaps/cm", json!({"metadata": {"name": "cm"}, "data": {"a": "changed"}}));
+    lab.until("the files follow the ConfigMap", || std::fs::read_to_string(volumes.join("kubernetes.io~configmap/cm/a")).is_ok_and(|t| t == "changed")).await;
+    assert!(!volumes.join("kubernetes.io~configmap/cm/b").exists());
+
+    std::fs::write(shared.join("die"), "").unwrap();
+    lab.until("it ended and was started again", || lab.status(&path)["containerStatuses"][0]["restartCount"] == 1).await;
+    std::fs::remove_file(shared.join("die")).unwrap();
+    lab.until("the last end is told", || lab.status(&path)["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3).await;
+    assert_eq!(lab.status(&path)["containerStatuses"][0]["lastState"]["terminated"]["message"], "last words\n");
+    std::fs::write(shared.join("die"), "").unwrap();
+    lab.until("the second failure is held back", || lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    let message = lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["message"].clone();
+    assert_eq!(message, format!("back-off 10s restarting failed container=a pod=rich_default({uid})"));
+    std::fs::remove_file(shared.join("die")).unwrap();
+    lab.until("it runs again", || !lab.status(&path)["containerStatuses"][0]["state"]["running"].is_null()).await;
+    std::fs::write(shared.join("sick"), "").unwrap();
+    lab.until("the liveness probe ends it", || lab.events().iter().any(|e| e == "Killing: Container a failed liveness probe, will be restarted")).await;
+    assert_eq!(lab.status(&path)["initContainerStatuses"][1]["restartCount"], 0, "the sidecar stayed");
+
+    for (name, container, reason) in [
+        ("bad-name", json!({"image": "Not An Image"}), "InvalidImageName"),
+        ("never", json!({"image": "docker.io/library/absent:1", "imagePullPolicy": "Never"}), "ErrImageNeverPull"),
+        ("no-key", json!({"image": IMAGE, "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "nope"}}}]}), "CreateContainerConfigError"),
+        ("no-file", json!({"image": IMAGE, "command": ["/nope"]}), "RunContainerError"),
+    ] {
+        let mut container = container;
+        container["name"] = "c".into();
+        let path = lab.create(name, json!({"restartPolicy": "Always", "containers": [container]}));
+        lab.until(reason, || {
+            let waiting = lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["reason"].clone();
+            waiting == reason || (reason == "RunContainerError" && waiting == "CrashLoopBackOff")
+        })
+        .await;
+        lab.api.delete_gracefully(&path, 0);
+    }
+    let too_big = lab.create("too-big", json!({"containers": [{"name": "c", "image": IMAGE, "resources": {"requests": {"cpu": "1000"}}}]}));
+    lab.until("a pod that does not fit fails", || lab.status(&too_big)["reason"] == "OutOfcpu").await;
+    lab.api.delete_gracefully(&too_big, 0);
+    lab.api.delete_gracefully(&path, 1);
+    lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
+    lab.stop_kubelet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_exec_over_the_kubelet_api() {
+    let mut lab = Lab::start().await;
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": IMAGE, "command": shell("echo one; echo two >&2; echo three; while true; do sleep 1; done")}]});
+    let path = lab.create("p", spec);
+    lab.until("the pod runs", || lab.log(&path, "a", 0) == "one\ntwo\nthree\n").await;
+    let address = lab.kubelet.as_ref().unwrap().address().unwrap();
+    let get = |path: &'static str, token: &'static str| client::get(address, path, token);
+    assert_eq!(get("/containerLogs/default/p/a?tailLines=2", "good").await, (200, "two\nthree\n".into()));
+    assert_eq!(get("/containerLogs/default/p/a", "").await.0, 401);
+    assert_eq!(get("/containerLogs/default/p/nope", "good").await.0, 404);
+    let (code, pods) = get("/pods", "good").await;
+    assert!(code == 200 && pods.contains("\"PodList\""));
+    let (code, metrics) = get("/metrics/resource", "good").await;
+    assert!(code == 200 && metrics.contains("container_memory_working_set_bytes{container=\"a\",namespace=\"default\",pod=\"p\"}"), "{metrics}");
+
+    let exec = |query: &str| format!("/exec/default/p/a?output=1&error=1&{query}");
+    for protocol in ["v4.channel.k8s.io", "v5.channel.k8s.io"] {
+        let run = client::exec(address, &exec("command=/bin/sh&command=-c&command=echo+out%3B+echo+err+%3E%262%3B+exit+7"), protocol, None).await;
+        assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "err\n"), "{protocol}");
+        assert_eq!(run.status["details"]["causes"][0]["message"], "7", "{protocol}: {}", run.status);
+    }
+    // cat only ends when its input does.
+    let run = client::exec(address, &exec("input=1&command=/bin/cat"), "v5.channel.k8s.io", Some("hello")).await;
+    assert_eq!((run.stdout.as_str(), run.status["status"].as_str()), ("hello", Some("Success")));
+    let run = client::exec(address, "/exec/default/p/a?output=1&input=1&tty=1&command=/bin/stty&command=size", "v5.channel.k8s.io", None).await;
+    assert_eq!(run.status["status"], "Success", "{}", run.stdout);
+    lab.api.delete_gracefully(&path, 0);
+    lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
     lab.stop_kubelet().await;
 }

@@ -1,0 +1,177 @@
+//! Who asks, and whether he may: certificates of the client CA, TokenReview and SubjectAccessReview, with short memories.
+
+use std::{collections::HashMap, time::Duration};
+
+use axum::{
+    Extension,
+    extract::{Request, State},
+    http::{Method, StatusCode, header::AUTHORIZATION},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use k8s_openapi::api::{
+    authentication::v1::{TokenReview, TokenReviewSpec},
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+};
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use trireme_client::Client;
+
+use super::Api;
+
+/// Upstream's lifetimes.
+const TOKEN_LIFE: Duration = Duration::from_secs(120);
+const ALLOWED_LIFE: Duration = Duration::from_secs(300);
+const DENIED_LIFE: Duration = Duration::from_secs(30);
+/// Forget all rather than grow.
+const MAX_REMEMBERED: usize = 1024;
+
+/// A user as the API server knows him.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct User {
+    name: String,
+    groups: Vec<String>,
+}
+
+/// Who is at the other end of a connection, by his certificate.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer(Option<User>);
+
+impl Peer {
+    /// The user in the first certificate of a verified chain: common name and organizations.
+    pub(crate) fn of(chain: Option<&[CertificateDer<'_>]>) -> Peer {
+        let certificate = chain.and_then(|c| c.first()).and_then(|c| x509_parser::parse_x509_certificate(c).ok());
+        Peer(certificate.and_then(|(_, certificate)| {
+            let subject = certificate.subject();
+            let name = subject.iter_common_name().next()?.as_str().ok()?.to_string();
+            let groups = subject.iter_organization().filter_map(|o| o.as_str().ok()).map(str::to_string).collect();
+            Some(User { name, groups })
+        }))
+    }
+}
+
+type Question = (User, &'static str, &'static str);
+
+/// Authenticates and authorizes.
+pub(crate) struct Auth {
+    client: Client,
+    node_name: String,
+    tokens: Mutex<HashMap<[u8; 32], (Option<User>, Instant)>>,
+    answers: Mutex<HashMap<Question, (bool, Instant)>>,
+}
+
+impl Auth {
+    pub(crate) fn new(client: Client, node_name: &str) -> Auth {
+        Auth { client, node_name: node_name.into(), tokens: Mutex::default(), answers: Mutex::default() }
+    }
+
+    async fn user_of_token(&self, token: &str) -> Option<User> {
+        let key: [u8; 32] = Sha256::digest(token).into();
+        if let Some((user, until)) = self.tokens.lock().get(&key).filter(|(_, until)| Instant::now() < *until) {
+            let _ = until;
+            return user.clone();
+        }
+        let review = TokenReview { spec: TokenReviewSpec { token: token.into(), audiences: None }, ..Default::default() };
+        let status = match self.client.create::<TokenReview>(None, &review).await {
+            Ok(review) => review.status.unwrap_or_default(),
+            Err(error) => {
+                tracing::info!(%error, "token review");
+                return None;
+            }
+        };
+        let user = status.user.filter(|_| status.authenticated == Some(true)).map(|u| User { name: u.username.unwrap_or_default(), groups: u.groups.unwrap_or_default() });
+        let mut tokens = self.tokens.lock();
+        if tokens.len() >= MAX_REMEMBERED {
+            tokens.clear();
+        }
+        tokens.insert(key, (user.clone(), Instant::now() + TOKEN_LIFE));
+        user
+    }
+
+    async fn is_allowed(&self, user: &User, verb: &'static str, subresource: &'static str) -> Result<bool, trireme_client::Error> {
+        let question = (user.clone(), verb, subresource);
+        if let Some((allowed, _)) = self.answers.lock().get(&question).filter(|(_, until)| Instant::now() < *until) {
+            return Ok(*allowed);
+        }
+        let review = SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(user.name.clone()),
+                groups: Some(user.groups.clone()),
+                resource_attributes: Some(ResourceAttributes {
+                    verb: Some(verb.into()),
+                    version: Some("v1".into()),
+                    resource: Some("nodes".into()),
+                    subresource: Some(subresource.into()),
+                    name: Some(self.node_name.clone()),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let allowed = self.client.create::<SubjectAccessReview>(None, &review).await?.status.is_some_and(|s| s.allowed);
+        let life = if allowed { ALLOWED_LIFE } else { DENIED_LIFE };
+        let mut answers = self.answers.lock();
+        if answers.len() >= MAX_REMEMBERED {
+            answers.clear();
+        }
+        answers.insert(question, (allowed, Instant::now() + life));
+        Ok(allowed)
+    }
+}
+
+/// The subresources of `nodes` that open a path: any of them will do.
+fn subresources(path: &str) -> &'static [&'static str] {
+    let under = |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
+    if under("/stats") {
+        &["stats"]
+    } else if under("/metrics") {
+        &["metrics"]
+    } else if under("/logs") {
+        &["log"]
+    } else if path == "/pods" || path == "/runningpods" {
+        &["pods", "proxy"]
+    } else if under("/healthz") {
+        &["healthz", "proxy"]
+    } else if path == "/configz" {
+        &["configz", "proxy"]
+    } else {
+        &["proxy"]
+    }
+}
+
+fn verb(method: &Method) -> &'static str {
+    match *method {
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    }
+}
+
+/// Lets a request through, or answers 401 or 403.
+pub(crate) async fn guard(State(api): State<std::sync::Arc<Api>>, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
+    let bearer = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok()).and_then(|h| h.strip_prefix("Bearer ")).map(|t| t.trim().to_string());
+    let user = match (peer, bearer) {
+        (Some(user), _) => Some(user),
+        (None, Some(token)) => api.auth.user_of_token(&token).await,
+        (None, None) => None,
+    };
+    let Some(user) = user else {
+        return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+    };
+    let verb = verb(request.method());
+    let wanted = subresources(request.uri().path());
+    for subresource in wanted {
+        match api.auth.is_allowed(&user, verb, subresource).await {
+            Ok(true) => return next.run(request).await,
+            Ok(false) => {}
+            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource}): {error}", user.name)).into_response(),
+        }
+    }
+    let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])", user.name, wanted.join(" "));
+    (StatusCode::FORBIDDEN, text).into_response()
+}

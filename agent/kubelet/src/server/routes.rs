@@ -1,0 +1,182 @@
+//! The paths of the kubelet API, and how a request names a container.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, RawQuery, Request, State},
+    http::{StatusCode, header},
+    middleware,
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use serde_json::json;
+use trireme_proto::cri;
+
+use super::{Api, auth, logs, metrics, stats, streams};
+use crate::pod::observed::keys;
+
+/// Everything on 10250.
+pub(crate) fn all(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/healthz/{*rest}", get(healthz))
+        .route("/pods", get(pods))
+        .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::serve))
+        .route("/exec/{namespace}/{pod}/{container}", any(exec))
+        .route("/exec/{namespace}/{pod}/{uid}/{container}", any(exec_uid))
+        .route("/attach/{namespace}/{pod}/{container}", any(attach))
+        .route("/attach/{namespace}/{pod}/{uid}/{container}", any(attach_uid))
+        .route("/portForward/{namespace}/{pod}", any(port_forward))
+        .route("/portForward/{namespace}/{pod}/{uid}", any(port_forward_uid))
+        .route("/stats/summary", get(stats::summary))
+        .route("/metrics", get(metrics::kubelet))
+        .route("/metrics/cadvisor", get(metrics::containers))
+        .route("/metrics/resource", get(metrics::resource))
+        .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
+        .with_state(api)
+}
+
+/// What is on 10248, for everybody on this host.
+pub(crate) fn health(api: Arc<Api>) -> Router {
+    Router::new().route("/healthz", get(healthz)).with_state(api)
+}
+
+async fn healthz(State(api): State<Arc<Api>>) -> Response {
+    // The agent itself is healthy while it waits for a runtime; the node's Ready condition tells of that.
+    let _ = api;
+    "ok".into_response()
+}
+
+async fn pods(State(api): State<Arc<Api>>) -> Response {
+    let items: Vec<serde_json::Value> = api.core.pods.list().iter().filter_map(|pod| serde_json::to_value(&**pod).ok()).collect();
+    answer_json(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+}
+
+type Query = Vec<(String, String)>;
+
+/// The decoded pairs of a query string, in order.
+pub(crate) fn query(raw: Option<&str>) -> Query {
+    let decode = |text: &str| {
+        let mut out = Vec::with_capacity(text.len());
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
+            match escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()) {
+                Some(byte) => {
+                    out.push(byte);
+                    at += 3;
+                }
+                None => {
+                    out.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
+                    at += 1;
+                }
+            }
+        }
+        String::from_utf8_lossy(&out).into_owned()
+    };
+    let pairs = raw.unwrap_or_default().split('&').filter(|p| !p.is_empty());
+    pairs.map(|pair| pair.split_once('=').map_or((decode(pair), String::new()), |(k, v)| (decode(k), decode(v)))).collect()
+}
+
+/// A flag under any of its names.
+pub(crate) fn flag(query: &Query, names: &[&str]) -> bool {
+    query.iter().any(|(k, v)| names.contains(&k.as_str()) && matches!(v.as_str(), "1" | "true"))
+}
+
+/// All values under any of these names.
+pub(crate) fn values(query: &Query, names: &[&str]) -> Vec<String> {
+    query.iter().filter(|(k, _)| names.contains(&k.as_str())).map(|(_, v)| v.clone()).collect()
+}
+
+/// An error as plain text, as upstream's kubelet answers.
+pub(crate) fn refuse(code: StatusCode, message: impl Into<String>) -> Response {
+    (code, message.into()).into_response()
+}
+
+/// A JSON document.
+pub(crate) fn answer_json(value: &serde_json::Value) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
+}
+
+/// The newest container of that name, in whatever state.
+pub(crate) async fn find_container(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<cri::Container, Response> {
+    let uid = pod_uid(api, namespace, pod)?;
+    let containers = api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let named = containers.into_iter().filter(|c| c.labels.get(keys::CONTAINER_NAME).is_some_and(|n| n == container));
+    let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
+    named.max_by_key(|c| (attempt(c), c.created_at)).ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))
+}
+
+pub(crate) fn pod_uid(api: &Api, namespace: &str, pod: &str) -> Result<String, Response> {
+    let found = api.core.pods.get(namespace, pod).and_then(|p| p.metadata.uid.clone());
+    found.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("pod does not exist: pod \"{pod}_{namespace}\" not found")))
+}
+
+async fn running(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<String, Response> {
+    let found = find_container(api, namespace, pod, container).await?;
+    if found.state != cri::ContainerState::ContainerRunning as i32 {
+        return Err(refuse(StatusCode::BAD_REQUEST, format!("container not running ({})", found.id)));
+    }
+    Ok(found.id)
+}
+
+fn answer(result: Result<Response, Response>) -> Response {
+    result.unwrap_or_else(|refusal| refusal)
+}
+
+async fn exec(State(api): State<Arc<Api>>, Path((namespace, pod, container)): Path<(String, String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+    let query = query(raw.as_deref());
+    let serve = async {
+        let container_id = running(&api, &namespace, &pod, &container).await?;
+        let wanted = streams::Wanted::of(&query)?;
+        let call = cri::ExecRequest { container_id, cmd: values(&query, &["command"]), tty: wanted.tty, stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr };
+        let url = api.core.runtime.exec(call).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        streams::remote_command(request, url, wanted).await
+    };
+    answer(serve.await)
+}
+
+async fn exec_uid(state: State<Arc<Api>>, Path((namespace, pod, _, container)): Path<(String, String, String, String)>, raw: RawQuery, request: Request) -> Response {
+    exec(state, Path((namespace, pod, container)), raw, request).await
+}
+
+async fn attach(State(api): State<Arc<Api>>, Path((namespace, pod, container)): Path<(String, String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+    let query = query(raw.as_deref());
+    let serve = async {
+        let container_id = running(&api, &namespace, &pod, &container).await?;
+        let mut wanted = streams::Wanted::of(&query)?;
+        // Whether there is a terminal was decided when the container was made.
+        let spec = api.core.pods.get(&namespace, &pod);
+        wanted.tty = spec.as_deref().and_then(|p| crate::pod::spec::container(p, &container)).is_some_and(|(_, c)| c.tty == Some(true));
+        wanted.stderr &= !wanted.tty;
+        let call = cri::AttachRequest { container_id, stdin: wanted.stdin, tty: wanted.tty, stdout: wanted.stdout, stderr: wanted.stderr };
+        let url = api.core.runtime.attach(call).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        streams::remote_command(request, url, wanted).await
+    };
+    answer(serve.await)
+}
+
+async fn attach_uid(state: State<Arc<Api>>, Path((namespace, pod, _, container)): Path<(String, String, String, String)>, raw: RawQuery, request: Request) -> Response {
+    attach(state, Path((namespace, pod, container)), raw, request).await
+}
+
+async fn port_forward(State(api): State<Arc<Api>>, Path((namespace, pod)): Path<(String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+    let query = query(raw.as_deref());
+    let serve = async {
+        let uid = pod_uid(&api, &namespace, &pod)?;
+        let sandboxes = api.core.runtime.list_sandboxes(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        let ready = sandboxes.into_iter().find(|s| s.state == cri::PodSandboxState::SandboxReady as i32);
+        let sandbox = ready.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("not able to find pod sandbox for pod \"{pod}_{namespace}\"")))?;
+        let listed = values(&query, &["port", "ports"]);
+        let ports: Vec<u16> = listed.iter().flat_map(|v| v.split(',')).filter(|p| !p.is_empty()).map(str::parse).collect::<Result<_, _>>().map_err(|_| refuse(StatusCode::BAD_REQUEST, format!("invalid port in {listed:?}")))?;
+        let url = api.core.runtime.port_forward(&sandbox.id, ports.iter().map(|p| i32::from(*p)).collect()).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        streams::port_forward(request, url, ports).await
+    };
+    answer(serve.await)
+}
+
+async fn port_forward_uid(state: State<Arc<Api>>, Path((namespace, pod, _)): Path<(String, String, String)>, raw: RawQuery, request: Request) -> Response {
+    port_forward(state, Path((namespace, pod)), raw, request).await
+}
