@@ -1,0 +1,34 @@
+//! The plugins and their order: that of upstream's default profile.
+
+mod image_locality;
+mod inter_pod_affinity;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_unschedulable;
+mod resources_balanced;
+mod resources_fit;
+mod taint_toleration;
+mod topology_spread;
+mod unsupported;
+
+use crate::framework::Plugin;
+
+pub(crate) const NODE_NAME: &str = "NodeName";
+
+/// All plugins, filters in the order in which upstream asks them.
+pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
+    vec![
+        Box::new(unsupported::Unsupported),
+        Box::new(node_unschedulable::NodeUnschedulable),
+        Box::new(node_name::NodeName),
+        Box::new(taint_toleration::TaintToleration),
+        Box::new(node_affinity::NodeAffinity),
+        Box::new(node_ports::NodePorts),
+        Box::new(resources_fit::NodeResourcesFit),
+        Box::new(topology_spread::PodTopologySpread),
+        Box::new(inter_pod_affinity::InterPodAffinity),
+        Box::new(resources_balanced::NodeResourcesBalancedAllocation),
+        Box::new(image_locality::ImageLocality),
+    ]
+}

@@ -1,0 +1,40 @@
+//! A cordoned node takes only pods that tolerate that.
+
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+
+use super::taint_toleration::tolerates;
+use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::node_info::{NodeInfo, PodInfo};
+
+pub(crate) struct NodeUnschedulable;
+struct Cordon {
+    tolerated: bool,
+}
+
+impl Plugin for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
+    }
+
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
+        let taint = Taint {
+            key: "node.kubernetes.io/unschedulable".to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        };
+        let tolerations: &[Toleration] =
+            pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+        Box::new(Cordon { tolerated: tolerations.iter().any(|one| tolerates(one, &taint)) })
+    }
+
+    fn wakes_on(&self, wake: Wake) -> bool {
+        wake == Wake::NodeChanged
+    }
+}
+
+impl Prepared for Cordon {
+    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
+        let cordoned = node.node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+        if cordoned && !self.tolerated { vec!["node(s) were unschedulable".into()] } else { Vec::new() }
+    }
+}
