@@ -38,11 +38,7 @@ pub fn priority_classes() -> Vec<Value> {
             2_000_000_000,
             "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
         ),
-        class(
-            "system-node-critical",
-            2_000_001_000,
-            "Used for system critical pods that must not be moved from their current node.",
-        ),
+        class("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
     ]
 }
 

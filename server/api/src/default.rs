@@ -46,9 +46,9 @@ fn core(kind: &str, object: &mut Value) {
 /// Where the pod template of a kind is.
 pub(crate) fn template_path(group: &str, kind: &str) -> Option<&'static str> {
     match (group, kind) {
-        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet")
-        | ("batch", "Job")
-        | ("", "ReplicationController") => Some("spec.template"),
+        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") | ("", "ReplicationController") => {
+            Some("spec.template")
+        }
         ("batch", "CronJob") => Some("spec.jobTemplate.spec.template"),
         ("", "PodTemplate") => Some("template"),
         _ => None,

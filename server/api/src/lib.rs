@@ -10,6 +10,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod bootstrap;
+pub mod coverage;
 pub mod default;
 pub mod discovery;
 pub mod field;

@@ -59,9 +59,8 @@ pub fn cluster_roles() -> Vec<Value> {
         object
     });
     let system = system_roles::SYSTEM_ROLES.iter().map(|(name, rules)| role("ClusterRole", None, name, rules));
-    let controllers = controller_roles::CONTROLLER_ROLES
-        .iter()
-        .map(|(name, rules)| role("ClusterRole", None, &controller_name(name), rules));
+    let controllers =
+        controller_roles::CONTROLLER_ROLES.iter().map(|(name, rules)| role("ClusterRole", None, &controller_name(name), rules));
     user.chain(system).chain(controllers).collect()
 }
 
@@ -86,9 +85,7 @@ pub fn roles() -> Vec<Value> {
 pub fn role_bindings() -> Vec<Value> {
     bindings::ROLE_BINDINGS
         .iter()
-        .map(|(namespace, name, target, subjects)| {
-            binding("RoleBinding", Some(namespace), name, "Role", target, subjects)
-        })
+        .map(|(namespace, name, target, subjects)| binding("RoleBinding", Some(namespace), name, "Role", target, subjects))
         .collect()
 }
 
@@ -131,22 +128,14 @@ fn rule_json(rule: &Rule) -> Value {
     if !rule.urls.is_empty() {
         return json!({"nonResourceURLs": list(rule.urls), "verbs": list(rule.verbs)});
     }
-    let mut value =
-        json!({"apiGroups": list(rule.groups), "resources": list(rule.resources), "verbs": list(rule.verbs)});
+    let mut value = json!({"apiGroups": list(rule.groups), "resources": list(rule.resources), "verbs": list(rule.verbs)});
     if !rule.names.is_empty() {
         value["resourceNames"] = json!(list(rule.names));
     }
     value
 }
 
-fn binding(
-    kind: &str,
-    namespace: Option<&str>,
-    name: &str,
-    role_kind: &str,
-    role_name: &str,
-    subjects: &[&str],
-) -> Value {
+fn binding(kind: &str, namespace: Option<&str>, name: &str, role_kind: &str, role_name: &str, subjects: &[&str]) -> Value {
     let mut object = json!({
         "apiVersion": API_VERSION, "kind": kind, "metadata": metadata(namespace, name),
         "roleRef": {"apiGroup": GROUP, "kind": role_kind, "name": role_name},
@@ -192,9 +181,6 @@ mod tests {
     fn a_controller_is_bound_to_its_service_account() {
         let bindings = cluster_role_bindings();
         let subject = &find(&bindings, "system:controller:replicaset-controller")["subjects"][0];
-        assert_eq!(
-            *subject,
-            json!({"kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system"})
-        );
+        assert_eq!(*subject, json!({"kind": "ServiceAccount", "name": "replicaset-controller", "namespace": "kube-system"}));
     }
 }

@@ -7,6 +7,7 @@
 
 mod job;
 mod pod;
+mod service;
 mod table;
 mod warnings;
 
@@ -78,6 +79,7 @@ impl Strategy for Row {
         match (self.group, self.plural) {
             ("", "pods") => pod::prepare_for_create(object),
             ("", "namespaces") => namespace(object),
+            ("", "services") => service::prepare_for_create(object),
             ("batch", "jobs") => job::generate_selector(object),
             ("apps", "daemonsets") => template_generation(object, 1),
             ("apiextensions.k8s.io", "customresourcedefinitions") => stored_versions(object),
@@ -97,7 +99,7 @@ impl Strategy for Row {
                 let changed = !same(object.pointer("/spec/template"), old.pointer("/spec/template"));
                 template_generation(object, previous + i64::from(changed));
             }
-            ("", "services") => service_addresses(object, old),
+            ("", "services") => service::prepare_for_update(object, old),
             ("apiextensions.k8s.io", "customresourcedefinitions") => stored_versions(object),
             _ => {}
         }
@@ -236,68 +238,6 @@ fn carry_finalizers(object: &mut Value, old: &Value) {
         Some(list) => spec.insert("finalizers".to_owned(), list),
         None => spec.remove("finalizers"),
     };
-}
-
-/// A client that knows nothing of the allocated fields may leave them out. Which addresses a type needs is the
-/// allocator's.
-fn service_addresses(object: &mut Value, old: &Value) {
-    let kind = |value: &Value| meta::str_at(value, &["spec", "type"]).to_owned();
-    if kind(object) == "ExternalName" || kind(old) == "ExternalName" {
-        return;
-    }
-    let one = meta::str_at(object, &["spec", "clusterIP"]).to_owned();
-    let all: Vec<Value> = meta::list_at(object, &["spec", "clusterIPs"]).to_vec();
-    let before = meta::str_at(old, &["spec", "clusterIP"]).to_owned();
-    let before_all = meta::list_at(old, &["spec", "clusterIPs"]).to_vec();
-    let spec = meta::map_at(object, "spec");
-    if one.is_empty() && all.is_empty() {
-        for key in ["clusterIP", "clusterIPs"] {
-            if let Some(value) = old["spec"].get(key) {
-                spec.insert(key.to_owned(), value.clone());
-            }
-        }
-    } else if all.is_empty() {
-        spec.insert("clusterIPs".to_owned(), Value::Array(vec![Value::from(one)]));
-    } else if one.is_empty() {
-        spec.insert("clusterIP".to_owned(), all[0].clone());
-    } else if one != before && all == before_all {
-        // Only the single field was changed: the list follows it.
-        spec.insert("clusterIPs".to_owned(), Value::Array(vec![Value::from(one)]));
-    }
-    for key in ["ipFamilies", "ipFamilyPolicy"] {
-        if spec.get(key).is_none_or(Value::is_null)
-            && let Some(value) = old["spec"].get(key)
-        {
-            spec.insert(key.to_owned(), value.clone());
-        }
-    }
-    if kind(old) == spec.get("type").and_then(Value::as_str).unwrap_or_default() {
-        keep_node_ports(spec, &old["spec"]);
-    }
-}
-
-/// A port that is still there keeps its node port.
-fn keep_node_ports(spec: &mut serde_json::Map<String, Value>, old: &Value) {
-    let kind = spec.get("type").and_then(Value::as_str).unwrap_or_default();
-    if !matches!(kind, "NodePort" | "LoadBalancer") {
-        return;
-    }
-    let Some(Value::Array(ports)) = spec.get_mut("ports") else { return };
-    let number = |port: &Value| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0);
-    let used: Vec<i64> = ports.iter().map(number).collect();
-    for port in ports {
-        if number(port) != 0 {
-            continue;
-        }
-        let before = old["ports"].as_array().into_iter().flatten().find(|before| {
-            before["port"] == port["port"] && before.get("protocol") == port.get("protocol")
-        });
-        if let Some(before) = before.map(number).filter(|number| *number != 0 && !used.contains(number))
-            && let Some(map) = port.as_object_mut()
-        {
-            map.insert("nodePort".to_owned(), Value::from(before));
-        }
-    }
 }
 
 /// Every version that was ever written stays listed until an operator says that no object has it.

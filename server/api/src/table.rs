@@ -73,9 +73,8 @@ pub fn row(group: &str, plural: &str, object: &Value, now: Timestamp) -> Vec<Val
 
 /// What a row says about itself beside its cells: a finished pod is marked, so that clients may hide it.
 pub fn row_conditions(group: &str, plural: &str, object: &Value) -> Vec<Value> {
-    let condition = |reason: &str, message: &str| {
-        vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})]
-    };
+    let condition =
+        |reason: &str, message: &str| vec![json!({"type": "Completed", "status": "True", "reason": reason, "message": message})];
     match (group, plural, meta::str_at(object, &["status", "phase"])) {
         ("", "pods", "Succeeded") => condition("Succeeded", "The pod has completed successfully."),
         ("", "pods", "Failed") => condition("Failed", "The pod failed."),

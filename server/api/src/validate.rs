@@ -27,8 +27,8 @@ mod workload;
 
 use serde_json::Value;
 
-use self::at::{At, Errors};
 pub(crate) use self::at::same;
+use self::at::{At, Errors};
 use self::metadata::NameRule;
 use crate::field::FieldErrors;
 use crate::gvk::GroupVersionKind;
@@ -218,10 +218,7 @@ fn frozen(group: &str, kind: &str, at: &At<'_>, old: &At<'_>) {
 
 /// Bodies of requests that are not stored have no metadata worth checking.
 fn has_metadata(group: &str, kind: &str) -> bool {
-    !matches!(
-        (group, kind),
-        ("authentication.k8s.io" | "authorization.k8s.io", _) | ("", "Binding") | ("policy", "Eviction")
-    )
+    !matches!((group, kind), ("authentication.k8s.io" | "authorization.k8s.io", _) | ("", "Binding") | ("policy", "Eviction"))
 }
 
 fn namespaced(group: &str, kind: &str) -> bool {

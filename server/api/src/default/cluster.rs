@@ -61,19 +61,15 @@ pub(super) fn apply(group: &str, kind: &str, object: &mut Value) {
         ("", "Node") => node(object),
         ("", "Secret") => secret(object),
         ("", "PersistentVolume") => persistent_volume(object),
-        ("", "PersistentVolumeClaim") => fill(
-            object,
-            &[Row("spec", "volumeMode", S("Filesystem")), Row("status", "phase", S("Pending"))],
-        ),
+        ("", "PersistentVolumeClaim") => fill(object, &[Row("spec", "volumeMode", S("Filesystem")), Row("status", "phase", S("Pending"))]),
         ("", "LimitRange") => each(object, "spec.limits[]", &mut limit_range_item),
         (RBAC_GROUP, "RoleBinding" | "ClusterRoleBinding") => role_binding(object),
         ("scheduling.k8s.io", "PriorityClass") => {
             fill(object, &[Row("", "preemptionPolicy", S("PreemptLowerPriority"))]);
         }
-        ("storage.k8s.io", "StorageClass") => fill(
-            object,
-            &[Row("", "reclaimPolicy", S("Delete")), Row("", "volumeBindingMode", S("Immediate"))],
-        ),
+        ("storage.k8s.io", "StorageClass") => {
+            fill(object, &[Row("", "reclaimPolicy", S("Delete")), Row("", "volumeBindingMode", S("Immediate"))])
+        }
         ("storage.k8s.io", "CSIDriver") => fill(object, CSI_DRIVER),
         ("admissionregistration.k8s.io", _) => admission(kind, object),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom_resource_definition(object),

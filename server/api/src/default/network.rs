@@ -43,8 +43,7 @@ fn service(object: &mut Value) {
             }
         }
         let kind = text(spec, "type").to_owned();
-        let external = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
-            || (kind == "ClusterIP" && !unset(spec, "externalIPs"));
+        let external = matches!(kind.as_str(), "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !unset(spec, "externalIPs"));
         if external {
             set(spec, "externalTrafficPolicy", S("Cluster"));
         }
@@ -77,13 +76,7 @@ fn target_port(port: &mut Value) {
 }
 
 fn network_policy(object: &mut Value) {
-    fill(
-        object,
-        &[
-            Row("spec.ingress[].ports[]", "protocol", S("TCP")),
-            Row("spec.egress[].ports[]", "protocol", S("TCP")),
-        ],
-    );
+    fill(object, &[Row("spec.ingress[].ports[]", "protocol", S("TCP")), Row("spec.egress[].ports[]", "protocol", S("TCP"))]);
     each(object, "spec", &mut |spec| {
         if unset(spec, "policyTypes") {
             let types = if unset(spec, "egress") { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };

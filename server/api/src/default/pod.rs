@@ -169,9 +169,7 @@ fn pod_level_requests(spec: &mut Object) {
         return;
     }
     let names: Vec<String> = {
-        let of = |list: &str| {
-            spec.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object).cloned()
-        };
+        let of = |list: &str| spec.get("resources").and_then(|resources| resources.get(list)).and_then(Value::as_object).cloned();
         let mut names: Vec<String> =
             container_requests(spec).into_keys().chain(of("limits").unwrap_or_default().into_iter().map(|(k, _)| k)).collect();
         names.retain(|name| name == "cpu" || name == "memory" || name.starts_with("hugepages-"));

@@ -46,10 +46,7 @@ pub(super) fn apply(version: &str, kind: &str, object: &mut Value) {
         }
         "ReplicaSet" => fill(object, &[Row("spec", "replicas", I(1))]),
         "DaemonSet" => {
-            fill(
-                object,
-                &[Row("spec.updateStrategy", "type", S("RollingUpdate")), Row("spec", "revisionHistoryLimit", I(10))],
-            );
+            fill(object, &[Row("spec.updateStrategy", "type", S("RollingUpdate")), Row("spec", "revisionHistoryLimit", I(10))]);
             rolling_update(object, "spec.updateStrategy", &[("maxUnavailable", json!(1)), ("maxSurge", json!(0))]);
         }
         "StatefulSet" => {
@@ -77,10 +74,7 @@ pub(super) fn replication_controller(object: &mut Value) {
 }
 
 fn template_labels(object: &Value) -> Option<Value> {
-    object
-        .pointer("/spec/template/metadata/labels")
-        .filter(|labels| labels.as_object().is_some_and(|map| !map.is_empty()))
-        .cloned()
+    object.pointer("/spec/template/metadata/labels").filter(|labels| labels.as_object().is_some_and(|map| !map.is_empty())).cloned()
 }
 
 fn labels_from(object: &mut Value, labels: Value) {
@@ -136,10 +130,15 @@ fn autoscaler(version: &str, object: &mut Value) {
             spec.insert("metrics".to_owned(), metric);
         }
         if let Some(Value::Object(behavior)) = spec.get_mut("behavior") {
-            scaling_rules(behavior, "scaleUp", Some(0), json!([
-                {"type": "Pods", "value": 4, "periodSeconds": 15},
-                {"type": "Percent", "value": 100, "periodSeconds": 15},
-            ]));
+            scaling_rules(
+                behavior,
+                "scaleUp",
+                Some(0),
+                json!([
+                    {"type": "Pods", "value": 4, "periodSeconds": 15},
+                    {"type": "Percent", "value": 100, "periodSeconds": 15},
+                ]),
+            );
             scaling_rules(behavior, "scaleDown", None, json!([{"type": "Percent", "value": 100, "periodSeconds": 15}]));
         }
     });

@@ -38,10 +38,7 @@ const CONTAINER_STATUS: &[(&str, super::walk::Lit)] = &[
     ("state", Obj),
 ];
 
-const CONDITION: &[Row] = &[
-    Row("status.conditions[]", "lastProbeTime", Null),
-    Row("status.conditions[]", "lastTransitionTime", Null),
-];
+const CONDITION: &[Row] = &[Row("status.conditions[]", "lastProbeTime", Null), Row("status.conditions[]", "lastTransitionTime", Null)];
 
 /// A pod's status lists.
 pub(super) fn pod_status(object: &mut Value) {
@@ -169,18 +166,14 @@ const CRD: &[Row] = &[
 fn rows(group: &str, version: &str, kind: &str) -> &'static [Row] {
     match (group, kind) {
         ("", "Pod" | "Namespace" | "PersistentVolume" | "ResourceQuota") => STATUS,
-        ("", "PersistentVolumeClaim") => {
-            &[Row("", "spec", Obj), Row("spec", "resources", Obj), Row("", "status", Obj)]
-        }
+        ("", "PersistentVolumeClaim") => &[Row("", "spec", Obj), Row("spec", "resources", Obj), Row("", "status", Obj)],
         ("", "Service") => &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "loadBalancer", Obj)],
         ("", "Node") => NODE,
         ("", "Event") => EVENT,
         ("events.k8s.io", "Event") => EVENTS_V1,
         ("", "LimitRange") => &[Row("", "spec", Obj), Row("spec", "limits", Null)],
         ("", "PodTemplate") => &[Row("", "template", Obj)],
-        ("", "ReplicationController") => {
-            &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "replicas", I(0))]
-        }
+        ("", "ReplicationController") => &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "replicas", I(0))],
         ("apps", "ReplicaSet") => REPLICAS,
         ("apps", "Deployment") => DEPLOYMENT,
         ("apps", "StatefulSet") => STATEFUL_SET,
@@ -193,23 +186,15 @@ fn rows(group: &str, version: &str, kind: &str) -> &'static [Row] {
             Row("spec.jobTemplate", "spec", Obj),
             Row("", "status", Obj),
         ],
-        ("autoscaling", "HorizontalPodAutoscaler") if version == "v1" => &[
-            Row("", "spec", Obj),
-            Row("", "status", Obj),
-            Row("status", "currentReplicas", I(0)),
-            Row("status", "desiredReplicas", I(0)),
-        ],
-        ("autoscaling", "HorizontalPodAutoscaler") => &[
-            Row("", "spec", Obj),
-            Row("", "status", Obj),
-            Row("status", "desiredReplicas", I(0)),
-            Row("status", "currentMetrics", Null),
-        ],
+        ("autoscaling", "HorizontalPodAutoscaler") if version == "v1" => {
+            &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "currentReplicas", I(0)), Row("status", "desiredReplicas", I(0))]
+        }
+        ("autoscaling", "HorizontalPodAutoscaler") => {
+            &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "desiredReplicas", I(0)), Row("status", "currentMetrics", Null)]
+        }
         ("autoscaling", "Scale") => &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "replicas", I(0))],
         ("policy", "PodDisruptionBudget") => BUDGET,
-        ("networking.k8s.io", "Ingress") => {
-            &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "loadBalancer", Obj)]
-        }
+        ("networking.k8s.io", "Ingress") => &[Row("", "spec", Obj), Row("", "status", Obj), Row("status", "loadBalancer", Obj)],
         ("networking.k8s.io", "NetworkPolicy") => &[Row("", "spec", Obj), Row("spec", "podSelector", Obj)],
         ("networking.k8s.io", "IngressClass" | "IPAddress") | ("coordination.k8s.io", "Lease") => SPEC,
         ("networking.k8s.io", "ServiceCIDR")
@@ -225,15 +210,11 @@ fn rows(group: &str, version: &str, kind: &str) -> &'static [Row] {
         ("storage.k8s.io", "CSINode") => &[Row("", "spec", Obj), Row("spec", "drivers", Null)],
         ("storage.k8s.io", "CSIDriver") => SPEC,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => CRD,
-        ("discovery.k8s.io", "EndpointSlice") => &[
-            Row("", "endpoints", Null),
-            Row("endpoints[]", "conditions", Obj),
-            Row("", "ports", Null),
-        ],
-        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => &[Row("", "rules", Null)],
-        ("resource.k8s.io", "ResourceClaim") => {
-            &[Row("", "spec", Obj), Row("spec", "devices", Obj), Row("", "status", Obj)]
+        ("discovery.k8s.io", "EndpointSlice") => {
+            &[Row("", "endpoints", Null), Row("endpoints[]", "conditions", Obj), Row("", "ports", Null)]
         }
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => &[Row("", "rules", Null)],
+        ("resource.k8s.io", "ResourceClaim") => &[Row("", "spec", Obj), Row("spec", "devices", Obj), Row("", "status", Obj)],
         ("resource.k8s.io", "ResourceClaimTemplate") => {
             &[Row("", "spec", Obj), Row("spec", "metadata", Obj), Row("spec", "spec", Obj), Row("spec.spec", "devices", Obj)]
         }

@@ -55,9 +55,7 @@ pub(super) fn grace_period_secs(pod: &Value, requested: Option<i64>) -> i64 {
 /// `Guaranteed`, `Burstable` or `BestEffort`, by the cpu and memory that containers request and are limited to.
 pub fn qos_class(pod: &Value) -> &'static str {
     let pod_level = meta::get(pod, &["spec", "resources"]).filter(|resources| {
-        ["requests", "limits"]
-            .iter()
-            .any(|kind| resources.get(*kind).and_then(Value::as_object).is_some_and(|map| !map.is_empty()))
+        ["requests", "limits"].iter().any(|kind| resources.get(*kind).and_then(Value::as_object).is_some_and(|map| !map.is_empty()))
     });
     let parts: Vec<&Value> = match pod_level {
         Some(resources) => vec![resources],

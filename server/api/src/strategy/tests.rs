@@ -33,9 +33,8 @@ fn status_and_spec_have_different_doors() {
 #[test]
 fn a_pods_grace_is_nothing_where_nothing_runs() {
     let strategy = for_resource("", "pods");
-    let pod = |node: &str, phase: &str| {
-        json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}})
-    };
+    let pod =
+        |node: &str, phase: &str| json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}});
     assert_eq!(strategy.grace_period_secs(&pod("n", "Running"), None), Some(30));
     assert_eq!(strategy.grace_period_secs(&pod("n", "Running"), Some(5)), Some(5));
     assert_eq!(strategy.grace_period_secs(&pod("n", "Running"), Some(-1)), Some(1));
@@ -75,7 +74,8 @@ fn a_job_selects_its_own_pods_and_orphans_them_by_default() {
 fn a_service_keeps_what_was_allocated_for_it() {
     let old = json!({"metadata": {}, "spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
         "ipFamilies": ["IPv4"], "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
-    let mut new = json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}, {"port": 81, "protocol": "TCP"}]}});
+    let mut new =
+        json!({"metadata": {}, "spec": {"type": "NodePort", "ports": [{"port": 80, "protocol": "TCP"}, {"port": 81, "protocol": "TCP"}]}});
     for_resource("", "services").prepare_for_update(&mut new, &old);
     assert_eq!(new["spec"]["clusterIPs"], json!(["10.0.0.1"]));
     assert_eq!(new["spec"]["ports"][0]["nodePort"], 30001);

@@ -14,9 +14,7 @@ use crate::names;
 pub fn deprecation(group: &str, version: &str, plural: &str) -> Option<String> {
     match (group, version, plural) {
         ("", "v1", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+".to_owned()),
-        ("", "v1", "endpoints") => {
-            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned())
-        }
+        ("", "v1", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()),
         _ => None,
     }
 }
@@ -102,9 +100,7 @@ fn pod_spec(spec: &Value, path: &str, warnings: &mut Vec<String>) {
     for (index, secret) in list(&spec["imagePullSecrets"]).iter().enumerate() {
         let name = secret["name"].as_str().unwrap_or_default().to_owned();
         if name.is_empty() {
-            warnings.push(format!(
-                "{path}.imagePullSecrets[{index}].name: invalid empty name {name:?}"
-            ));
+            warnings.push(format!("{path}.imagePullSecrets[{index}].name: invalid empty name {name:?}"));
         } else if !seen.insert(name.clone()) {
             warnings.push(format!("{path}.imagePullSecrets[{index}].name: duplicate name {name:?}"));
         }
@@ -122,9 +118,7 @@ fn container_warnings(container: &Value, path: &str, warnings: &mut Vec<String>)
     for (index, variable) in container["env"].as_array().into_iter().flatten().enumerate() {
         let name = variable["name"].as_str().unwrap_or_default();
         if !seen.insert(name) {
-            warnings.push(format!(
-                "{path}.env[{index}]: hides previous definition of {name:?}, which may be dropped when using apply"
-            ));
+            warnings.push(format!("{path}.env[{index}]: hides previous definition of {name:?}, which may be dropped when using apply"));
         }
     }
     for list in ["limits", "requests"] {
@@ -132,9 +126,8 @@ fn container_warnings(container: &Value, path: &str, warnings: &mut Vec<String>)
             let fraction = crate::quantity::from_json(amount).is_ok_and(|amount| !amount.is_integer());
             if matches!(resource.as_str(), "memory" | "ephemeral-storage") && fraction {
                 let shown = crate::quantity::canonicalize(amount).unwrap_or_default();
-                warnings.push(format!(
-                    "{path}.resources.{list}[{resource}]: fractional byte value {shown:?} is invalid, must be an integer"
-                ));
+                warnings
+                    .push(format!("{path}.resources.{list}[{resource}]: fractional byte value {shown:?} is invalid, must be an integer"));
             }
         }
     }

@@ -33,9 +33,7 @@ pub(super) fn row(plural: &str, cells: &Cells<'_>, row: &mut Vec<Value>) {
             row.extend(containers(cells.list(&["spec", "template", "spec", "containers"])));
         }
         "daemonsets" => {
-            for field in
-                ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"]
-            {
+            for field in ["desiredNumberScheduled", "currentNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"] {
                 row.push(json!(cells.int(&["status", field])));
             }
             row.push(json!(labels(cells.at(&["spec", "template", "spec", "nodeSelector"]))));
@@ -174,9 +172,7 @@ fn metric(spec: &Value, status: &Value) -> String {
     let shown = |value: &Value| or(plain(value), UNKNOWN);
     let average = !target["averageValue"].is_null();
     if named && !average {
-        let percent = |value: &Value, otherwise: &str| {
-            value.as_i64().map_or_else(|| otherwise.to_owned(), |value| format!("{value}%"))
-        };
+        let percent = |value: &Value, otherwise: &str| value.as_i64().map_or_else(|| otherwise.to_owned(), |value| format!("{value}%"));
         return format!(
             "{prefix}{}/{}",
             percent(&current["averageUtilization"], UNKNOWN),

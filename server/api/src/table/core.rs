@@ -136,8 +136,7 @@ fn service(cells: &Cells<'_>) -> Vec<Value> {
 fn endpoints(cells: &Cells<'_>) -> String {
     let mut all = Vec::new();
     for subset in cells.list(&["subsets"]) {
-        let addresses: Vec<&str> =
-            meta::list_at(subset, &["addresses"]).iter().filter_map(|address| address["ip"].as_str()).collect();
+        let addresses: Vec<&str> = meta::list_at(subset, &["addresses"]).iter().filter_map(|address| address["ip"].as_str()).collect();
         let ports = meta::list_at(subset, &["ports"]);
         if ports.is_empty() {
             all.extend(addresses.iter().map(|address| (*address).to_owned()));
@@ -248,12 +247,8 @@ pub(super) fn event(cells: &Cells<'_>) -> Vec<Value> {
         name if name.is_empty() => kind,
         name => format!("{kind}/{name}"),
     };
-    let component = first_of(&[
-        &["source", "component"],
-        &["deprecatedSource", "component"],
-        &["reportingComponent"],
-        &["reportingController"],
-    ]);
+    let component =
+        first_of(&[&["source", "component"], &["deprecatedSource", "component"], &["reportingComponent"], &["reportingController"]]);
     let host = first_of(&[&["source", "host"], &["deprecatedSource", "host"], &["reportingInstance"]]);
     let source = [component, host].into_iter().flatten().collect::<Vec<_>>().join(", ");
     vec![

@@ -71,8 +71,7 @@ fn network(plural: &str, cells: &Cells<'_>, row: &mut Vec<Value>) {
         "ingresses" => {
             let note = meta::annotation(cells.object, "kubernetes.io/ingress.class").unwrap_or(NONE);
             let rules = cells.list(&["spec", "rules"]);
-            let hosts: Vec<String> =
-                rules.iter().map(|rule| plain(&rule["host"])).filter(|host| !host.is_empty()).collect();
+            let hosts: Vec<String> = rules.iter().map(|rule| plain(&rule["host"])).filter(|host| !host.is_empty()).collect();
             let ports = if cells.list(&["spec", "tls"]).is_empty() { "80" } else { "80, 443" };
             row.extend([
                 cells.text_or(&["spec", "ingressClassName"], note),
@@ -121,10 +120,8 @@ fn storage(plural: &str, cells: &Cells<'_>, row: &mut Vec<Value>) {
     let flag = |path: &[&str]| json!(cells.at(path) == &Value::Bool(true));
     match plural {
         "storageclasses" => {
-            row[0] = class_name(
-                cells,
-                &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"],
-            );
+            row[0] =
+                class_name(cells, &["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"]);
             row.extend([
                 json!(cells.text(&["provisioner"])),
                 cells.text_or(&["reclaimPolicy"], "Delete"),
@@ -138,8 +135,7 @@ fn storage(plural: &str, cells: &Cells<'_>, row: &mut Vec<Value>) {
             row.extend([json!(cells.text(&["driverName"])), cells.age()]);
         }
         "csidrivers" => {
-            let audiences: Vec<String> =
-                cells.list(&["spec", "tokenRequests"]).iter().map(|request| plain(&request["audience"])).collect();
+            let audiences: Vec<String> = cells.list(&["spec", "tokenRequests"]).iter().map(|request| plain(&request["audience"])).collect();
             let tokens = if cells.at(&["spec", "tokenRequests"]).is_null() { UNSET.to_owned() } else { audiences.join(",") };
             row.extend([
                 json!(cells.at(&["spec", "attachRequired"]) != &Value::Bool(false)),
@@ -263,8 +259,7 @@ fn signing_request(cells: &Cells<'_>) -> Vec<Value> {
         status.push_str(",Issued");
     }
     let wanted = cells.at(&["spec", "expirationSeconds"]).as_u64();
-    let duration =
-        wanted.map_or_else(|| NONE.to_owned(), |secs| crate::time::human_duration(std::time::Duration::from_secs(secs)));
+    let duration = wanted.map_or_else(|| NONE.to_owned(), |secs| crate::time::human_duration(std::time::Duration::from_secs(secs)));
     vec![
         cells.age(),
         cells.text_or(&["spec", "signerName"], NONE),
@@ -284,8 +279,7 @@ fn endpoint_slice(cells: &Cells<'_>) -> Vec<Value> {
             (None, None) => "*".to_owned(),
         })
         .collect();
-    let addresses: Vec<String> =
-        cells.list(&["endpoints"]).iter().flat_map(|endpoint| strings(&endpoint["addresses"])).collect();
+    let addresses: Vec<String> = cells.list(&["endpoints"]).iter().flat_map(|endpoint| strings(&endpoint["addresses"])).collect();
     vec![
         json!(cells.text(&["addressType"])),
         json!(or(some(&ports, 3, ","), UNSET)),

@@ -29,8 +29,10 @@ fn every_resource_fills_its_columns() {
 
 #[test]
 fn a_pods_status_in_one_word() {
-    let pod = |status: Value| json!({"metadata": {"name": "p"}, "status": status, "spec": {
-        "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+    let pod = |status: Value| {
+        json!({"metadata": {"name": "p"}, "status": status, "spec": {
+        "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}})
+    };
     let running = json!({"name": "a", "ready": true, "state": {"running": {}}, "restartCount": 0});
     let cases = [
         (json!({"phase": "Pending"}), ["0/2", "Pending", "0"]),
@@ -75,7 +77,15 @@ fn rows_as_kubectl_shows_them() {
             "services",
             json!({"spec": {"type": "NodePort", "clusterIP": "10.0.0.1", "selector": {"a": "b"},
                 "ports": [{"port": 80, "nodePort": 30001, "protocol": "TCP"}, {"port": 53, "protocol": "UDP"}]}}),
-            vec![json!("x"), json!("NodePort"), json!("10.0.0.1"), json!("<none>"), json!("80:30001/TCP,53/UDP"), json!("5s"), json!("a=b")],
+            vec![
+                json!("x"),
+                json!("NodePort"),
+                json!("10.0.0.1"),
+                json!("<none>"),
+                json!("80:30001/TCP,53/UDP"),
+                json!("5s"),
+                json!("a=b"),
+            ],
         ),
         (
             "apps",
@@ -91,8 +101,16 @@ fn rows_as_kubectl_shows_them() {
                 "spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "True"}],
                 "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}], "nodeInfo": {"kubeletVersion": "v1.36.0"}}}),
             vec![
-                json!("x"), json!("Ready,SchedulingDisabled"), json!("control-plane,db"), json!("5s"), json!("v1.36.0"),
-                json!("192.0.2.1"), json!("<none>"), json!("<unknown>"), json!("<unknown>"), json!("<unknown>"),
+                json!("x"),
+                json!("Ready,SchedulingDisabled"),
+                json!("control-plane,db"),
+                json!("5s"),
+                json!("v1.36.0"),
+                json!("192.0.2.1"),
+                json!("<none>"),
+                json!("<unknown>"),
+                json!("<unknown>"),
+                json!("<unknown>"),
             ],
         ),
         (

@@ -10,12 +10,8 @@ pub(super) const UNKNOWN: &str = "<unknown>";
 
 /// `a=b,c=d`, or `<none>`.
 pub(super) fn labels(labels: &Value) -> String {
-    let pairs: Vec<String> = labels
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()))
-        .collect();
+    let pairs: Vec<String> =
+        labels.as_object().into_iter().flatten().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default())).collect();
     or(pairs.join(","), NONE)
 }
 
@@ -31,8 +27,7 @@ pub(super) fn selector(selector: &Value) -> String {
 /// Names and images of containers.
 pub(super) fn containers(containers: &[Value]) -> [Value; 2] {
     ["name", "image"].map(|field| {
-        let parts: Vec<&str> =
-            containers.iter().map(|container| container[field].as_str().unwrap_or_default()).collect();
+        let parts: Vec<&str> = containers.iter().map(|container| container[field].as_str().unwrap_or_default()).collect();
         Value::from(parts.join(","))
     })
 }

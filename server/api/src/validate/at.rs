@@ -61,11 +61,7 @@ impl<'a> At<'a> {
     /// The entries of this map, each with the path `this[key]`; none when it is absent.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, At<'a>)> + use<'a> {
         let (path, errors) = (self.path.clone(), self.errors);
-        self.value
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(move |(key, value)| (key.as_str(), At { value, path: path.key(key), errors }))
+        self.value.as_object().into_iter().flatten().map(move |(key, value)| (key.as_str(), At { value, path: path.key(key), errors }))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -220,9 +216,7 @@ pub(crate) fn same(a: &Value, b: &Value) -> bool {
             left.iter().all(|(key, value)| same(value, right.get(key).unwrap_or(&NULL)))
                 && right.iter().all(|(key, value)| left.contains_key(key) || nothing(value))
         }
-        (Value::Array(left), Value::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(a, b)| same(a, b))
-        }
+        (Value::Array(left), Value::Array(right)) => left.len() == right.len() && left.iter().zip(right).all(|(a, b)| same(a, b)),
         _ => a == b || (nothing(a) && nothing(b)),
     }
 }

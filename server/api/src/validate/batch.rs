@@ -35,10 +35,7 @@ fn generated_selector(object: &At<'_>) {
         meta.at("uid").required("");
     }
     let labels = spec.at("template").at("metadata").at("labels");
-    let wanted = [
-        ("batch.kubernetes.io/controller-uid", uid),
-        ("batch.kubernetes.io/job-name", meta.at("name").text()),
-    ];
+    let wanted = [("batch.kubernetes.io/controller-uid", uid), ("batch.kubernetes.io/job-name", meta.at("name").text())];
     for (key, value) in wanted {
         let found = labels.at(key).named(labels.path.key(key));
         if !found.is_set() {
@@ -157,7 +154,14 @@ pub(super) fn job_update(object: &At<'_>, old: &At<'_>) {
     if never_started {
         let strip = |template: &Value| {
             let mut template = template.clone();
-            for path in ["/metadata/labels", "/metadata/annotations", "/spec/nodeSelector", "/spec/affinity", "/spec/tolerations", "/spec/schedulingGates"] {
+            for path in [
+                "/metadata/labels",
+                "/metadata/annotations",
+                "/spec/nodeSelector",
+                "/spec/affinity",
+                "/spec/tolerations",
+                "/spec/schedulingGates",
+            ] {
                 if let Some(value) = template.pointer_mut(path) {
                     *value = Value::Null;
                 }
@@ -183,9 +187,7 @@ pub(super) fn cron_job(object: &At<'_>, old: Option<&At<'_>>) {
             schedule.invalid(message);
         }
         if changed && schedule.text().contains("TZ") {
-            schedule.invalid(
-                "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-            );
+            schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead");
         }
     }
     spec.at("startingDeadlineSeconds").non_negative();

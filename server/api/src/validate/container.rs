@@ -247,10 +247,7 @@ fn value_from(from: &At<'_>, has_value: bool) {
         reference.at("key").must_obey(env_name);
     }
     if sources == 0 {
-        from.invalid_as(
-            "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
-        );
+        from.invalid_as("", "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`");
     } else if has_value {
         from.invalid_as("", "may not be specified when `value` is not empty");
     } else if sources > 1 {
@@ -332,14 +329,8 @@ fn qualified(reference: &At<'_>, key: &str) {
 
 /// A reference to a container's resource.
 pub(super) fn resource_field_ref(reference: &At<'_>, volume: bool) {
-    const RESOURCES: [&str; 6] = [
-        "limits.cpu",
-        "limits.ephemeral-storage",
-        "limits.memory",
-        "requests.cpu",
-        "requests.ephemeral-storage",
-        "requests.memory",
-    ];
+    const RESOURCES: [&str; 6] =
+        ["limits.cpu", "limits.ephemeral-storage", "limits.memory", "requests.cpu", "requests.ephemeral-storage", "requests.memory"];
     let resource = reference.at("resource");
     let huge = resource.text().starts_with("limits.hugepages-") || resource.text().starts_with("requests.hugepages-");
     if volume && reference.at("containerName").text().is_empty() {

@@ -189,8 +189,18 @@ fn quota_name(resource: &str, at: &At<'_>) {
     if requirements::name(resource, at) && !resource.contains('/') {
         let standard = matches!(
             resource,
-            "cpu" | "memory" | "ephemeral-storage" | "pods" | "resourcequotas" | "services" | "replicationcontrollers"
-                | "secrets" | "configmaps" | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers"
+            "cpu"
+                | "memory"
+                | "ephemeral-storage"
+                | "pods"
+                | "resourcequotas"
+                | "services"
+                | "replicationcontrollers"
+                | "secrets"
+                | "configmaps"
+                | "persistentvolumeclaims"
+                | "services.nodeports"
+                | "services.loadbalancers"
         ) || resource.starts_with("requests.")
             || resource.starts_with("limits.")
             || resource.starts_with("hugepages-");
@@ -305,10 +315,7 @@ fn limit_range_item(limit: &At<'_>) {
             let (Some(small), Some(large)) = (parse(&at(low)), parse(&at(high))) else { return };
             if small > large {
                 let relation = if low_in_front { "greater" } else { "less" };
-                shown.invalid_as(
-                    shown.value.clone(),
-                    format!("{} value {small} is {relation} than {} value {large}", words[0], words[1]),
-                );
+                shown.invalid_as(shown.value.clone(), format!("{} value {small} is {relation} than {} value {large}", words[0], words[1]));
             }
         };
         order("min", "max", &at("min"), ["min", "max"], true);

@@ -50,8 +50,7 @@ const CONTAINER: Shape = &[
     ("TTY", "tty", "false"),
 ];
 
-const CONTAINER_RESOURCES: Shape =
-    &[("Limits", "limits", "null"), ("Requests", "requests", "null"), ("Claims", "claims", "null")];
+const CONTAINER_RESOURCES: Shape = &[("Limits", "limits", "null"), ("Requests", "requests", "null"), ("Claims", "claims", "null")];
 
 const POD_SPEC: Shape = &[
     ("Volumes", "volumes", "null"),
@@ -161,8 +160,7 @@ fn print<'a>(root: Shape, path: &mut Vec<&'a str>, value: &'a Value, depth: usiz
 
 /// Keys of maps stay; field names are capitalized.
 fn go_name(path: &[&str], key: &str) -> String {
-    let is_map =
-        path.last().is_some_and(|last| matches!(*last, "requests" | "limits" | "matchLabels" | "nodeSelector" | "overhead"));
+    let is_map = path.last().is_some_and(|last| matches!(*last, "requests" | "limits" | "matchLabels" | "nodeSelector" | "overhead"));
     if is_map {
         return key.to_owned();
     }

@@ -81,10 +81,7 @@ fn sleep(action: &At<'_>, grace_period_secs: Option<i64>) {
     if let Some(grace) = grace_period_secs
         && !(0..=grace).contains(&seconds)
     {
-        action.invalid_as(
-            seconds,
-            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})"),
-        );
+        action.invalid_as(seconds, format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})"));
     }
 }
 

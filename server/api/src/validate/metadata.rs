@@ -89,8 +89,7 @@ fn owners(owners: &At<'_>) {
             }
         }
         if version == "v1" && owner.at("kind").text() == "Event" {
-            owners
-                .invalid_as(owner.value.clone(), "/v1, Kind=Event is disallowed from being an owner");
+            owners.invalid_as(owner.value.clone(), "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.at("controller").flag() {
             let this = format!("{}/{}", owner.at("kind").text(), owner.at("name").text());
@@ -118,8 +117,7 @@ fn finalizers(finalizers: &At<'_>) {
 pub(super) fn update(meta: &At<'_>, old: &At<'_>) {
     if old.at("deletionTimestamp").is_set() {
         let before = old.at("finalizers").strings();
-        let mut extra: Vec<&str> =
-            meta.at("finalizers").strings().into_iter().filter(|name| !before.contains(name)).collect();
+        let mut extra: Vec<&str> = meta.at("finalizers").strings().into_iter().filter(|name| !before.contains(name)).collect();
         extra.sort_unstable();
         if !extra.is_empty() {
             meta.at("finalizers").forbidden(format!(

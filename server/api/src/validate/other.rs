@@ -22,11 +22,8 @@ pub(super) fn disruption_budget(object: &At<'_>) {
             unavailable.value,
             spec.at("unhealthyPodEvictionPolicy").value
         );
-        let mut error = FieldError::invalid(
-            &spec.path,
-            Value::Null,
-            format!("{shown}: minAvailable and maxUnavailable cannot be both set"),
-        );
+        let mut error =
+            FieldError::invalid(&spec.path, Value::Null, format!("{shown}: minAvailable and maxUnavailable cannot be both set"));
         error.bad_value = BadValue::Omitted;
         spec.errors.push(error);
     }
@@ -198,9 +195,7 @@ pub(super) fn priority_class(object: &At<'_>) {
             name.forbidden(detail);
         }
     } else if value > SYSTEM_PRIORITY_MAX_USER {
-        object.at("value").forbidden(format!(
-            "maximum allowed value of a user defined priority is {SYSTEM_PRIORITY_MAX_USER}"
-        ));
+        object.at("value").forbidden(format!("maximum allowed value of a user defined priority is {SYSTEM_PRIORITY_MAX_USER}"));
     }
     if object.at("preemptionPolicy").is_set() {
         object.at("preemptionPolicy").one_of(&["PreemptLowerPriority", "Never"]);
@@ -309,9 +304,7 @@ fn signer_name(name: &At<'_>) {
             if !domain.contains('.') {
                 name.invalid("should be a domain with at least two segments separated by dots");
             }
-            names::is_dns1123_subdomain(path)
-                .into_iter()
-                .for_each(|message| name.invalid(format!("validating label {path:?}: {message}")));
+            names::is_dns1123_subdomain(path).into_iter().for_each(|message| name.invalid(format!("validating label {path:?}: {message}")));
         }
     }
 }
@@ -598,11 +591,14 @@ fn webhook_rule(rule: &At<'_>) {
             list.required("");
         }
         if field != "resources" && all.len() > 1 && all.contains(&"*") {
-            list.invalid("if '*' is present, must not specify other ".to_owned() + match field {
-                "apiGroups" => "API groups",
-                "apiVersions" => "API versions",
-                _ => "operations",
-            });
+            list.invalid(
+                "if '*' is present, must not specify other ".to_owned()
+                    + match field {
+                        "apiGroups" => "API groups",
+                        "apiVersions" => "API versions",
+                        _ => "operations",
+                    },
+            );
         }
     }
     for operation in rule.at("operations").items() {

@@ -34,9 +34,7 @@ fn spec_in_pod(pod: &At<'_>) {
         for volume in spec.at("volumes").items() {
             for source in volume.at("projected").at("sources").items() {
                 if source.at("serviceAccountToken").is_set() {
-                    source
-                        .at("serviceAccountToken")
-                        .forbidden("must not be specified when serviceAccountName is not set");
+                    source.at("serviceAccountToken").forbidden("must not be specified when serviceAccountName is not set");
                 }
             }
         }
@@ -72,10 +70,7 @@ pub(super) fn template(template: &At<'_>) {
     annotations(&notes, &template.at("spec"));
     check_spec(&template.at("spec"), None);
     if template.at("spec").at("ephemeralContainers").len() > 0 {
-        template
-            .at("spec")
-            .at("ephemeralContainers")
-            .forbidden("ephemeral containers not allowed in pod template");
+        template.at("spec").at("ephemeralContainers").forbidden("ephemeral containers not allowed in pod template");
     }
 }
 
@@ -350,10 +345,7 @@ fn munge(spec: &At<'_>, before: &At<'_>) -> Value {
     if before.at("schedulingGates").len() > 0 {
         gated(spec, before);
         restore("nodeSelector");
-        if same(
-            &without_node_affinity(spec.at("affinity").value),
-            &without_node_affinity(before.at("affinity").value),
-        ) {
+        if same(&without_node_affinity(spec.at("affinity").value), &without_node_affinity(before.at("affinity").value)) {
             restore("affinity");
         }
     }
@@ -403,8 +395,7 @@ fn gated(spec: &At<'_>, before: &At<'_>) {
             list(new).starts_with(&list(old))
         };
         if !grows("matchExpressions") || !grows("matchFields") {
-            spec.named(path.index(index))
-                .invalid_as(new.clone(), "only additions are allowed (no mutations or deletions)");
+            spec.named(path.index(index)).invalid_as(new.clone(), "only additions are allowed (no mutations or deletions)");
         }
     }
 }
@@ -426,11 +417,7 @@ pub(super) fn update_status(pod: &At<'_>, old: &At<'_>) {
     }
     status.at("qosClass").immutable(&old.at("status").at("qosClass"));
     let policy = old.at("spec").at("restartPolicy").text();
-    for (list, policy) in [
-        ("containerStatuses", policy),
-        ("initContainerStatuses", policy),
-        ("ephemeralContainerStatuses", "Never"),
-    ] {
+    for (list, policy) in [("containerStatuses", policy), ("initContainerStatuses", policy), ("ephemeralContainerStatuses", "Never")] {
         no_resurrection(&status.at(list), &old.at("status").at(list), &old.at("spec"), policy);
     }
     for entry in status.at("podIPs").items().chain(status.at("hostIPs").items()) {
@@ -495,10 +482,7 @@ pub(super) fn update_resize(pod: &At<'_>, old: &At<'_>) {
     spec_in_pod(pod);
     let (spec, before) = (pod.at("spec"), old.at("spec"));
     if crate::strategy::qos_class(pod.value) != crate::strategy::qos_class(old.value) {
-        spec.invalid_as(
-            pod.at("status").at("qosClass").text(),
-            "Pod QOS Class may not change as a result of resizing",
-        );
+        spec.invalid_as(pod.at("status").at("qosClass").text(), "Pod QOS Class may not change as a result of resizing");
     }
     for list in ["initContainers", "containers"] {
         for (now, then) in spec.at(list).items().zip(before.at(list).items()) {

@@ -31,9 +31,7 @@ fn descriptor(text: &str) -> Result<(), String> {
         "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => Ok(()),
         _ if text.strip_prefix("@every ").is_some_and(is_duration) => Ok(()),
         _ => match text.strip_prefix("@every ") {
-            Some(duration) => {
-                Err(format!("failed to parse duration {text}: time: invalid duration {duration:?}"))
-            }
+            Some(duration) => Err(format!("failed to parse duration {text}: time: invalid duration {duration:?}")),
             None => Err(format!("unrecognized descriptor: {text}")),
         },
     }
@@ -71,9 +69,8 @@ fn range(text: &str, (low, high, words): (u32, u32, &[&str])) -> Result<(), Stri
         if let Some(index) = words.iter().position(|word| *word == text.to_lowercase()) {
             return Ok(low + u32::try_from(index).unwrap_or(0));
         }
-        let value: i64 = text
-            .parse()
-            .map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))?;
+        let value: i64 =
+            text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"))?;
         u32::try_from(value).map_err(|_| format!("negative number ({value}) not allowed: {text}"))
     };
     let (start, mut end) = if matches!(ends[0], "*" | "?") {
@@ -135,10 +132,50 @@ const AREAS: [&str; 18] = [
 ];
 
 const SINGLE: [&str; 44] = [
-    "CET", "CST6CDT", "Cuba", "EET", "EST", "EST5EDT", "Egypt", "Eire", "Factory", "GB", "GB-Eire", "GMT", "GMT+0",
-    "GMT-0", "GMT0", "Greenwich", "HST", "Hongkong", "Iceland", "Iran", "Israel", "Jamaica", "Japan", "Kwajalein",
-    "Libya", "MET", "MST", "MST7MDT", "NZ", "NZ-CHAT", "Navajo", "PRC", "PST8PDT", "Poland", "Portugal", "ROC", "ROK",
-    "Singapore", "Turkey", "UCT", "UTC", "Universal", "W-SU", "WET",
+    "CET",
+    "CST6CDT",
+    "Cuba",
+    "EET",
+    "EST",
+    "EST5EDT",
+    "Egypt",
+    "Eire",
+    "Factory",
+    "GB",
+    "GB-Eire",
+    "GMT",
+    "GMT+0",
+    "GMT-0",
+    "GMT0",
+    "Greenwich",
+    "HST",
+    "Hongkong",
+    "Iceland",
+    "Iran",
+    "Israel",
+    "Jamaica",
+    "Japan",
+    "Kwajalein",
+    "Libya",
+    "MET",
+    "MST",
+    "MST7MDT",
+    "NZ",
+    "NZ-CHAT",
+    "Navajo",
+    "PRC",
+    "PST8PDT",
+    "Poland",
+    "Portugal",
+    "ROC",
+    "ROK",
+    "Singapore",
+    "Turkey",
+    "UCT",
+    "UTC",
+    "Universal",
+    "W-SU",
+    "WET",
 ];
 
 /// `spec.timeZone`.

@@ -125,10 +125,8 @@ pub(super) fn tolerations(tolerations: &At<'_>) {
         if key.is_full() {
             label_name(&key);
         } else if operator.text() != "Exists" {
-            operator.invalid_as(
-                operator.text(),
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            );
+            operator
+                .invalid_as(operator.text(), "operator must be Exists when `key` is empty, which means \"match all values and all keys\"");
         }
         if toleration.at("tolerationSeconds").is_set() && effect.text() != "NoExecute" {
             effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set");
@@ -194,10 +192,7 @@ pub(super) fn spread(constraints: &At<'_>) {
         if domains.is_set() {
             domains.positive();
             if action.text() != "DoNotSchedule" {
-                domains.invalid(format!(
-                    "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}",
-                    action.text()
-                ));
+                domains.invalid(format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {}", action.text()));
             }
         }
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {

@@ -18,9 +18,7 @@ pub(super) fn pod(context: &At<'_>, spec: &At<'_>) {
     }
     let shared = spec.at("shareProcessNamespace");
     if shared.flag() && spec.at("hostPID").flag() {
-        shared
-            .named(context.path.child("shareProcessNamespace"))
-            .invalid("ShareProcessNamespace and HostPID cannot both be enabled");
+        shared.named(context.path.child("shareProcessNamespace")).invalid("ShareProcessNamespace and HostPID cannot both be enabled");
     }
     sysctls(&context.at("sysctls"), spec);
     context.at("fsGroupChangePolicy").may_be_one_of(&["Always", "OnRootMismatch"]);
@@ -52,8 +50,7 @@ pub(super) fn container(context: &At<'_>, host_users: bool) {
             context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true");
         }
         if context.at("capabilities").at("add").strings().contains(&"CAP_SYS_ADMIN") {
-            context
-                .invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            context.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
         }
     }
     app_armor(&context.at("appArmorProfile"));

@@ -320,11 +320,10 @@ fn kept(spec: &At<'_>, before: &At<'_>, field: &str, unset: &str, secondary: &st
             now.named(now.path.index(0)).invalid_as(now.value.clone(), unset);
         }
         if new.len() == 1 && spec.at("ipFamilyPolicy").text() != "SingleStack" {
-            spec.at("ipFamilyPolicy")
-                .invalid_as(
-                    spec.at("ipFamilyPolicy").value.clone(),
-                    format!("must be set to 'SingleStack' when releasing the {secondary}"),
-                );
+            spec.at("ipFamilyPolicy").invalid_as(
+                spec.at("ipFamilyPolicy").value.clone(),
+                format!("must be set to 'SingleStack' when releasing the {secondary}"),
+            );
         }
     }
     if !old.is_empty() && !new.is_empty() && old[0] != new[0] {

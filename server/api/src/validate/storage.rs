@@ -75,10 +75,7 @@ fn data_source(source: &At<'_>) {
         }
     }
     if source.at("apiGroup").text().is_empty() && source.at("kind").text() != "PersistentVolumeClaim" {
-        source.invalid_as(
-            source.at("kind").text(),
-            "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-        );
+        source.invalid_as(source.at("kind").text(), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
     source.at("apiGroup").may_obey(names::is_dns1123_subdomain);
     source.at("namespace").may_obey(names::is_dns1123_label);
@@ -131,8 +128,7 @@ pub(super) fn claim_update(object: &At<'_>, old: &At<'_>) {
     {
         let capacity = size(&old.at("status").at("capacity").at("storage"));
         if capacity.is_none_or(|capacity| new <= capacity) {
-            spec.named(FieldPath::new("spec.resources.requests.storage"))
-                .forbidden("field can not be less than status.capacity");
+            spec.named(FieldPath::new("spec.resources.requests.storage")).forbidden("field can not be less than status.capacity");
         }
     }
     spec.at("volumeMode").named(FieldPath::new("volumeMode")).immutable(&before.at("volumeMode"));
@@ -221,8 +217,7 @@ pub(super) fn volume_update(object: &At<'_>, old: &At<'_>) {
         csi.remove(expand);
     }
     if !same(&now, &then) {
-        spec.named(FieldPath::new("spec.persistentvolumesource"))
-            .forbidden("spec.persistentvolumesource is immutable after creation");
+        spec.named(FieldPath::new("spec.persistentvolumesource")).forbidden("spec.persistentvolumesource is immutable after creation");
     }
     spec.at("volumeMode").named(FieldPath::new("volumeMode")).immutable(&before.at("volumeMode"));
     let affinity = before.at("nodeAffinity");

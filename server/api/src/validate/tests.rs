@@ -84,7 +84,9 @@ fn pods_fail_in_upstreams_words() {
             ],
         ),
         (
-            container(json!({"env": [{"name": "a=b"}, {"name": "X", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "spec.nope"}}}]})),
+            container(
+                json!({"env": [{"name": "a=b"}, {"name": "X", "value": "1", "valueFrom": {"fieldRef": {"fieldPath": "spec.nope"}}}]}),
+            ),
             vec![
                 "spec.containers[0].env[0].name: Invalid value: \"a=b\": a valid environment variable name must consist only of printable ASCII characters other than '='",
                 "spec.containers[0].env[1].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.nope\": error converting fieldPath: field label not supported: spec.nope",
@@ -131,10 +133,7 @@ fn a_terminated_container_stays_so() {
     let mut new = old.clone();
     new["status"]["containerStatuses"][0]["state"] = json!({"running": {}});
     let found = update_status(&meta::gvk(&old).unwrap(), &new, &old);
-    assert_eq!(
-        found[0].to_string(),
-        "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
-    );
+    assert_eq!(found[0].to_string(), "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state");
 }
 
 #[test]
@@ -153,16 +152,10 @@ fn workloads_fail_in_upstreams_words() {
         vec!["spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'"]
     );
     let moved = change(deployment(json!({})), |new| new["spec"]["selector"] = json!({"matchLabels": {"z": "z"}}));
-    assert_eq!(
-        moved.last().unwrap(),
-        "spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"z\"}}: field is immutable"
-    );
+    assert_eq!(moved.last().unwrap(), "spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"z\"}}: field is immutable");
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j"}, "spec": {
         "template": {"spec": {"containers": [{"name": "c", "image": "i"}]}}}});
-    assert_eq!(
-        errors(job),
-        vec!["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]
-    );
+    assert_eq!(errors(job), vec!["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]);
 }
 
 #[test]
@@ -193,10 +186,7 @@ fn services_and_slices_fail_in_upstreams_words() {
 #[test]
 fn metadata_is_checked_for_every_kind() {
     let config = |metadata: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
-    assert_eq!(
-        errors(config(json!({"name": "c", "labels": {"ok": "bad value!"}}))).len(),
-        1
-    );
+    assert_eq!(errors(config(json!({"name": "c", "labels": {"ok": "bad value!"}}))).len(), 1);
     assert_eq!(errors(config(json!({}))), vec!["metadata.name: Required value: name or generateName is required"]);
     assert_eq!(errors(config(json!({"name": "c-abcde", "generateName": "c-"}))), Vec::<String>::new());
     assert_eq!(
@@ -205,10 +195,7 @@ fn metadata_is_checked_for_every_kind() {
     );
     let mut frozen = config(json!({"name": "c"}));
     frozen["immutable"] = json!(true);
-    assert_eq!(
-        change(frozen, |new| new["data"] = json!({"a": "b"})),
-        vec!["data: Forbidden: field is immutable when `immutable` is set"]
-    );
+    assert_eq!(change(frozen, |new| new["data"] = json!({"a": "b"})), vec!["data: Forbidden: field is immutable when `immutable` is set"]);
 }
 
 #[test]

@@ -204,16 +204,7 @@ fn host_path(source: &At<'_>) {
         return;
     }
     no_backsteps(&path);
-    source.at("type").may_be_one_of(&[
-        "",
-        "BlockDevice",
-        "CharDevice",
-        "Directory",
-        "DirectoryOrCreate",
-        "File",
-        "FileOrCreate",
-        "Socket",
-    ]);
+    source.at("type").may_be_one_of(&["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"]);
 }
 
 fn csi(source: &At<'_>) {
@@ -269,8 +260,7 @@ fn key_to_path(item: &At<'_>) {
 }
 
 fn downward_file(file: &At<'_>) {
-    const FIELDS: [&str; 5] =
-        ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+    const FIELDS: [&str; 5] = ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
     if file.at("path").text().is_empty() {
         file.at("path").required("");
     }
