@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
@@ -102,10 +103,10 @@ async fn chain(
 
     let context = handlers::Context::new(server.clone(), parts, info.clone(), query.to_owned(), user, fence, body)?;
     if long_running {
-        return handlers::dispatch(context).await;
+        return handlers::dispatch(context).boxed().await;
     }
     let limit = request_timeout(query, server.options.request_timeout);
-    match tokio::time::timeout(limit, handlers::dispatch(context)).await {
+    match tokio::time::timeout(limit, handlers::dispatch(context).boxed()).await {
         Ok(answer) => answer,
         Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0).into()),
     }

@@ -48,6 +48,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::{Request, Response};
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
@@ -127,12 +128,11 @@ impl ApiServer {
 
     /// The in-process door: the same filters, the caller's identity already known.
     pub async fn call(&self, caller: Caller, request: Request<Bytes>) -> Response<Body> {
-        filters::run(self.server.clone(), Source::Inside(Box::new(caller.user), caller.fence), request).await
+        filters::run(self.server.clone(), Source::Inside(Box::new(caller.user), caller.fence), request).boxed().await
     }
 
     /// A door for [`bootstrap::Bootstrap`]: writes under `fence` as an administrator.
     pub fn door(&self, fence: Option<trireme_raft::Fence>) -> bootstrap::Door {
-        use futures::FutureExt;
         use http_body_util::BodyExt;
         let api = self.clone();
         bootstrap::Door::new(Arc::new(move |request| {
@@ -150,7 +150,7 @@ impl ApiServer {
 
     /// A request from the network; its connection's [`Peer`] is an extension.
     pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
-        filters::run(self.server.clone(), Source::Network, request).await
+        filters::run(self.server.clone(), Source::Network, request).boxed().await
     }
 
     /// What the certificates of a connection prove.

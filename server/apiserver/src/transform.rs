@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use trireme_api::meta;
 use trireme_api::status::Status;
-use self::table_seam as table;
+use trireme_api::table;
 
 use crate::convert;
 use crate::error::Answer;
@@ -124,12 +124,4 @@ pub fn single(view: &View, object: Value, form: Form, include: IncludeObject, no
             table_of(view, &[object], metadata, form, include, true, now)
         }
     }
-}
-
-mod table_seam {
-    use serde_json::Value;
-    pub struct Column { pub name: &'static str, pub type_: &'static str, pub format: &'static str, pub description: &'static str, pub priority: i32 }
-    pub fn columns(_: &str, _: &str) -> &'static [Column] { &[] }
-    pub fn row(_: &str, _: &str, _: &Value, _: jiff::Timestamp) -> Vec<Value> { Vec::new() }
-    pub fn row_conditions(_: &str, _: &str, _: &Value) -> Vec<Value> { Vec::new() }
 }

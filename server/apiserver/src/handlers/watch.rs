@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use trireme_api::status::Status;
-use trireme_raft::WatchError;
+use trireme_raft::{StoreError, WatchError};
 
 use super::Context;
 use super::read::is_storage_version;
@@ -321,7 +321,10 @@ fn frame_of(head: &[u8], json: &[u8]) -> Bytes {
 /// What a watcher learns whose revision is gone.
 fn gone(error: &WatchError, position: i64) -> Status {
     match error {
-        WatchError::Compacted { compact_revision, .. } => Status::expired(format!("too old resource version: {position} ({compact_revision})")),
+        WatchError::Compacted { compact_revision } | WatchError::Store(StoreError::Compacted { compact_revision }) => {
+            Status::expired(format!("too old resource version: {position} ({compact_revision})"))
+        }
+        WatchError::Reset => Status::expired(format!("too old resource version: {position} (the store was restored)")),
         other => Status::internal(other),
     }
 }

@@ -84,6 +84,8 @@ impl Mutation<'_> {
         allocate::create(self, &mut object, &mut effects)?;
         let strategy = self.strategy();
         strategy.prepare_for_create(&mut object);
+        // What preparation took away (a status) comes back as its empty form.
+        self.default(&mut object);
         self.refuse_invalid(&name, validate::create(&self.storage_gvk(), &object))?;
         self.warnings.extend(strategy.warnings_on_create(&object));
         strategy.canonicalize(&mut object);

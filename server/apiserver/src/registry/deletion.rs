@@ -55,9 +55,7 @@ fn decide_for(group: &str, plural: &str, object: &Value, options: &DeleteOptions
         let status = meta::map_at(&mut marked, "status");
         status.insert("phase".to_owned(), "Terminating".into());
         // Namespaces carry no grace period.
-        if meta::deletion_timestamp(object).is_none() {
-            meta::set_deletion_grace_period_seconds(&mut marked, None);
-        }
+        meta::set_deletion_grace_period_seconds(&mut marked, meta::deletion_grace_period_seconds(object));
     }
     if marked == *object { Deletion::Pending } else { Deletion::Mark(marked) }
 }
