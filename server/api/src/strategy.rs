@@ -85,6 +85,7 @@ impl Strategy for Row {
             ("apiextensions.k8s.io", "customresourcedefinitions") => stored_versions(object),
             _ => {}
         }
+        self.complete(object);
     }
 
     fn prepare_for_update(&self, object: &mut Value, old: &Value) {
@@ -109,6 +110,7 @@ impl Strategy for Row {
         } else {
             meta::set_generation(object, meta::generation(old));
         }
+        self.complete(object);
     }
 
     fn prepare_for_status_update(&self, object: &mut Value, old: &Value) {
@@ -123,13 +125,14 @@ impl Strategy for Row {
         }
         meta::set_generation(object, meta::generation(old));
         match (self.group, self.plural) {
-            ("", "pods") => carry_metadata(object, old, "ownerReferences"),
-            ("apps", "deployments") => carry_metadata(object, old, "labels"),
-            ("", "nodes") => {
-                crate::default::apply(&crate::gvk::GroupVersionKind::new("", "v1", "Node"), object);
+            ("", "pods") => {
+                carry_metadata(object, old, "ownerReferences");
+                pod::prepare_for_status_update(object, old);
             }
+            ("apps", "deployments") => carry_metadata(object, old, "labels"),
             _ => {}
         }
+        self.complete(object);
     }
 
     fn canonicalize(&self, _object: &mut Value) {}
@@ -163,6 +166,14 @@ impl Strategy for Row {
 }
 
 impl Row {
+    /// Puts back the fields that are always written: what was cleared is empty and not absent, as an upstream client
+    /// expects it.
+    fn complete(&self, object: &mut Value) {
+        if let Some(gvk) = meta::gvk(object).filter(|_| !self.plural.is_empty()) {
+            crate::default::apply(&gvk, object);
+        }
+    }
+
     /// Whether what the author wrote has changed. Metadata doesn't count, except where upstream says so.
     fn differs(&self, object: &Value, old: &Value) -> bool {
         let content = |value: &Value| {

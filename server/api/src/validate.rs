@@ -16,6 +16,7 @@ mod network;
 mod other;
 mod pod;
 mod rbac;
+mod registration;
 mod requirements;
 mod schedule;
 mod scheduling;
@@ -161,10 +162,10 @@ fn whole(group: &str, kind: &str, at: &At<'_>, moment: Moment<'_>) {
         ("storage.k8s.io", "CSINode") => storage::csi_node(at),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(at),
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_class(at),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => other::custom_resource_definition(at),
-        ("apiregistration.k8s.io", "APIService") => other::api_service(at),
-        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => other::webhooks(at, false),
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => other::webhooks(at, true),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => registration::custom_resource_definition(at),
+        ("apiregistration.k8s.io", "APIService") => registration::api_service(at),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => registration::webhooks(at, false),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => registration::webhooks(at, true),
         _ => {}
     }
 }
@@ -210,7 +211,7 @@ fn frozen(group: &str, kind: &str, at: &At<'_>, old: &At<'_>) {
         ("storage.k8s.io", "CSIDriver") => storage::csi_driver_update(at, old),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment_update(at, old),
         ("storage.k8s.io", "VolumeAttributesClass") => storage::attributes_class_update(at, old),
-        ("apiextensions.k8s.io", "CustomResourceDefinition") => other::custom_resource_definition_update(at, old),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => registration::custom_resource_definition_update(at, old),
         ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => at.at("spec").immutable(&old.at("spec")),
         _ => {}
     }

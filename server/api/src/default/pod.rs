@@ -211,7 +211,7 @@ fn container_requests(spec: &Object) -> std::collections::BTreeMap<String, Quant
     };
     fn add(into: &mut BTreeMap<String, Quantity>, other: &BTreeMap<String, Quantity>) {
         for (name, quantity) in other {
-            let sum = into.get(name).map_or_else(|| quantity.clone(), |have| have.plus(quantity));
+            let sum = into.get(name).map_or_else(|| *quantity, |have| have.plus(quantity));
             into.insert(name.clone(), sum);
         }
     }

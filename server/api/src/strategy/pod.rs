@@ -39,6 +39,15 @@ pub(super) fn prepare_for_create(pod: &mut Value) {
     }
 }
 
+/// A kubelet that doesn't repeat the quality of service didn't mean to change it.
+pub(super) fn prepare_for_status_update(pod: &mut Value, old: &Value) {
+    if meta::str_at(pod, &["status", "qosClass"]).is_empty()
+        && let Some(class) = meta::get(old, &["status", "qosClass"])
+    {
+        meta::map_at(pod, "status").insert("qosClass".to_owned(), class.clone());
+    }
+}
+
 /// At once for a pod that is on no node or has finished; else what was asked for, or what the pod asks for.
 pub(super) fn grace_period_secs(pod: &Value, requested: Option<i64>) -> i64 {
     let own = meta::i64_at(pod, &["spec", "terminationGracePeriodSeconds"]);
@@ -90,7 +99,7 @@ fn sum(list: Option<&Value>, into: &mut BTreeMap<&'static str, Quantity>) -> usi
         };
         if amount.sign() > 0 {
             count += 1;
-            let total = into.get(name).map_or_else(|| amount.clone(), |have| have.plus(&amount));
+            let total = into.get(name).map_or_else(|| amount, |have| have.plus(&amount));
             into.insert(name, total);
         }
     }

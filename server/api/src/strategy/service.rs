@@ -10,6 +10,9 @@ use crate::meta;
 
 type Spec = Map<String, Value>;
 
+/// Whether a Service has use for a field.
+type Needed = fn(&Spec) -> bool;
+
 /// `clusterIPs` follows `clusterIP`, for clients from before there were two.
 pub(super) fn prepare_for_create(service: &mut Value) {
     let spec = meta::map_at(service, "spec");
@@ -127,10 +130,11 @@ fn normalize(spec: &mut Spec, old: &Spec) {
         } else {
             spec.insert("clusterIPs".to_owned(), Value::from(vec![one]));
         }
-    } else if !same_list && text(spec, "clusterIP").is_empty() {
-        if let Some(first) = list(spec, "clusterIPs").first().cloned() {
-            spec.insert("clusterIP".to_owned(), first);
-        }
+    } else if !same_list
+        && text(spec, "clusterIP").is_empty()
+        && let Some(first) = list(spec, "clusterIPs").first().cloned()
+    {
+        spec.insert("clusterIP".to_owned(), first);
     }
 }
 
@@ -155,7 +159,7 @@ fn drop_of_other_type(spec: &mut Spec, old: &Spec) {
             }
         }
     }
-    let rules: [(&str, fn(&Spec) -> bool); 6] = [
+    let rules: [(&str, Needed); 6] = [
         ("healthCheckNodePort", needs_health_check),
         ("externalTrafficPolicy", external),
         ("allocateLoadBalancerNodePorts", balanced),

@@ -75,17 +75,11 @@ pub(super) fn secret(object: &At<'_>) {
         }
         "kubernetes.io/dockercfg" => json_key(&data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_key(&data, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                required("username");
-                required("password");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            required("username");
+            required("password");
         }
-        "kubernetes.io/ssh-auth" => {
-            if !data.at("ssh-privatekey").is_full() {
-                required("ssh-privatekey");
-            }
-        }
+        "kubernetes.io/ssh-auth" if !data.at("ssh-privatekey").is_full() => required("ssh-privatekey"),
         "kubernetes.io/tls" => ["tls.crt", "tls.key"].iter().filter(|key| !has(key)).for_each(|key| required(key)),
         _ => {}
     }

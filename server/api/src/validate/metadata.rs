@@ -16,7 +16,7 @@ pub(super) fn create(meta: &At<'_>, namespaced: bool, rule: NameRule) {
     if generate.is_full() {
         // What follows is appended, so a trailing dash is fine here.
         let text = generate.text();
-        let probe = if text.ends_with('-') { format!("{}a", &text[..text.len() - 1]) } else { text.to_owned() };
+        let probe = text.strip_suffix('-').map_or_else(|| text.to_owned(), |stem| format!("{stem}a"));
         for message in rule(&probe) {
             generate.invalid(message);
         }
