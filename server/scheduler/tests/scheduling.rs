@@ -1,0 +1,111 @@
+//! The scheduler on a small API server in memory: pods are bound, wait with a reason, and are woken by what helps them.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+#[path = "../../controllers/tests/cluster/fake_api.rs"]
+mod fake_api;
+
+use std::sync::Arc;
+
+use fake_api::FakeApi;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Client, Fence, Informer, InformerOptions};
+use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
+
+fn node(name: &str, cpu: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}})
+}
+
+fn pod(name: &str, cpu: &str) -> Value {
+    json!({"metadata": {"name": name, "namespace": "ns"}, "status": {"phase": "Pending"}, "spec": {
+        "schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
+}
+
+fn node_of(api: &FakeApi, name: &str) -> Value {
+    api.get("pods", "ns", name).map(|pod| pod["spec"]["nodeName"].clone()).unwrap_or_default()
+}
+
+fn start(api: &FakeApi) -> (Arc<Scheduler>, CancellationToken) {
+    let cancel = CancellationToken::new();
+    let client = Client::new(Arc::new(api.clone()));
+    let all = InformerOptions::default;
+    let informers = SchedulerInformers {
+        pods: Informer::start(client.clone(), all(), cancel.clone()),
+        nodes: Informer::start(client.clone(), all(), cancel.clone()),
+        namespaces: Informer::start(client.clone(), all(), cancel.clone()),
+    };
+    (Scheduler::new(client, informers, SchedulerOptions::default()), cancel)
+}
+
+fn lead(scheduler: &Arc<Scheduler>, api: &FakeApi, term: u64, cancel: &CancellationToken) -> tokio::task::JoinHandle<()> {
+    let (scheduler, revision, cancel) = (Arc::clone(scheduler), api.revision(), cancel.clone());
+    tokio::spawn(async move { scheduler.lead(Fence { term, node_id: 1 }, revision, cancel).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_bound_or_say_why_not_and_are_woken_by_what_helps() {
+    let api = FakeApi::new();
+    let (scheduler, cancel) = start(&api);
+    let _work = lead(&scheduler, &api, 1, &cancel);
+    api.create("pods", pod("first", "1"));
+    let message = |api: &FakeApi, name: &str| {
+        let pod = api.get("pods", "ns", name).unwrap();
+        pod["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned()
+    };
+    api.until("it says that there is no node", |api| message(api, "first") == "no nodes available to schedule pods").await;
+    api.create("nodes", node("n1", "2"));
+    api.until("the first node takes it", |api| node_of(api, "first") == "n1").await;
+
+    api.create("pods", pod("second", "2"));
+    api.until("it says what is missing", |api| {
+        message(api, "second") == "0/1 nodes are available: 1 Insufficient cpu."
+    })
+    .await;
+    let condition = api.get("pods", "ns", "second").unwrap()["status"]["conditions"][0].clone();
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("Unschedulable")));
+    api.delete("pods", "ns", "first", "Background");
+    api.until("the freed place is taken", |api| node_of(api, "second") == "n1").await;
+
+    let mut foreign = pod("foreign", "0");
+    foreign["spec"]["schedulerName"] = json!("other");
+    api.create("pods", foreign);
+    let mut gated = pod("gated", "0");
+    gated["spec"]["schedulingGates"] = json!([{"name": "wait"}]);
+    api.create("pods", gated);
+    api.create("pods", pod("third", "0"));
+    api.until("the third is bound", |api| node_of(api, "third") == "n1").await;
+    assert!(node_of(&api, "foreign").is_null() && node_of(&api, "gated").is_null());
+    api.edit("pods", "ns", "gated", |pod| pod["spec"]["schedulingGates"] = json!([]));
+    api.until("the open gate lets it through", |api| node_of(api, "gated") == "n1").await;
+
+    api.until("events tell", |api| {
+        let told = api.told.lock();
+        let says = |reason: &str, text: &str| told.iter().any(|event| event["reason"] == reason && event["message"] == text);
+        says("Scheduled", "Successfully assigned ns/first to n1")
+            && says("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu.")
+    })
+    .await;
+    cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deposed_scheduler_binds_nothing_and_its_successor_does() {
+    let api = FakeApi::new();
+    api.create("nodes", node("n1", "64"));
+    let (scheduler, cancel) = start(&api);
+    let old = cancel.child_token();
+    let work = lead(&scheduler, &api, 1, &old);
+    api.create("pods", pod("before", "1"));
+    api.until("it works", |api| node_of(api, "before") == "n1").await;
+    api.set_term(2);
+    for nth in 0..50 {
+        api.create("pods", pod(&format!("p{nth}"), "1"));
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert!((0..50).all(|nth| node_of(&api, &format!("p{nth}")).is_null()), "a fenced binding must not count");
+    old.cancel();
+    work.await.unwrap();
+    let _work = lead(&scheduler, &api, 2, &cancel);
+    api.until("the successor binds all", |api| (0..50).all(|nth| node_of(api, &format!("p{nth}")) == "n1")).await;
+    cancel.cancel();
+}
