@@ -451,14 +451,13 @@ impl Client {
                     .await
                     .map_err(|_| TransportError::Timeout(UNARY_TIMEOUT))??;
                 let status = response.status();
-                if status == StatusCode::TOO_MANY_REQUESTS && throttled < MAX_THROTTLE_RETRIES {
-                    if let Some(wait) = retry_after(&response) {
+                if status == StatusCode::TOO_MANY_REQUESTS && throttled < MAX_THROTTLE_RETRIES
+                    && let Some(wait) = retry_after(&response) {
                         throttled += 1;
                         drop(response);
                         tokio::time::sleep(wait).await;
                         continue;
                     }
-                }
                 if !status.is_success() {
                     return Err(refused(response).await);
                 }

@@ -235,11 +235,10 @@ impl Link {
             Bearer::Fixed(value) => Some(value.clone()),
             Bearer::File { path, read } => {
                 let known = read.lock().clone();
-                if let Some((at, value)) = &known {
-                    if at.elapsed() < TOKEN_FILE_AGE {
+                if let Some((at, value)) = &known
+                    && at.elapsed() < TOKEN_FILE_AGE {
                         return Some(value.clone());
                     }
-                }
                 // An unreadable file keeps the token that we know.
                 let fresh = tokio::fs::read_to_string(path)
                     .await

@@ -155,12 +155,11 @@ impl Reconcile<ObjectKey> for SliceController {
         let zone_of = |node: &str| self.nodes.get("", node).and_then(|node| desired::zone(&node));
         let plan = slices::plan(&service, &pods, &existing, zone_of);
         let result = self.write(key, plan).await;
-        if let Err(error) = &result {
-            if !error.is_expected() {
+        if let Err(error) = &result
+            && !error.is_expected() {
                 let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
                 self.recorder.record(&*service, EventKind::Warning, "FailedToUpdateEndpointSlices", message);
             }
-        }
         result.map(|()| Next::Wait)
     }
 }

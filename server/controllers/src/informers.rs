@@ -92,8 +92,8 @@ impl InformerSet {
             csrs: start!(all()),
             cluster_roles: start!(all()),
         };
-        set.pods.add_index(BY_CONTROLLER, |pod| controller_uid(pod));
-        set.replica_sets.add_index(BY_CONTROLLER, |set| controller_uid(set));
+        set.pods.add_index(BY_CONTROLLER, controller_uid);
+        set.replica_sets.add_index(BY_CONTROLLER, controller_uid);
         set.pods.add_index(BY_NODE, |pod| {
             pod.spec.iter().filter_map(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()).collect()
         });

@@ -146,11 +146,10 @@ impl Shared {
     }
 
     fn on_pod(&self, event: &Event<Pod>) {
-        if let Event::Updated { old, new } = event {
-            if old.uid() != new.uid() {
+        if let Event::Updated { old, new } = event
+            && old.uid() != new.uid() {
                 self.pod_gone(old);
             }
-        }
         let pod = event.object();
         if matches!(event, Event::Deleted(_)) || is_over(pod) {
             self.pod_gone(pod);

@@ -78,7 +78,7 @@ async fn list<T: Object>(informer: &Informer<T>, failures: u32) -> Result<String
         limit: Some(PAGE),
         // Whatever a cache has will do, if it is not older than what we have seen. Where that does not work, ask for
         // the newest.
-        resource_version: (failures == 0 || failures % 3 != 0).then(|| floor.to_string()),
+        resource_version: (failures == 0 || !failures.is_multiple_of(3)).then(|| floor.to_string()),
         ..ListOptions::default()
     };
     let namespace = informer.options.namespace.as_deref();

@@ -112,10 +112,8 @@ fn subsets(service: &Service, pods: &[Arc<Pod>], family: &str) -> (Vec<EndpointS
         list.get_or_insert_default().push(entry);
     }
     let mut subsets: Vec<EndpointSubset> = groups.into_values().collect();
-    for list in subsets.iter_mut().flat_map(|subset| [&mut subset.addresses, &mut subset.not_ready_addresses]) {
-        if let Some(list) = list {
-            list.sort_by(|one, other| one.ip.cmp(&other.ip));
-        }
+    for list in subsets.iter_mut().flat_map(|subset| [&mut subset.addresses, &mut subset.not_ready_addresses]).flatten() {
+        list.sort_by(|one, other| one.ip.cmp(&other.ip));
     }
     (subsets, over)
 }
