@@ -45,7 +45,7 @@ const fn schema_only(group: &'static str, kind: &'static str, missing: &'static 
 /// What every embedded pod spec shares.
 const POD: &str = "Windows options and host processes; seccomp and AppArmor annotations against fields; sizes of huge \
      pages; pod-level resources against container resources; details of legacy volume types (iscsi, rbd, quobyte, ...); \
-     the difference shown when an immutable field changes has only containers with all of their unset fields";
+     the difference shown when an immutable field changes has all unset fields of containers and projected volumes only";
 
 const POLICY: &str = "CEL expressions are not compiled; match conditions and rules are not checked";
 

@@ -108,6 +108,15 @@ enum Moment<'m> {
     Update(&'m At<'m>),
 }
 
+impl<'m> Moment<'m> {
+    fn old(&self) -> Option<&'m At<'m>> {
+        match self {
+            Moment::Create => None,
+            Moment::Update(old) => Some(old),
+        }
+    }
+}
+
 /// Rules for the object by itself.
 fn whole(group: &str, kind: &str, at: &At<'_>, moment: Moment<'_>) {
     let create = matches!(moment, Moment::Create);
@@ -132,14 +141,8 @@ fn whole(group: &str, kind: &str, at: &At<'_>, moment: Moment<'_>) {
         ("apps", "DaemonSet") => workload::daemon_set(at),
         ("apps", "StatefulSet") => workload::stateful_set(at),
         ("batch", "Job") if create => batch::job(at),
-        ("batch", "CronJob") => batch::cron_job(
-            at,
-            match &moment {
-                Moment::Create => None,
-                Moment::Update(old) => Some(old),
-            },
-        ),
-        ("autoscaling", "HorizontalPodAutoscaler") => other::autoscaler(at),
+        ("batch", "CronJob") => batch::cron_job(at, moment.old()),
+        ("autoscaling", "HorizontalPodAutoscaler") => other::autoscaler(at, moment.old()),
         ("autoscaling", "Scale") => other::scale(at),
         ("authentication.k8s.io", "TokenRequest") => other::token_request(at),
         ("policy", "PodDisruptionBudget") => other::disruption_budget(at),

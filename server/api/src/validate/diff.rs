@@ -90,6 +90,86 @@ const POD_SPEC: Shape = &[
     ("HostnameOverride", "hostnameOverride", "null"),
 ];
 
+const VOLUME: Shape = &[
+    ("Name", "name", "\"\""),
+    ("HostPath", "hostPath", "null"),
+    ("EmptyDir", "emptyDir", "null"),
+    ("GCEPersistentDisk", "gcePersistentDisk", "null"),
+    ("AWSElasticBlockStore", "awsElasticBlockStore", "null"),
+    ("GitRepo", "gitRepo", "null"),
+    ("Secret", "secret", "null"),
+    ("NFS", "nfs", "null"),
+    ("ISCSI", "iscsi", "null"),
+    ("Glusterfs", "glusterfs", "null"),
+    ("PersistentVolumeClaim", "persistentVolumeClaim", "null"),
+    ("RBD", "rbd", "null"),
+    ("Quobyte", "quobyte", "null"),
+    ("FlexVolume", "flexVolume", "null"),
+    ("Cinder", "cinder", "null"),
+    ("CephFS", "cephfs", "null"),
+    ("Flocker", "flocker", "null"),
+    ("DownwardAPI", "downwardAPI", "null"),
+    ("FC", "fc", "null"),
+    ("AzureFile", "azureFile", "null"),
+    ("ConfigMap", "configMap", "null"),
+    ("VsphereVolume", "vsphereVolume", "null"),
+    ("AzureDisk", "azureDisk", "null"),
+    ("PhotonPersistentDisk", "photonPersistentDisk", "null"),
+    ("Projected", "projected", "null"),
+    ("PortworxVolume", "portworxVolume", "null"),
+    ("ScaleIO", "scaleIO", "null"),
+    ("StorageOS", "storageos", "null"),
+    ("CSI", "csi", "null"),
+    ("Ephemeral", "ephemeral", "null"),
+    ("Image", "image", "null"),
+];
+
+const PROJECTED: Shape = &[("Sources", "sources", "null"), ("DefaultMode", "defaultMode", "null")];
+
+const PROJECTION: Shape = &[
+    ("Secret", "secret", "null"),
+    ("DownwardAPI", "downwardAPI", "null"),
+    ("ConfigMap", "configMap", "null"),
+    ("ServiceAccountToken", "serviceAccountToken", "null"),
+    ("ClusterTrustBundle", "clusterTrustBundle", "null"),
+    ("PodCertificate", "podCertificate", "null"),
+];
+
+const TOKEN: Shape = &[("Audience", "audience", "\"\""), ("ExpirationSeconds", "expirationSeconds", "0"), ("Path", "path", "\"\"")];
+
+const KEYS: Shape = &[("Name", "name", "\"\""), ("Items", "items", "null"), ("Optional", "optional", "null")];
+
+const KEY: Shape = &[("Key", "key", "\"\""), ("Path", "path", "\"\""), ("Mode", "mode", "null")];
+
+const DOWNWARD_FILE: Shape = &[
+    ("Path", "path", "\"\""),
+    ("FieldRef", "fieldRef", "null"),
+    ("ResourceFieldRef", "resourceFieldRef", "null"),
+    ("Mode", "mode", "null"),
+];
+
+const FIELD_REF: Shape = &[("APIVersion", "apiVersion", "\"\""), ("FieldPath", "fieldPath", "\"\"")];
+
+const MOUNT: Shape = &[
+    ("Name", "name", "\"\""),
+    ("ReadOnly", "readOnly", "false"),
+    ("RecursiveReadOnly", "recursiveReadOnly", "null"),
+    ("MountPath", "mountPath", "\"\""),
+    ("SubPath", "subPath", "\"\""),
+    ("MountPropagation", "mountPropagation", "null"),
+    ("SubPathExpr", "subPathExpr", "\"\""),
+];
+
+const PORT: Shape = &[
+    ("Name", "name", "\"\""),
+    ("HostPort", "hostPort", "0"),
+    ("ContainerPort", "containerPort", "0"),
+    ("Protocol", "protocol", "\"\""),
+    ("HostIP", "hostIP", "\"\""),
+];
+
+const ENV: Shape = &[("Name", "name", "\"\""), ("Value", "value", "\"\""), ("ValueFrom", "valueFrom", "null")];
+
 /// The shape of the struct at a JSON path, where it is known. Elsewhere the fields that are there are shown.
 fn shape(root: Shape, path: &[&str]) -> Option<Shape> {
     match path {
@@ -97,6 +177,17 @@ fn shape(root: Shape, path: &[&str]) -> Option<Shape> {
         ["resources"] if std::ptr::eq(root, CLAIM_SPEC) => Some(VOLUME_RESOURCES),
         ["containers" | "initContainers"] => Some(CONTAINER),
         ["containers" | "initContainers", "resources"] => Some(CONTAINER_RESOURCES),
+        ["containers" | "initContainers", "volumeMounts"] => Some(MOUNT),
+        ["containers" | "initContainers", "ports"] => Some(PORT),
+        ["containers" | "initContainers", "env"] => Some(ENV),
+        ["volumes"] => Some(VOLUME),
+        ["volumes", "projected"] => Some(PROJECTED),
+        ["volumes", "projected", "sources"] => Some(PROJECTION),
+        ["volumes", "projected", "sources", "serviceAccountToken"] => Some(TOKEN),
+        ["volumes", "projected", "sources", "configMap" | "secret"] => Some(KEYS),
+        ["volumes", "projected", "sources", "configMap" | "secret", "items"] => Some(KEY),
+        ["volumes", "projected", "sources", "downwardAPI", "items"] => Some(DOWNWARD_FILE),
+        ["volumes", "projected", "sources", "downwardAPI", "items", "fieldRef"] => Some(FIELD_REF),
         _ => None,
     }
 }
@@ -106,7 +197,7 @@ pub(super) fn claim_spec(old: &Value, new: &Value) -> String {
     unified(&lines(CLAIM_SPEC, old), &lines(CLAIM_SPEC, new))
 }
 
-/// Difference of two pod specs. Only containers are written with all of their unset fields.
+/// Difference of two pod specs. Containers and projected volumes are written with all of their unset fields.
 pub(super) fn pod_spec(old: &Value, new: &Value) -> String {
     unified(&lines(POD_SPEC, old), &lines(POD_SPEC, new))
 }

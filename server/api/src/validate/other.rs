@@ -47,7 +47,8 @@ fn target_reference(reference: &At<'_>) {
     }
 }
 
-pub(super) fn autoscaler(object: &At<'_>) {
+/// `old` is what is stored: a target that was accepted once stays acceptable.
+pub(super) fn autoscaler(object: &At<'_>, old: Option<&At<'_>>) {
     let spec = object.at("spec");
     let (least, most) = (spec.at("minReplicas"), spec.at("maxReplicas"));
     if least.int().is_some_and(|count| count < 1) {
@@ -60,7 +61,13 @@ pub(super) fn autoscaler(object: &At<'_>) {
     if least.int().is_some_and(|count| maximum < count) {
         most.invalid_as(maximum, "must be greater than or equal to `minReplicas`");
     }
-    target_reference(&spec.at("scaleTargetRef"));
+    let target = spec.at("scaleTargetRef");
+    target_reference(&target);
+    let group = target.at("apiVersion").text().split_once('/').map_or("", |(group, _)| group);
+    let known = old.is_some_and(|old| same(old.at("spec").at("scaleTargetRef").value, target.value));
+    if group.is_empty() && target.at("kind").text() != "ReplicationController" && !known {
+        target.at("apiVersion").invalid_as(target.at("apiVersion").text(), "apiVersion must specify API group");
+    }
     for metric in spec.at("metrics").items() {
         metric_spec(&metric);
     }
