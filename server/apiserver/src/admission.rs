@@ -62,7 +62,7 @@ impl AdmissionChain {
         // place: StorageObjectInUseProtection
         // place: RuntimeClass
         certificates::set_requester(request);
-        default_classes::ingress_class(&*self.reader, request)?;
+        default_classes::ingress_class(&*self.reader, request);
         // place: MutatingAdmissionPolicy, MutatingAdmissionWebhook
         effects.warnings.dedup();
         Ok(effects)

@@ -30,6 +30,7 @@ pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &[&str])] = &[
     ("system:public-info-viewer", &["g:system:authenticated", "g:system:unauthenticated"]),
     ("system:service-account-issuer-discovery", &["g:system:serviceaccounts"]),
     ("system:volume-scheduler", &["u:system:kube-scheduler"]),
+    ("trireme:agent", &["g:system:nodes"]),
     ("trireme:controllers", &["s:deployment-controller", "s:replicaset-controller", "s:namespace-controller", "s:root-ca-cert-publisher"]),
 ];
 

@@ -28,6 +28,8 @@ pub(super) const SYSTEM_ROLES: &[(&str, &[Rule])] = &[
     ("system:public-info-viewer", &[url("/healthz,/livez,/readyz,/version,/version/", "get")]),
     ("system:service-account-issuer-discovery", &[url("/.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/", "get")]),
     ("system:volume-scheduler", &[rule("", "persistentvolumes", "get,list,patch,update,watch"), rule("storage.k8s.io", "storageclasses", READ), rule("", "persistentvolumeclaims", "get,list,patch,update,watch")]),
+    // Ours: one identity does on a node what kubelet, service proxy, DNS and pod network do; they follow all nodes and endpoints.
+    ("trireme:agent", &[rule("", "nodes,services", READ), rule("discovery.k8s.io", "endpointslices", READ)]),
     // Ours: upstream's controllers update what ours patch. Bound to those that need it.
     ("trireme:controllers", &[rule("apps", "deployments,deployments/status,replicasets,replicasets/status", "patch"), rule("", "namespaces/status", "patch"), named("", "configmaps", "kube-root-ca.crt", "patch")]),
 ];

@@ -5,14 +5,13 @@ use std::cmp::Reverse;
 use serde_json::Value;
 use trireme_api::meta;
 
-use super::{forbid, is_on};
+use super::is_on;
 use crate::{
     admission_request::{AdmissionRequest, Operation},
-    error::Answer,
     lookup::ObjectReader,
 };
 
-/// The name of the newest class that carries `annotation: "true"`, then by name.
+/// The names of the classes that carry `annotation: "true"`: the newest first, then by name.
 fn default_of(reader: &dyn ObjectReader, group: &str, plural: &str, annotation: &str) -> Vec<String> {
     let mut found: Vec<_> = reader
         .list(group, plural, None)
@@ -44,25 +43,20 @@ pub fn storage_class(reader: &dyn ObjectReader, request: &mut AdmissionRequest) 
 }
 
 /// Gives an Ingress the default class.
-pub fn ingress_class(reader: &dyn ObjectReader, request: &mut AdmissionRequest) -> Answer<()> {
+pub fn ingress_class(reader: &dyn ObjectReader, request: &mut AdmissionRequest) {
     if request.operation != Operation::Create || !is_on(request, "networking.k8s.io", "ingresses", "") {
-        return Ok(());
+        return;
     }
     let Some(ingress) = request.object.as_mut().filter(|ingress| ingress["spec"].is_object()) else {
-        return Ok(());
+        return;
     };
     let named = ingress["spec"].get("ingressClassName").is_some_and(|name| !name.is_null())
         || meta::annotation(ingress, "kubernetes.io/ingress.class").is_some();
     if named {
-        return Ok(());
+        return;
     }
     const ANNOTATION: &str = "ingressclass.kubernetes.io/is-default-class";
-    let found = default_of(reader, "networking.k8s.io", "ingressclasses", ANNOTATION);
-    if let Some(name) = found.into_iter().next() {
-        if name.is_empty() {
-            return Err(forbid(request, "the default IngressClass has no name"));
-        }
+    if let Some(name) = default_of(reader, "networking.k8s.io", "ingressclasses", ANNOTATION).into_iter().next() {
         ingress["spec"]["ingressClassName"] = Value::from(name);
     }
-    Ok(())
 }
