@@ -198,6 +198,16 @@ impl Core {
 
     /// Changes openraft's configuration, after a change that is still under way.
     async fn configure(&self, raft: &RaftNode, change: ChangeMembers<u64, store::MemberRecord>, retain: bool) -> Result<(), StoreError> {
+        let _one_at_a_time = self.membership.lock().await;
+        self.configure_alone(raft, change, retain).await
+    }
+
+    async fn configure_alone(
+        &self,
+        raft: &RaftNode,
+        change: ChangeMembers<u64, store::MemberRecord>,
+        retain: bool,
+    ) -> Result<(), StoreError> {
         let deadline = Instant::now() + self.timing.request;
         loop {
             match raft.change_membership(change.clone(), retain).await {
@@ -225,12 +235,60 @@ impl Core {
                 () = self.cancel.cancelled() => return,
                 () = tokio::time::sleep(PROMOTION_PERIOD) => {}
             }
+            self.finish_joint().await;
             if let Some(id) = self.ready_learner() {
                 tracing::info!(node_id = id, "a learner has caught up and becomes a voter");
                 if let Err(error) = self.promote_here(id).await {
                     tracing::debug!(node_id = id, %error, "not promoted yet");
                 }
             }
+        }
+    }
+
+    /// A leader that was lost between the two steps of a change leaves a joint configuration: the second step is
+    /// taken here. Who was on the way out does not stay as a learner, or it would be promoted again.
+    async fn finish_joint(&self) {
+        let Ok(raft) = self.leading() else { return };
+        // Held from the look at the configuration to its change: who holds it already is in between the steps.
+        let Ok(_one_at_a_time) = self.membership.try_lock() else { return };
+        let metrics = raft.metrics();
+        let joint = metrics.borrow_watched().membership_config.get_joint_config().clone();
+        if let (true, Some(goal)) = (joint.len() > 1, joint.last()) {
+            tracing::info!(?goal, "finishing a membership change");
+            if let Err(error) = self.configure_alone(&raft, ChangeMembers::ReplaceAllVoters(goal.clone()), false).await {
+                tracing::debug!(%error, "the membership change is not finished yet");
+            }
+        }
+    }
+
+    /// Tells the leader what has changed about this member, through whoever answers: nobody may know this
+    /// member's address any more, so it cannot wait to hear from a leader first.
+    pub(crate) async fn announce(&self, record: store::MemberRecord) -> Result<(), StoreError> {
+        let request = peer::ChangeMemberRequest { change: Some(Change::Update(record)) };
+        if self.leading().is_ok() {
+            let response = self.change_member_here(request).await;
+            return match response.result {
+                Some(Answer::Changed(_)) => Ok(()),
+                other => Err(StoreError::NoLeader(format!("{other:?}"))),
+            };
+        }
+        // All at once: each notes where we are, and a leader without a quorum may need just that to get one.
+        let peers = self.directory.all().into_iter().filter(|(id, _)| *id != self.node_id);
+        let calls = peers.map(|(id, _)| {
+            let request = request.clone();
+            async move {
+                let mut client = self.clients.client(id, Lane::Bulk)?;
+                match tokio::time::timeout(self.timing.request, client.change_member(request)).await {
+                    Ok(Ok(response)) => Ok(response.into_inner().result),
+                    Ok(Err(status)) => Err(StoreError::NoLeader(format!("member {id}: {}", status.message()))),
+                    Err(_) => Err(StoreError::NoLeader(format!("member {id} does not answer"))),
+                }
+            }
+        });
+        let answers = futures::future::join_all(calls).await;
+        match answers.iter().any(|answer| matches!(answer, Ok(Some(Answer::Changed(_))))) {
+            true => Ok(()),
+            false => Err(StoreError::NoLeader(format!("no leader took this member's address: {answers:?}"))),
         }
     }
 

@@ -36,7 +36,10 @@ impl Cluster {
         }
         let cluster = Cluster { _base: base, engines, seats, stores };
         for store in cluster.running() {
-            until(store, "three voters", |status| status.voters.len() == 3 && status.has_quorum_contact).await;
+            let settled = |status: &trireme_raft::StoreStatus| {
+                status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact
+            };
+            until(store, "three voters", settled).await;
         }
         cluster
     }

@@ -117,7 +117,7 @@ impl PeerClients {
     pub(crate) fn client(&self, target: u64, lane: Lane) -> Result<Client, StoreError> {
         let record = self
             .directory
-            .get(target)
+            .reach(target)
             .ok_or_else(|| StoreError::NoLeader(format!("member {target} is not in the membership")))?;
         self.client_for(target, record, lane)
     }
@@ -202,7 +202,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 
 impl PeerLink {
     fn client(&self, lane: Lane) -> Result<Client, Rpc> {
-        let record = self.clients.directory.get(self.target).unwrap_or_else(|| self.record.clone());
+        let record = self.clients.directory.reach(self.target).unwrap_or_else(|| self.record.clone());
         self.clients
             .client_for(self.target, record, lane)
             .map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
-use trireme_proto::store::MemberRecord;
+use trireme_proto::store::{MemberAddresses, MemberRecord};
 
 use crate::types::Membership;
 
@@ -19,11 +19,14 @@ struct Peers {
     members: BTreeMap<u64, MemberRecord>,
     /// From the join answer: valid until the log names a membership.
     seeds: BTreeMap<u64, MemberRecord>,
+    /// Where members say they are now, before the log says so. The key is checked on connecting, so a hint
+    /// can mislead nobody.
+    hints: BTreeMap<u64, MemberAddresses>,
 }
 
 impl PeerDirectory {
     pub(crate) fn new(seeds: BTreeMap<u64, MemberRecord>) -> PeerDirectory {
-        PeerDirectory { inner: RwLock::new(Peers { members: BTreeMap::new(), seeds }) }
+        PeerDirectory { inner: RwLock::new(Peers { members: BTreeMap::new(), seeds, hints: BTreeMap::new() }) }
     }
 
     /// Takes over the effective (latest, perhaps uncommitted) membership.
@@ -32,8 +35,27 @@ impl PeerDirectory {
             membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
         let mut inner = self.inner.write();
         if !members.is_empty() && inner.members != members {
-            inner.members = members;
+            let before = std::mem::replace(&mut inner.members, members.clone());
+            // What the log says later than a hint is newer than the hint.
+            inner.hints.retain(|id, _| before.get(id) == members.get(id));
         }
+    }
+
+    /// Takes a member's own word for where it is.
+    pub(crate) fn hint(&self, id: u64, addresses: MemberAddresses) {
+        let mut inner = self.inner.write();
+        if inner.members.contains_key(&id) {
+            inner.hints.insert(id, addresses);
+        }
+    }
+
+    /// The record to connect by: with the address that the member itself gave last.
+    pub(crate) fn reach(&self, id: u64) -> Option<MemberRecord> {
+        let mut record = self.get(id)?;
+        if let Some(addresses) = self.inner.read().hints.get(&id) {
+            record.addresses = Some(addresses.clone());
+        }
+        Some(record)
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<MemberRecord> {

@@ -191,8 +191,14 @@ impl Peer for PeerService {
         &self,
         request: Request<peer::ChangeMemberRequest>,
     ) -> Result<Response<peer::ChangeMemberResponse>, Status> {
-        self.check(&request)?;
-        Ok(Response::new(self.core.change_member_here(request.into_inner()).await))
+        let from = self.check(&request)?;
+        let request = request.into_inner();
+        if let Some(peer::change_member_request::Change::Update(record)) = &request.change
+            && record.id == from
+        {
+            self.core.directory.hint(from, record.addresses.clone().unwrap_or_default());
+        }
+        Ok(Response::new(self.core.change_member_here(request).await))
     }
 }
 

@@ -50,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) leader_reads: Rounds,
     pub(crate) forwarder: Forwarder,
     pub(crate) raft: RwLock<Option<RaftNode>>,
+    /// Held while this member, as the leader, changes the configuration.
+    pub(crate) membership: tokio::sync::Mutex<()>,
     pub(crate) cancel: CancellationToken,
 }
 

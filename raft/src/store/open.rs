@@ -110,6 +110,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         leader_reads,
         forwarder,
         raft: RwLock::new(None),
+        membership: tokio::sync::Mutex::new(()),
         cancel: CancellationToken::new(),
     });
     let parts = TaskParts {

@@ -70,6 +70,8 @@ pub struct StoreStatus {
     pub leadership: Option<Leadership>,
     /// Voters of the effective membership.
     pub voters: Vec<u64>,
+    /// A membership change is under way: until it is done, old and new voters must both agree.
+    pub changing_members: bool,
     /// Why Raft does not run here, where it does not.
     pub failure: Option<Arc<str>>,
 }

@@ -235,6 +235,8 @@ fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
             caught_up: applied.term == term,
         }),
         voters: metrics.membership_config.voter_ids().collect(),
+        changing_members: metrics.membership_config.get_joint_config().len() > 1
+            || metrics.membership_config.log_id() != metrics.committed_membership_config.log_id(),
         failure: None,
     }
 }
@@ -325,13 +327,10 @@ async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreErro
 /// Addresses and versions change; the key stays. True when the configuration says what is so.
 async fn correct(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
     let Some(recorded) = core.directory.get(core.node_id) else { return Ok(false) };
-    if core.status.borrow().leader.is_none() {
-        return Ok(false);
-    }
     let wanted = unplaced(store::MemberRecord { revision: recorded.revision, ..own.clone() });
     if recorded == wanted || recorded.spki != own.spki {
         return Ok(true);
     }
     let update = store::MemberRecord { id: core.node_id, ..wanted };
-    core.change(trireme_proto::peer::change_member_request::Change::Update(update)).await.map(|_| true)
+    core.announce(update).await.map(|()| true)
 }
