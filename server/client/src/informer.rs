@@ -1,8 +1,8 @@
 //! A local, always fresh copy of a collection: one list, then one watch, resumed where it broke.
 //!
 //! Owns the objects as `Arc<T>` without `managedFields`, any number of indexes, and the order of events: handlers run
-//! one event at a time, after the store holds it. There is no timer-driven relist: only "410 Gone", a first start, or
-//! [`Informer::ensure_revision`] lists.
+//! one event at a time, after the store holds it. There is no timer-driven relist: only "410 Gone", a first start, or,
+//! at the last, [`Informer::ensure_revision`] lists.
 //!
 //! Must not: block. Handlers put keys into queues and return; a handler must not register handlers on its own
 //! informer.
@@ -154,6 +154,7 @@ pub struct Informer<T> {
     handlers: Arc<Mutex<Handlers<T>>>,
     transform: Option<Transform<T>>,
     progress: watch::Sender<Synced>,
+    rewatch: Notify,
     relist: Notify,
 }
 
@@ -211,6 +212,7 @@ impl<T: Object> Informer<T> {
             handlers: Arc::new(Mutex::new(Handlers { list: Vec::new(), next_id: 0 })),
             transform,
             progress: watch::Sender::new(Synced::default()),
+            rewatch: Notify::new(),
             relist: Notify::new(),
         });
         let runner = Arc::clone(&informer);
@@ -323,8 +325,14 @@ impl<T: Object> Informer<T> {
         self.wait(|progress| progress.synced && progress.revision >= revision).await;
     }
 
-    /// Waits until everything up to this revision is in; if neither events nor bookmarks say so in time, lists.
+    /// Waits until everything up to this revision is in. If neither events nor bookmarks say so, asks: a watch that is
+    /// opened anew soon says how far it is, and if even that does not help, a list does.
     pub async fn ensure_revision(&self, revision: i64, patience: Duration) {
+        const EVENTS_IN_FLIGHT: Duration = Duration::from_millis(50);
+        if tokio::time::timeout(EVENTS_IN_FLIGHT, self.wait_revision(revision)).await.is_ok() {
+            return;
+        }
+        self.rewatch.notify_one();
         while tokio::time::timeout(patience, self.wait_revision(revision)).await.is_err() {
             if self.is_synced() {
                 self.relist.notify_one();

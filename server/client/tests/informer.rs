@@ -217,12 +217,18 @@ async fn indexes_follow_the_objects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_needed_revision_that_nothing_brings_is_listed() {
+async fn a_needed_revision_is_asked_for_by_a_new_watch_and_then_by_a_list() {
     let script = Script::default();
     script.then(list(10, &[object("a", 5)]));
     let _silent = script.then_watch();
     let (informer, _heard, _cancel) = start(&script);
     informer.wait_synced().await;
+    let second = script.then_watch();
+    second.send(event("BOOKMARK", object("", 30))).await.unwrap();
+    informer.ensure_revision(30, Duration::from_secs(1)).await;
+    assert_eq!(script.asked().iter().filter(|uri| !uri.contains("watch=true")).count(), 1, "one list was enough");
+
+    let _silent_too = script.then_watch();
     script.then(list(50, &[object("a", 5)]));
     informer.ensure_revision(50, Duration::from_secs(1)).await;
     assert_eq!(informer.last_revision(), 50);

@@ -39,6 +39,9 @@ const BATCH: usize = 256;
 const DEFAULT_TIMEOUT_SECS: u64 = 1800;
 /// How often progress is announced to those who asked for it.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
+/// The first announcement comes soon: a server that has just become the leader opens its watches anew to learn that its
+/// caches are complete, and must not have to list for that.
+const FIRST_BOOKMARK: Duration = Duration::from_millis(100);
 /// How often a watcher looks whether the server still has contact to its cluster.
 const CONTACT_EVERY: Duration = Duration::from_secs(10);
 /// How long a watch goes on without that contact.
@@ -83,7 +86,7 @@ pub async fn watch(ctx: &Context) -> Answer<Response<Body>> {
         queue: VecDeque::new(),
         bookmarks: options.allow_watch_bookmarks,
         deadline: Instant::now() + timeout(options.timeout_secs),
-        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        next_bookmark: Instant::now() + FIRST_BOOKMARK,
         lost_contact: None,
         finished: false,
         columns_sent: false,

@@ -24,6 +24,8 @@ enum Ended {
     Broken(String),
     /// The last revision is too old, or someone asked for a list.
     Relist,
+    /// Someone wants to know how far it is: resume at once.
+    Reopen,
 }
 
 pub(super) async fn run<T: Object>(informer: &Informer<T>) {
@@ -56,6 +58,7 @@ pub(super) async fn run<T: Object>(informer: &Informer<T>) {
                 debug!(%resource, revision = %at, "listing again");
                 continue;
             }
+            Ended::Reopen => {}
             Ended::Broken(reason) => {
                 if started.elapsed() >= HEALTHY_WATCH {
                     backoff.reset();
@@ -139,6 +142,7 @@ async fn follow<T: Object>(informer: &Informer<T>, at: &mut String) -> Ended {
         let line = tokio::select! {
             line = lines.next() => line,
             () = informer.relist.notified() => return Ended::Relist,
+            () = informer.rewatch.notified() => return Ended::Reopen,
         };
         match line {
             Ok(Some(line)) => match take(informer, &line) {
