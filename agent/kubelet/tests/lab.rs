@@ -255,3 +255,50 @@ async fn logs_and_exec_over_the_kubelet_api() {
     lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
     lab.stop_kubelet().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_dies_takes_no_pod_with_it() {
+    let mut lab = Lab::start().await;
+    let path = lab.create("p", json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": IMAGE, "command": shell("while true; do sleep 1; done")}]}));
+    lab.until("the pod is ready", || condition(&lab.status(&path), "Ready") == "True").await;
+    let before = lab.status(&path)["containerStatuses"][0]["containerID"].clone();
+    let node = |lab: &Lab| lab.api.get("/api/v1/nodes/n1").unwrap()["status"].clone();
+    lab.containerd.kill();
+    lab.until("the node says so", || condition(&node(&lab), "Ready") == "False").await;
+    let ready = node(&lab)["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "Ready").unwrap().clone();
+    assert_eq!((ready["reason"].as_str(), ready["message"].as_str()), (Some("KubeletNotReady"), Some("container runtime is down")));
+    lab.containerd.restart();
+    lab.until("the node is ready again", || condition(&node(&lab), "Ready") == "True").await;
+    assert_eq!((&lab.status(&path)["containerStatuses"][0]["containerID"], lab.tasks()), (&before, 2));
+    lab.api.delete_gracefully(&path, 0);
+    lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
+    lab.stop_kubelet().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_killed_at_any_moment_starts_no_pod_twice() {
+    let mut lab = Lab::start().await;
+    let mut paths = Vec::new();
+    for round in 0..12_u64 {
+        let spec = json!({"terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "a", "image": IMAGE, "command": shell("while true; do sleep 1; done")},
+            {"name": "b", "image": IMAGE, "command": shell("while true; do sleep 1; done")}]});
+        paths.push(lab.create(&format!("p{round}"), spec));
+        // Cut in the middle of whatever it is doing: dropping its tasks drops the calls in flight.
+        tokio::time::sleep(Duration::from_millis(40 * round)).await;
+        lab.stop_kubelet().await;
+        lab.start_kubelet().await;
+    }
+    lab.until("all pods are ready", || paths.iter().all(|p| condition(&lab.status(p), "Ready") == "True")).await;
+    for path in &paths {
+        for container in lab.status(path)["containerStatuses"].as_array().unwrap() {
+            assert_eq!(container["restartCount"], 0, "{path}: {container}");
+        }
+    }
+    assert_eq!(lab.tasks(), paths.len() * 3, "one sandbox and two containers for each pod");
+    for path in &paths {
+        lab.api.delete_gracefully(path, 0);
+    }
+    lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
+    lab.stop_kubelet().await;
+}

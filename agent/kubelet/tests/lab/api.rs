@@ -28,6 +28,8 @@ pub struct Api {
 struct State {
     /// By path.
     objects: BTreeMap<String, Value>,
+    /// All that ever happened, by revision.
+    history: Vec<(u64, String, Value)>,
     revision: u64,
 }
 
@@ -61,7 +63,7 @@ impl Api {
             object["metadata"]["namespace"] = ns.into();
         }
         state.objects.insert(path.to_string(), object.clone());
-        self.tell(path, if known { "MODIFIED" } else { "ADDED" }, &object);
+        self.tell(&mut state, path, if known { "MODIFIED" } else { "ADDED" }, &object);
         object
     }
 
@@ -70,7 +72,7 @@ impl Api {
         if let Some(mut object) = state.objects.remove(path) {
             state.revision += 1;
             object["metadata"]["resourceVersion"] = state.revision.to_string().into();
-            self.tell(path, "DELETED", &object);
+            self.tell(&mut state, path, "DELETED", &object);
         }
     }
 
@@ -82,8 +84,10 @@ impl Api {
         self.put(path, object);
     }
 
-    fn tell(&self, path: &str, kind: &str, object: &Value) {
-        let _ = self.events.send((path.to_string(), json!({"type": kind, "object": object})));
+    fn tell(&self, state: &mut State, path: &str, kind: &str, object: &Value) {
+        let event = json!({"type": kind, "object": object});
+        state.history.push((state.revision, path.to_string(), event.clone()));
+        let _ = self.events.send((path.to_string(), event));
     }
 
     fn answer(&self, request: &Request<Bytes>) -> Response<Body> {
@@ -143,7 +147,13 @@ impl Api {
 
     fn watch(&self, path: &str, query: &BTreeMap<String, String>) -> Response<Body> {
         let (path, query, down) = (path.to_string(), query.clone(), self.down.clone());
-        let stream = tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe()).filter_map(move |event| {
+        let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
+        let (missed, live) = {
+            let state = self.state.lock();
+            let missed: Vec<_> = state.history.iter().filter(|(revision, ..)| *revision > from).map(|(_, path, event)| Ok((path.clone(), event.clone()))).collect();
+            (missed, tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe()))
+        };
+        let stream = futures::stream::iter(missed).chain(live).filter_map(move |event| {
             let (path, query) = (path.clone(), query.clone());
             let cut = down.load(Ordering::Relaxed);
             async move {
