@@ -15,10 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     files.sort();
     let descriptors = protox::compile(&files, [dir])?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .build_transport(true)
-        .include_file("packages.rs")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").build_transport(true).include_file("packages.rs").compile_fds(descriptors)?;
     Ok(())
 }

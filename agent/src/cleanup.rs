@@ -1,11 +1,17 @@
 //! Takes a stopped node off its host: its pods, mounts, rules, links and changed settings. Removes only pods that carry a
 //! kubelet's labels in *this* runtime, and only host objects that the journal names.
 
-use std::{path::{Path, PathBuf}, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use trireme_cni::netlink::Netlink;
 
-use crate::{Error, host, journal::{HostObject, Journal}};
+use crate::{
+    Error, host,
+    journal::{HostObject, Journal},
+};
 
 /// Removes everything of the node with this data directory. Goes on after a failure and returns the first one.
 pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path) -> Result<(), Error> {
@@ -35,7 +41,8 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path) -> Result<(), Err
 
 /// While pods are stopped the runtime calls the CNI plugin once more for each: somebody must answer it.
 async fn serve_removals(agent_dir: &Path) -> Option<tokio_util::sync::DropGuard> {
-    let options = crate::network_options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, Vec::new(), true);
+    let options =
+        crate::network_options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, Vec::new(), true);
     let network = trireme_cni::Network::new(options).await.ok()?;
     let listener = trireme_cni::server::bind(&agent_dir.join(crate::CNI_SOCKET)).ok()?;
     let cancel = tokio_util::sync::CancellationToken::new();

@@ -26,10 +26,12 @@ pub fn node_ip() -> Result<IpAddr, Error> {
         socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
         Ok(socket.local_addr()?.ip())
     };
-    let first_link = || nix::ifaddrs::getifaddrs().ok()?.find_map(|i| {
-        let ip = i.address?.as_sockaddr_in()?.ip();
-        (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
-    });
+    let first_link = || {
+        nix::ifaddrs::getifaddrs().ok()?.find_map(|i| {
+            let ip = i.address?.as_sockaddr_in()?.ip();
+            (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
+        })
+    };
     match route() {
         Ok(ip) if !ip.is_unspecified() && !ip.is_loopback() => Ok(ip),
         _ => first_link().ok_or_else(|| Error::Host("the host has no address with a default route: give --node-ip".into())),

@@ -72,7 +72,9 @@ impl JoinClient {
                 }
                 Ok((401, _)) => return Err(Error::Join(format!("{} refuses the token: is it this cluster's?", self.server))),
                 Ok((status, answer)) if status < 500 && status != 429 => return Err(refused(&self.server, &message_of(status, &answer))),
-                Ok((status, answer)) => tracing::info!(server = self.server, reason = message_of(status, &answer), "not joined yet, trying again"),
+                Ok((status, answer)) => {
+                    tracing::info!(server = self.server, reason = message_of(status, &answer), "not joined yet, trying again")
+                }
                 Err(error) => tracing::info!(%error, "not joined yet, trying again"),
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -98,7 +100,9 @@ fn check_hash(server: &str, ca_pem: &str, expected: &str) -> Result<(), Error> {
     if actual == expected {
         return Ok(());
     }
-    Err(Error::Join(format!("the CA of {server} has hash {actual}, the token says {expected}: wrong token, or somebody answers in the server's place")))
+    Err(Error::Join(format!(
+        "the CA of {server} has hash {actual}, the token says {expected}: wrong token, or somebody answers in the server's place"
+    )))
 }
 
 fn first_certificate(pem: &str) -> Option<Vec<u8>> {

@@ -144,10 +144,9 @@ impl LogStore {
         let mut bytes = 0;
         if start < first_cached {
             let shared = self.shared.clone();
-            (entries, bytes) =
-                tokio::task::spawn_blocking(move || shared.read_engine(start, first_cached, limit_bytes))
-                    .await
-                    .map_err(io::Error::other)??;
+            (entries, bytes) = tokio::task::spawn_blocking(move || shared.read_engine(start, first_cached, limit_bytes))
+                .await
+                .map_err(io::Error::other)??;
             if (entries.len() as u64) < first_cached - start {
                 return self.without_purged(entries, start);
             }
@@ -247,10 +246,7 @@ impl Index {
 // === openraft ===
 
 impl RaftLogReader<TypeConfig> for LogStore {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(
-        &mut self,
-        range: RB,
-    ) -> Result<Vec<Entry>, io::Error> {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + Send>(&mut self, range: RB) -> Result<Vec<Entry>, io::Error> {
         let (start, end) = bounds(&range);
         self.read(start, end, usize::MAX).await
     }
@@ -335,8 +331,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + Send,
         I::IntoIter: Send,
     {
-        let encoded: Vec<(Entry, Bytes)> =
-            entries.into_iter().map(|entry| (entry.clone(), record::encode_entry(&entry))).collect();
+        let encoded: Vec<(Entry, Bytes)> = entries.into_iter().map(|entry| (entry.clone(), record::encode_entry(&entry))).collect();
         let mut records = Vec::with_capacity(encoded.len());
         {
             // Readable as soon as this returns, durable when the callback is called.
@@ -365,10 +360,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
         // Invariant: what leaves the log is durable in the state (design D10).
         if let Some(mut durable) = self.durable_applied.clone() {
-            durable
-                .wait_for(|applied| *applied >= log_id.index())
-                .await
-                .map_err(|_| io::Error::from(StoreError::Shutdown))?;
+            durable.wait_for(|applied| *applied >= log_id.index()).await.map_err(|_| io::Error::from(StoreError::Shutdown))?;
         }
         self.shared.index.write().purge_to(log_id);
         self.submit(|reply| Op::Purge { upto: log_id, reply }).await

@@ -304,9 +304,7 @@ impl Core {
         let last = metrics.last_log_index.unwrap_or(0);
         membership
             .learner_ids()
-            .filter(|id| {
-                membership.get_node(id).is_some_and(|record| record.role != store::MemberRole::Witness as i32)
-            })
+            .filter(|id| membership.get_node(id).is_some_and(|record| record.role != store::MemberRole::Witness as i32))
             .find(|id| {
                 let matched = replication.get(id).and_then(|matched| matched.as_ref());
                 matched.is_some_and(|matched| matched.index() + PROMOTION_LAG >= last)

@@ -230,8 +230,8 @@ fn verify(path: &Path, manifest: &store::SnapshotManifest) -> Result<(), StoreEr
     let data = path.join(DATA);
     for expected in &manifest.files {
         checked_path(&data, &expected.path)?;
-        let found = describe(&data, &expected.path)
-            .map_err(|error| StoreError::Corrupt(format!("snapshot file {}: {error}", expected.path)))?;
+        let found =
+            describe(&data, &expected.path).map_err(|error| StoreError::Corrupt(format!("snapshot file {}: {error}", expected.path)))?;
         if found != *expected {
             return Err(StoreError::Corrupt(format!("snapshot file {} fails its checksum", expected.path)));
         }

@@ -279,11 +279,8 @@ impl Store {
         let metrics = raft.metrics();
         let metrics = metrics.borrow_watched();
         let Some(heard) = &metrics.heartbeat else { return Vec::new() };
-        let mut alive: Vec<u64> = heard
-            .iter()
-            .filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within))
-            .map(|(id, _)| *id)
-            .collect();
+        let mut alive: Vec<u64> =
+            heard.iter().filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within)).map(|(id, _)| *id).collect();
         if !alive.contains(&self.core.node_id) {
             alive.push(self.core.node_id);
             alive.sort_unstable();
@@ -298,8 +295,7 @@ impl Store {
     /// `NoLeader`, `Invalid` (a name in use, say), `OutcomeUnknown`.
     pub async fn add_learner(&self, record: store::MemberRecord) -> Result<JoinTicket, StoreError> {
         let changed = self.core.change(Change::AddLearner(record)).await?;
-        let ticket =
-            peer::JoinTicket { cluster_id: self.core.cluster_id, node_id: changed.node_id, members: changed.members };
+        let ticket = peer::JoinTicket { cluster_id: self.core.cluster_id, node_id: changed.node_id, members: changed.members };
         Ok(JoinTicket(ticket))
     }
 

@@ -126,19 +126,14 @@ pub(crate) fn membership_to_proto(membership: &Membership) -> peer::Membership {
         record
     };
     peer::Membership {
-        voters: membership
-            .get_joint_config()
-            .iter()
-            .map(|ids| peer::VoterSet { ids: ids.iter().copied().collect() })
-            .collect(),
+        voters: membership.get_joint_config().iter().map(|ids| peer::VoterSet { ids: ids.iter().copied().collect() }).collect(),
         members: membership.nodes().map(member).collect(),
     }
 }
 
 pub(crate) fn membership_from_proto(membership: &peer::Membership) -> Result<Membership, StoreError> {
     let configs = membership.voters.iter().map(|voters| voters.ids.iter().copied().collect()).collect();
-    let nodes: BTreeMap<u64, store::MemberRecord> =
-        membership.members.iter().map(|member| (member.id, unplaced(member.clone()))).collect();
+    let nodes: BTreeMap<u64, store::MemberRecord> = membership.members.iter().map(|member| (member.id, unplaced(member.clone()))).collect();
     Membership::new(configs, nodes).map_err(|error| StoreError::Corrupt(format!("membership: {error}")))
 }
 
@@ -161,8 +156,7 @@ pub(crate) fn encode_stored_membership(stored: &StoredMembership) -> Bytes {
 }
 
 pub(crate) fn decode_stored_membership(bytes: &Bytes) -> Result<StoredMembership, StoreError> {
-    let stored = peer::StoredMembership::decode(bytes.clone())
-        .map_err(|error| StoreError::Corrupt(format!("membership: {error}")))?;
+    let stored = peer::StoredMembership::decode(bytes.clone()).map_err(|error| StoreError::Corrupt(format!("membership: {error}")))?;
     let membership = match &stored.membership {
         Some(membership) => membership_from_proto(membership)?,
         None => Membership::default(),
@@ -174,9 +168,7 @@ pub(crate) fn entry_to_proto(entry: &Entry) -> store::LogEntry {
     let (kind, payload) = match &entry.payload {
         EntryPayload::Blank => (store::EntryKind::Blank, Bytes::new()),
         EntryPayload::Normal(proposal) => (store::EntryKind::Command, proposal.0.clone()),
-        EntryPayload::Membership(membership) => {
-            (store::EntryKind::Membership, membership_to_proto(membership).encode_to_vec().into())
-        }
+        EntryPayload::Membership(membership) => (store::EntryKind::Membership, membership_to_proto(membership).encode_to_vec().into()),
     };
     let mut proto = store::LogEntry {
         format: store::FORMAT_LOG_ENTRY,

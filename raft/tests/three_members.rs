@@ -36,9 +36,8 @@ impl Cluster {
         }
         let cluster = Cluster { _base: base, engines, seats, stores };
         for store in cluster.running() {
-            let settled = |status: &trireme_raft::StoreStatus| {
-                status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact
-            };
+            let settled =
+                |status: &trireme_raft::StoreStatus| status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact;
             until(store, "three voters", settled).await;
         }
         cluster

@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 pub use agent::AgentArgs;
 pub use server::{FlannelBackend, ServerArgs};
-pub use values::{Label, TaintArg};
+pub use values::TaintArg;
 
 /// Where everything lives unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/trireme";
@@ -20,7 +20,9 @@ pub const CONFIG_FILE: &str = "/etc/trireme/config.yaml";
 /// Trireme: a Kubernetes distribution in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "trireme", version = crate::VERSION, propagate_version = true, max_term_width = 100)]
-#[command(after_help = "A first cluster:\n  trireme server                                  # on this machine; writes /etc/trireme/kubeconfig.yaml\n  trireme agent --server https://IP:6443 --token \"$(cat /var/lib/trireme/server/node-token)\"   # on another\n\nThree servers: start the first with --cluster-init, the others with --server https://FIRST:6443 --token T.")]
+#[command(
+    after_help = "A first cluster:\n  trireme server                                  # on this machine; writes /etc/trireme/kubeconfig.yaml\n  trireme agent --server https://IP:6443 --token \"$(cat /var/lib/trireme/server/node-token)\"   # on another\n\nThree servers: start the first with --cluster-init, the others with --server https://FIRST:6443 --token T."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

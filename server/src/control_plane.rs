@@ -131,12 +131,12 @@ impl Parts {
 /// Who a controller is to the API server: what upstream calls it, in kube-system.
 fn identity_of(name: &str) -> Identity {
     match name {
-        "kube-scheduler" => Identity { user: "system:kube-scheduler".into(), groups: vec!["system:authenticated".into()], ..Identity::default() },
-        trireme_controllers::SHARED_INFORMERS | "event-recorder" => Identity {
-            user: "system:kube-controller-manager".into(),
-            groups: vec!["system:authenticated".into()],
-            ..Identity::default()
-        },
+        "kube-scheduler" => {
+            Identity { user: "system:kube-scheduler".into(), groups: vec!["system:authenticated".into()], ..Identity::default() }
+        }
+        trireme_controllers::SHARED_INFORMERS | "event-recorder" => {
+            Identity { user: "system:kube-controller-manager".into(), groups: vec!["system:authenticated".into()], ..Identity::default() }
+        }
         other => Identity::service_account("kube-system", other),
     }
 }
@@ -153,7 +153,8 @@ async fn mark_ready_when_followed(store: Store, api: ApiServer, cancel: Cancella
     let reader = api.registry().clone();
     let mut status = store.status();
     loop {
-        let there = trireme_apiserver::ObjectReader::get(reader.as_ref(), "rbac.authorization.k8s.io", "clusterroles", "", "cluster-admin").is_some()
+        let there = trireme_apiserver::ObjectReader::get(reader.as_ref(), "rbac.authorization.k8s.io", "clusterroles", "", "cluster-admin")
+            .is_some()
             && trireme_apiserver::ObjectReader::get(reader.as_ref(), "", "services", "default", "kubernetes").is_some();
         if there {
             return api.mark_bootstrapped();
@@ -192,8 +193,12 @@ async fn keep_endpoints(parts: &Parts, fence: trireme_raft::Fence, stop: Cancell
         }
         let alive = parts.store.alive(ALIVE_WITHIN);
         let members = parts.store.members().await;
-        let addresses: Vec<IpAddr> =
-            members.iter().filter(|m| alive.contains(&m.id)).flat_map(|m| m.addresses.iter().flat_map(|a| &a.api)).filter_map(|url| ip_of(url)).collect();
+        let addresses: Vec<IpAddr> = members
+            .iter()
+            .filter(|m| alive.contains(&m.id))
+            .flat_map(|m| m.addresses.iter().flat_map(|a| &a.api))
+            .filter_map(|url| ip_of(url))
+            .collect();
         if addresses == written || addresses.is_empty() {
             continue;
         }

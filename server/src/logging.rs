@@ -21,8 +21,11 @@ pub fn start(level: &str) -> Result<(), String> {
 /// A bare level is about Trireme; libraries below it speak up only when something is wrong.
 fn quiet_libraries(level: &str) -> String {
     match level {
-        "error" | "warn" | "info" => format!("{level},openraft=warn,hyper=warn,h2=warn,rustls=warn,tonic=warn,tower=warn,netlink_packet_route=error,netlink_proto=warn"),
-        "debug" => "debug,openraft=info,hyper=info,h2=info,rustls=info,tonic=info,tower=info,netlink_packet_route=error,netlink_proto=warn".to_owned(),
+        "error" | "warn" | "info" => format!(
+            "{level},openraft=warn,hyper=warn,h2=warn,rustls=warn,tonic=warn,tower=warn,netlink_packet_route=error,netlink_proto=warn"
+        ),
+        "debug" => "debug,openraft=info,hyper=info,h2=info,rustls=info,tonic=info,tower=info,netlink_packet_route=error,netlink_proto=warn"
+            .to_owned(),
         other => other.to_owned(),
     }
 }

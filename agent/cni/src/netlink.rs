@@ -3,7 +3,11 @@
 //! Every `ensure_*` is idempotent: what is already there in the right form is left alone, so that an agent's restart
 //! does not disturb traffic.
 
-use std::{fs::File, net::{IpAddr, Ipv4Addr}, path::Path};
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use futures::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -191,10 +195,7 @@ impl Netlink {
         self.handle.link().set(host).execute().await.map_err(Error::netlink(format!("attach {} to the bridge", link.host_name)))?;
         let port = LinkBridgePort::new(host_index).hairpin(true).build();
         self.handle.link().set_port(port).execute().await.map_err(Error::netlink(format!("hairpin on {}", link.host_name)))?;
-        let moved = LinkUnspec::new_with_index(peer_index)
-            .mtu(link.mtu)
-            .setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&namespace))
-            .build();
+        let moved = LinkUnspec::new_with_index(peer_index).mtu(link.mtu).setns_by_fd(std::os::fd::AsRawFd::as_raw_fd(&namespace)).build();
         self.handle.link().set(moved).execute().await.map_err(Error::netlink(format!("move {peer} into the pod")))?;
         let inside = link.clone();
         in_namespace(netns, move |netlink| async move { netlink.configure_inside(&peer, &inside).await }).await

@@ -2,7 +2,12 @@
 //!
 //! State on the host is only ever *ensured*: after a restart of the agent nothing is torn down first.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::{Path, PathBuf}, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
@@ -88,7 +93,9 @@ impl Network {
     /// Keeps bridge and routes in step with the Node objects until cancelled.
     pub async fn run(&self, nodes: Arc<Informer<Node>>, cancel: CancellationToken) {
         let (poke, mut poked) = tokio::sync::mpsc::channel(1);
-        nodes.on_event(move |_| { let _ = poke.try_send(()); });
+        nodes.on_event(move |_| {
+            let _ = poke.try_send(());
+        });
         let mut applied = BTreeMap::new();
         loop {
             if let Err(error) = self.sync(&nodes, &mut applied).await {

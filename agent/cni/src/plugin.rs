@@ -13,7 +13,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{Error, netlink, server::{Answer, MAX_MESSAGE, Request}};
+use crate::{
+    Error, netlink,
+    server::{Answer, MAX_MESSAGE, Request},
+};
 
 /// The plugin's name in the CNI configuration.
 pub const PLUGIN: &str = "trireme-cni";
@@ -100,7 +103,9 @@ fn loopback(command: &str, netns: Option<PathBuf>, version: &str) -> Result<Valu
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let work = netlink::in_namespace(&netns, |netlink| async move { netlink.loopback_up().await });
     runtime.block_on(work).map_err(|e| e.to_string())?;
-    Ok(json!({"cniVersion": version, "interfaces": [{"name": "lo", "sandbox": netns}], "ips": [{"version": "4", "address": "127.0.0.1/8", "interface": 0}]}))
+    Ok(
+        json!({"cniVersion": version, "interfaces": [{"name": "lo", "sandbox": netns}], "ips": [{"version": "4", "address": "127.0.0.1/8", "interface": 0}]}),
+    )
 }
 
 fn print(result: &Value) -> ExitCode {

@@ -3,10 +3,16 @@
 //! One request per connection, one JSON document each way, both bounded. The socket is root's alone (0600): whoever can
 //! write to it can plumb network namespaces.
 
-use std::{os::unix::fs::PermissionsExt, path::{Path, PathBuf}};
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::{UnixListener, UnixStream}};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Error, network::Network};

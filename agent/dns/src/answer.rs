@@ -101,8 +101,9 @@ impl Zone {
             [] | ["svc"] | ["pod"] => Found::Nothing,
             ["dns-version"] => only(kind, RecordType::TXT, || RData::TXT(TXT::new(vec![SPEC_VERSION.into()]))),
             [namespace, "svc" | "pod"] => exists_if(cluster.has_namespace(namespace)),
-            [address, namespace, "pod"] if cluster.has_namespace(namespace) => dashed(address)
-                .map_or(Found::NoSuchName, |ip| only(kind, RecordType::A, || RData::A(A(ip)))),
+            [address, namespace, "pod"] if cluster.has_namespace(namespace) => {
+                dashed(address).map_or(Found::NoSuchName, |ip| only(kind, RecordType::A, || RData::A(A(ip))))
+            }
             [rest @ .., service, namespace, "svc"] => match cluster.service(namespace, service) {
                 Some(records) => self.service(rest, service, namespace, kind, records),
                 None => Found::NoSuchName,
@@ -122,9 +123,11 @@ impl Zone {
             ([], ServiceRecords::Headless(endpoints)) => match kind {
                 _ if endpoints.is_empty() => Found::NoSuchName,
                 RecordType::A => found(endpoints.iter().map(|e| RData::A(A(e.address)))),
-                RecordType::SRV => found(endpoints.iter().flat_map(|e| {
-                    e.ports.iter().filter_map(|(_, _, port)| self.srv(*port, service, namespace, Some(&e.label)))
-                })),
+                RecordType::SRV => found(
+                    endpoints
+                        .iter()
+                        .flat_map(|e| e.ports.iter().filter_map(|(_, _, port)| self.srv(*port, service, namespace, Some(&e.label)))),
+                ),
                 _ => Found::Nothing,
             },
             ([port, protocol], records) => self.named_port(port, protocol, service, namespace, kind, &records),

@@ -1,9 +1,17 @@
 //! Questions for names that are not ours: passed on to the node's own resolvers, in order.
 
-use std::{net::{IpAddr, SocketAddr}, path::Path, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use hickory_proto::op::{Message, ResponseCode};
-use tokio::{io::{AsyncReadExt, AsyncWriteExt}, net::{TcpStream, UdpSocket}, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+    time::timeout,
+};
 
 const TRY_FOR: Duration = Duration::from_secs(2);
 const MAX_RESOLVERS: usize = 3;

@@ -3,7 +3,11 @@
 use std::{convert::Infallible, net::SocketAddr};
 
 use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::{Bytes, Incoming}, service::service_fn};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;

@@ -52,8 +52,12 @@ impl Proxier {
     pub async fn run(&self, cancel: CancellationToken) {
         let (poke, mut poked) = mpsc::channel(1);
         let also = poke.clone();
-        self.services.on_event(move |_| { let _ = poke.try_send(()); });
-        self.slices.on_event(move |_| { let _ = also.try_send(()); });
+        self.services.on_event(move |_| {
+            let _ = poke.try_send(());
+        });
+        self.slices.on_event(move |_| {
+            let _ = also.try_send(());
+        });
         // Old rules stay in force until both informers know the whole cluster: never program half of it.
         tokio::select! {
             () = async { self.services.wait_synced().await; self.slices.wait_synced().await; } => {}

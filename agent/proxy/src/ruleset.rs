@@ -176,7 +176,10 @@ pub fn difference(old: &RuleSet, new: &RuleSet) -> String {
         line(&mut script, format_args!("delete element ip {TABLE} {map} {{ {key} }}"));
     }
     for (name, timeout) in new.affinity_sets.iter().filter(|(n, t)| old.affinity_sets.get(*n) != Some(t)) {
-        line(&mut script, format_args!("add set ip {TABLE} {name} {{ type ipv4_addr; flags dynamic, timeout; timeout {timeout}s; size 65535; }}"));
+        line(
+            &mut script,
+            format_args!("add set ip {TABLE} {name} {{ type ipv4_addr; flags dynamic, timeout; timeout {timeout}s; size 65535; }}"),
+        );
     }
     let changed: Vec<_> = new.chains.iter().filter(|(name, body)| old.chains.get(*name) != Some(body)).collect();
     for (name, _) in &changed {
@@ -208,7 +211,10 @@ pub fn difference(old: &RuleSet, new: &RuleSet) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::services::{collect, tests::{service, slice}};
+    use crate::services::{
+        collect,
+        tests::{service, slice},
+    };
     use serde_json::{Value, json};
 
     fn node() -> NodeView {
@@ -254,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_change_touches_only_what_changed() {
-        let (two, three) = (rules(cluster_ip(), &["10.42.0.2", "10.42.0.3"]), rules(cluster_ip(), &["10.42.0.2", "10.42.0.3", "10.42.0.4"]));
+        let (two, three) =
+            (rules(cluster_ip(), &["10.42.0.2", "10.42.0.3"]), rules(cluster_ip(), &["10.42.0.2", "10.42.0.3", "10.42.0.4"]));
         let grow = difference(&two, &three);
         assert!(grow.contains("dnat to 10.42.0.4:8080") && !grow.contains("dnat to 10.42.0.2"), "{grow}");
         assert!(!grow.contains("element"), "the maps lead to the same chains: {grow}");

@@ -65,7 +65,8 @@ fn our_crates_depend_on_each_other_one_way() {
     let packages = metadata();
     for (package, dependencies) in &packages {
         let allowed = ALLOWED.iter().find(|(name, _)| name == package);
-        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{package} is new: say in ops/xtask/tests/directions.rs what it may depend on"));
+        let (_, allowed) =
+            allowed.unwrap_or_else(|| panic!("{package} is new: say in ops/xtask/tests/directions.rs what it may depend on"));
         for dependency in dependencies.iter().filter(|d| packages.contains_key(*d)) {
             assert!(allowed.contains(&dependency.as_str()), "{package} must not depend on {dependency}");
         }

@@ -176,8 +176,7 @@ impl Read for MemoryView {
 
     fn cursor<'a>(&'a self, table: Table, start: &[u8], end: Option<&[u8]>) -> Result<Box<dyn Cursor + 'a>, StoreError> {
         let end = full_end(table, end);
-        let mut cursor =
-            MemoryCursor { map: &self.map, range: self.map.range(Vec::new()..Vec::new()), entry: None, table, end };
+        let mut cursor = MemoryCursor { map: &self.map, range: self.map.range(Vec::new()..Vec::new()), entry: None, table, end };
         cursor.seek(start)?;
         Ok(Box::new(cursor))
     }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options, ReadOptions, Snapshot,
-    WriteOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIterator, DBRecoveryMode, FlushOptions, LogLevel, Options,
+    ReadOptions, Snapshot, WriteOptions,
 };
 
 use super::{Cursor, Durability, Engine, Read, Table, Write, WriteBatch, full_end, full_key};

@@ -12,8 +12,7 @@ use super::Index;
 use crate::engine::{Durability, Engine, Table, WriteBatch};
 use crate::error::StoreError;
 use crate::types::{
-    Entry, LogId, Vote, entry_from_proto, entry_to_proto, log_id_from_proto, log_id_to_proto, term_of,
-    vote_from_proto, vote_to_proto,
+    Entry, LogId, Vote, entry_from_proto, entry_to_proto, log_id_from_proto, log_id_to_proto, term_of, vote_from_proto, vote_to_proto,
 };
 
 /// Key of the vote in [`Table::LogMeta`].
@@ -70,9 +69,7 @@ pub(super) fn verify(engine: &dyn Engine) -> Result<Index, StoreError> {
             let vote = store::Vote::decode(vote).map_err(|error| StoreError::Corrupt(format!("vote: {error}")))?;
             index.vote = Some(vote_from_proto(&vote)?);
         }
-        let mark = |key: &[u8], what: &str| {
-            view.get(Table::LogMeta, key)?.map(|value| decode_mark(value, what)).transpose()
-        };
+        let mark = |key: &[u8], what: &str| view.get(Table::LogMeta, key)?.map(|value| decode_mark(value, what)).transpose();
         index.committed = mark(COMMITTED, "committed")?;
         index.purged = mark(PURGED, "purged")?;
         let mut cursor = view.cursor(Table::Entry, &[], None)?;

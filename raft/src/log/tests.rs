@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::alias::SnapshotOf;
 use openraft::storage::{EntryResponder, IOFlushed, RaftLogStorage, RaftStateMachine};
-use openraft::{EntryPayload, StorageError};
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{EntryPayload, StorageError};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -19,10 +19,10 @@ use crate::engine::{Durability, Engine, Table, WriteBatch};
 use crate::error::StoreError;
 use crate::mvcc::{MvccOptions, StateMachine};
 use crate::node::machine::{Machine, MachineShared};
+use crate::snapshot::SnapshotDir;
 use crate::store::datadir::DataDir;
 use crate::store::engines::MemoryEngines;
 use crate::store::options::Engines;
-use crate::snapshot::SnapshotDir;
 use crate::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, Vote, log_id, term_of};
 
 struct Builder<F>(F);
@@ -142,16 +142,8 @@ async fn damage_is_refused_and_a_torn_tail_dropped() {
             Err("entry"),
         ),
         ("missing entry", |_, batch| batch.delete(Table::Entry, &2u64.to_be_bytes()), Err("entry 2 is missing")),
-        (
-            "torn in the middle",
-            |engine, batch| batch.put(Table::Entry, &2u64.to_be_bytes(), value(engine, 2).slice(..6)),
-            Err("cut short"),
-        ),
-        (
-            "torn at the end",
-            |engine, batch| batch.put(Table::Entry, &4u64.to_be_bytes(), value(engine, 4).slice(..6)),
-            Ok(3),
-        ),
+        ("torn in the middle", |engine, batch| batch.put(Table::Entry, &2u64.to_be_bytes(), value(engine, 2).slice(..6)), Err("cut short")),
+        ("torn at the end", |engine, batch| batch.put(Table::Entry, &4u64.to_be_bytes(), value(engine, 4).slice(..6)), Ok(3)),
         ("vote lost", |_, batch| batch.delete(Table::LogMeta, record::VOTE), Err("vote")),
     ];
     for (name, damage, expected) in cases {

@@ -161,12 +161,8 @@ fn failed(stage: &Stage<'_>, code: ErrorCode, error: &StoreError) -> CommandResu
         StoreError::FutureRevision { requested, .. } => requested.to_string(),
         error => error.to_string(),
     };
-    let error = CommandError {
-        code: code as i32,
-        message,
-        compact_revision: stage.head.compact_revision,
-        current_revision: stage.head.revision,
-    };
+    let error =
+        CommandError { code: code as i32, message, compact_revision: stage.head.compact_revision, current_revision: stage.head.revision };
     CommandResult { revision: stage.head.revision, result: Some(Outcome::Error(error)) }
 }
 
@@ -201,11 +197,8 @@ pub(crate) fn forget_proposal(stage: &mut Stage<'_>, index: u64) -> Result<(), S
 }
 
 fn remember(stage: &mut Stage<'_>, index: u64, proposal_id: &Bytes, result: &CommandResult) {
-    let record = ProposalRecord {
-        result: (result.encoded_len() <= MAX_REMEMBERED_BYTES).then(|| result.clone()),
-        revision: result.revision,
-        index,
-    };
+    let record =
+        ProposalRecord { result: (result.encoded_len() <= MAX_REMEMBERED_BYTES).then(|| result.clone()), revision: result.revision, index };
     stage.put(Table::Proposal, proposal_id, record.encode_to_vec());
     stage.put(Table::ProposalOrder, &index.to_be_bytes(), proposal_id.clone());
 }

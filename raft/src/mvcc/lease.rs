@@ -87,12 +87,8 @@ pub(crate) fn grant(stage: &mut Stage<'_>, grant: &LeaseGrantCommand, effects: &
     if lookup(stage, grant.id)?.is_some() {
         return Err(StoreError::LeaseExists(grant.id));
     }
-    let record = LeaseRecord {
-        id: grant.id,
-        ttl_secs: grant.ttl_secs,
-        remaining_ttl_secs: grant.ttl_secs,
-        generation: next_generation(stage),
-    };
+    let record =
+        LeaseRecord { id: grant.id, ttl_secs: grant.ttl_secs, remaining_ttl_secs: grant.ttl_secs, generation: next_generation(stage) };
     store(stage, &record);
     effects.push(LeaseEffect::Restarted(record));
     Ok(LeaseResult { id: grant.id, ttl_secs: grant.ttl_secs })

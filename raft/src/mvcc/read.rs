@@ -69,12 +69,7 @@ type Visit<'a> = &'a mut dyn FnMut(&[u8], KeyVersion) -> Result<bool, StoreError
 
 /// Calls `visit` with each key of `range` and its version at revision `at` (`None`: the current one), in key
 /// order, until it returns false.
-pub(crate) fn scan(
-    read: &dyn Read,
-    range: &KeyRange,
-    at: Option<i64>,
-    visit: Visit<'_>,
-) -> Result<(), StoreError> {
+pub(crate) fn scan(read: &dyn Read, range: &KeyRange, at: Option<i64>, visit: Visit<'_>) -> Result<(), StoreError> {
     if range.is_empty() {
         return Ok(());
     }
@@ -188,7 +183,12 @@ fn read_revision(head: &StateHead, requested: i64) -> Result<Option<i64>, StoreE
 }
 
 /// Answers a range request. `head` is the head that `read` shows, before a transaction's own writes.
-pub(crate) fn range(read: &dyn Read, head: &StateHead, request: &etcd::RangeRequest, in_txn: bool) -> Result<etcd::RangeResponse, StoreError> {
+pub(crate) fn range(
+    read: &dyn Read,
+    head: &StateHead,
+    request: &etcd::RangeRequest,
+    in_txn: bool,
+) -> Result<etcd::RangeResponse, StoreError> {
     let mut at = read_revision(head, request.revision)?;
     if in_txn && request.revision > 0 {
         // The transaction's own writes are newer than the head.
@@ -196,10 +196,8 @@ pub(crate) fn range(read: &dyn Read, head: &StateHead, request: &etcd::RangeRequ
     }
     let range = KeyRange::new(&request.key, &request.range_end);
     let sort = sorting(request);
-    let filtered = request.min_mod_revision > 0
-        || request.max_mod_revision > 0
-        || request.min_create_revision > 0
-        || request.max_create_revision > 0;
+    let filtered =
+        request.min_mod_revision > 0 || request.max_mod_revision > 0 || request.min_create_revision > 0 || request.max_create_revision > 0;
     let limit = usize::try_from(request.limit).ok().filter(|&limit| limit > 0).unwrap_or(usize::MAX);
     // Sorting by something else than the key needs them all.
     let take = if request.count_only {

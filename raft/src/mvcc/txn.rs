@@ -93,9 +93,7 @@ fn written(ops: &[RequestOp]) -> Result<(BTreeSet<&Bytes>, Vec<KeyRange>), Store
     for op in ops {
         let (new_puts, new_deletes) = match &op.request {
             Some(Request::RequestPut(put)) => (BTreeSet::from([&put.key]), Vec::new()),
-            Some(Request::RequestDeleteRange(delete)) => {
-                (BTreeSet::new(), vec![KeyRange::new(&delete.key, &delete.range_end)])
-            }
+            Some(Request::RequestDeleteRange(delete)) => (BTreeSet::new(), vec![KeyRange::new(&delete.key, &delete.range_end)]),
             Some(Request::RequestTxn(nested)) => {
                 // The branches exclude each other, so they may touch the same keys.
                 let (mut puts, mut deletes) = written(&nested.success)?;
@@ -241,13 +239,9 @@ fn run_branch(stage: &mut Stage<'_>, writer: &mut Writer, txn: &TxnRequest, choi
     let mut responses = Vec::new();
     for op in branch(txn, choice.succeeded) {
         let response = match &op.request {
-            Some(Request::RequestRange(range)) => {
-                Response::ResponseRange(read::range(stage, &stage.head, range, true)?)
-            }
+            Some(Request::RequestRange(range)) => Response::ResponseRange(read::range(stage, &stage.head, range, true)?),
             Some(Request::RequestPut(put)) => Response::ResponsePut(run_put(stage, writer, put)?),
-            Some(Request::RequestDeleteRange(delete)) => {
-                Response::ResponseDeleteRange(run_delete(stage, writer, delete)?)
-            }
+            Some(Request::RequestDeleteRange(delete)) => Response::ResponseDeleteRange(run_delete(stage, writer, delete)?),
             Some(Request::RequestTxn(txn)) => {
                 let choice = nested.next().ok_or_else(|| StoreError::Invalid("nested transaction without a choice".into()))?;
                 Response::ResponseTxn(run_branch(stage, writer, txn, choice)?)
@@ -280,7 +274,11 @@ fn run_put(stage: &mut Stage<'_>, writer: &mut Writer, put: &etcd::PutRequest) -
     Ok(etcd::PutResponse { header: None, prev_kv: previous.filter(|_| put.prev_kv) })
 }
 
-fn run_delete(stage: &mut Stage<'_>, writer: &mut Writer, delete: &etcd::DeleteRangeRequest) -> Result<etcd::DeleteRangeResponse, StoreError> {
+fn run_delete(
+    stage: &mut Stage<'_>,
+    writer: &mut Writer,
+    delete: &etcd::DeleteRangeRequest,
+) -> Result<etcd::DeleteRangeResponse, StoreError> {
     let mut keys: Vec<Bytes> = Vec::new();
     read::scan(stage, &KeyRange::new(&delete.key, &delete.range_end), None, &mut |key, _| {
         keys.push(Bytes::copy_from_slice(key));

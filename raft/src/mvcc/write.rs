@@ -87,11 +87,7 @@ impl Writer {
             stage.put(Table::Past, &versioned_key(key, previous.mod_revision), past.encode_to_vec());
         }
         let ordinal = u32::try_from(self.events.len()).unwrap_or(u32::MAX);
-        let change = ChangeRecord {
-            key: key.clone(),
-            deleted,
-            previous_revision: previous.map_or(0, |previous| previous.mod_revision),
-        };
+        let change = ChangeRecord { key: key.clone(), deleted, previous_revision: previous.map_or(0, |previous| previous.mod_revision) };
         stage.put(Table::Change, &change_key(revision, ordinal), change.encode_to_vec());
     }
 }

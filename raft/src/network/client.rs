@@ -20,8 +20,8 @@ use openraft::base::BoxFuture;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
-    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
@@ -40,9 +40,7 @@ use super::tls::PeerIdentity;
 use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
 use crate::error::StoreError;
 use crate::snapshot::SnapshotDir;
-use crate::types::{
-    TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto,
-};
+use crate::types::{TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto};
 
 /// After the first append stream that could not be opened; doubled up to sixteen times.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
@@ -115,10 +113,8 @@ impl PeerClients {
 
     /// The client for `target`, connected or about to be. Must run inside a runtime.
     pub(crate) fn client(&self, target: u64, lane: Lane) -> Result<Client, StoreError> {
-        let record = self
-            .directory
-            .reach(target)
-            .ok_or_else(|| StoreError::NoLeader(format!("member {target} is not in the membership")))?;
+        let record =
+            self.directory.reach(target).ok_or_else(|| StoreError::NoLeader(format!("member {target} is not in the membership")))?;
         self.client_for(target, record, lane)
     }
 
@@ -139,8 +135,7 @@ impl PeerClients {
             .and_then(|addresses| addresses.peer.first())
             .cloned()
             .ok_or_else(|| StoreError::NoLeader(format!("member {target} has no peer address")))?;
-        let connector =
-            tokio_rustls::TlsConnector::from(Arc::new(self.identity.client_config(record.spki.clone())?));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(self.identity.client_config(record.spki.clone())?));
         // The scheme says http because the connector below does the TLS.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|error| StoreError::Invalid(format!("peer address {address}: {error}")))?
@@ -170,11 +165,7 @@ impl PeerClients {
 impl Headers {
     fn new(cluster_id: u64, from: u64, to: u64) -> Result<Headers, StoreError> {
         let header = |text: String| text.parse().map_err(|error| StoreError::Invalid(format!("header: {error}")));
-        Ok(Headers {
-            cluster: header(format!("{cluster_id:x}"))?,
-            from: header(from.to_string())?,
-            to: header(to.to_string())?,
-        })
+        Ok(Headers { cluster: header(format!("{cluster_id:x}"))?, from: header(from.to_string())?, to: header(to.to_string())? })
     }
 }
 
@@ -203,9 +194,7 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
 impl PeerLink {
     fn client(&self, lane: Lane) -> Result<Client, Rpc> {
         let record = self.clients.directory.reach(self.target).unwrap_or_else(|| self.record.clone());
-        self.clients
-            .client_for(self.target, record, lane)
-            .map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+        self.clients.client_for(self.target, record, lane).map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
     }
 
     /// openraft waits between attempts only where a request is taken from its stream. A stream that does not even
@@ -225,12 +214,7 @@ impl PeerLink {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(rpc_error(&status)),
-            Err(_) => Err(RPCError::Timeout(Timeout {
-                action,
-                id: self.clients.self_id,
-                target: self.target,
-                timeout: limit,
-            })),
+            Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.clients.self_id, target: self.target, timeout: limit })),
         }
     }
 
@@ -328,11 +312,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         self.ballot(rpc, option.soft_ttl(), false).await
     }
 
-    async fn pre_vote(
-        &mut self,
-        rpc: VoteRequest<TypeConfig>,
-        option: RPCOption,
-    ) -> Result<VoteResponse<TypeConfig>, Rpc> {
+    async fn pre_vote(&mut self, rpc: VoteRequest<TypeConfig>, option: RPCOption) -> Result<VoteResponse<TypeConfig>, Rpc> {
         self.ballot(rpc, option.soft_ttl(), true).await
     }
 
@@ -373,10 +353,9 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         let response = self.within(RPCTypes::TransferLeader, limit, client.transfer_leader(request)).await?;
         Ok(match response.result {
             Some(Answer::Accepted(_)) => Ok(()),
-            Some(Answer::VoteChanged(actual)) => Err(TransferLeaderError::VoteChanged {
-                expected: *req.from_leader(),
-                actual: vote_from_proto(&actual).map_err(malformed)?,
-            }),
+            Some(Answer::VoteChanged(actual)) => {
+                Err(TransferLeaderError::VoteChanged { expected: *req.from_leader(), actual: vote_from_proto(&actual).map_err(malformed)? })
+            }
             Some(Answer::NotFlushed(state)) => Err(TransferLeaderError::LogNotFlushed {
                 expected: state.expected.as_ref().map(log_id_from_proto),
                 actual: state.actual.as_ref().map(log_id_from_proto),

@@ -31,8 +31,7 @@ impl PeerDirectory {
 
     /// Takes over the effective (latest, perhaps uncommitted) membership.
     pub(crate) fn update(&self, membership: &Membership) {
-        let members: BTreeMap<u64, MemberRecord> =
-            membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
+        let members: BTreeMap<u64, MemberRecord> = membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
         let mut inner = self.inner.write();
         if !members.is_empty() && inner.members != members {
             let before = std::mem::replace(&mut inner.members, members.clone());

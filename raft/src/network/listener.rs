@@ -77,12 +77,7 @@ pub(crate) fn accept_peers(
     receiver
 }
 
-async fn handshake(
-    acceptor: TlsAcceptor,
-    tcp: TcpStream,
-    from: SocketAddr,
-    directory: &PeerDirectory,
-) -> io::Result<PeerStream> {
+async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr, directory: &PeerDirectory) -> io::Result<PeerStream> {
     tcp.set_nodelay(true)?;
     let tls = acceptor.accept(tcp).await?;
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);

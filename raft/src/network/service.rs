@@ -18,9 +18,7 @@ use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
 use crate::error::StoreError;
 use crate::node::RaftNode;
 use crate::store::core::Core;
-use crate::types::{
-    TypeConfig, entry_from_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_to_proto,
-};
+use crate::types::{TypeConfig, entry_from_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_to_proto};
 
 /// Append requests that one stream may hold before Raft has taken them.
 const APPEND_QUEUE: usize = 64;
@@ -30,10 +28,13 @@ struct PeerService {
 }
 
 /// Serves peers until cancelled; open streams end with it.
-pub(crate) async fn serve(core: Arc<Core>, connections: tokio::sync::mpsc::Receiver<std::io::Result<PeerStream>>, cancel: CancellationToken) {
-    let service = PeerServer::new(PeerService { core })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+pub(crate) async fn serve(
+    core: Arc<Core>,
+    connections: tokio::sync::mpsc::Receiver<std::io::Result<PeerStream>>,
+    cancel: CancellationToken,
+) {
+    let service =
+        PeerServer::new(PeerService { core }).max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES);
     let server = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -80,10 +81,7 @@ impl PeerService {
 impl Peer for PeerService {
     type AppendStream = BoxStream<'static, Result<peer::AppendResponse, Status>>;
 
-    async fn append(
-        &self,
-        request: Request<Streaming<peer::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
+    async fn append(&self, request: Request<Streaming<peer::AppendRequest>>) -> Result<Response<Self::AppendStream>, Status> {
         let from = self.check(&request)?;
         let raft = self.raft()?;
         let mut incoming = request.into_inner();
@@ -152,14 +150,11 @@ impl Peer for PeerService {
         let from = self.check(&request)?;
         let raft = self.raft()?;
         let path = self.core.data_dir.incoming_snapshot();
-        let (vote, snapshot) =
-            receive_snapshot(&path, self.core.cluster_id, request.into_inner()).await.map_err(status)?;
+        let (vote, snapshot) = receive_snapshot(&path, self.core.cluster_id, request.into_inner()).await.map_err(status)?;
         tracing::info!(from, snapshot = ?snapshot.manifest().last_log_id, "received a snapshot");
         let meta = snapshot.meta().map_err(status)?;
-        let answer = raft
-            .install_full_snapshot(vote, openraft::Snapshot { meta, snapshot: snapshot.clone() })
-            .await
-            .map_err(unavailable)?;
+        let answer =
+            raft.install_full_snapshot(vote, openraft::Snapshot { meta, snapshot: snapshot.clone() }).await.map_err(unavailable)?;
         // An installed snapshot has been renamed away; one that Raft did not want goes with its last handle.
         if snapshot.path().exists() {
             snapshot.supersede();
@@ -174,10 +169,7 @@ impl Peer for PeerService {
         Ok(Response::new(peer::ProposeResponse { proposed: proposed.await }))
     }
 
-    async fn read_index(
-        &self,
-        request: Request<peer::ReadIndexRequest>,
-    ) -> Result<Response<peer::ReadIndexResponse>, Status> {
+    async fn read_index(&self, request: Request<peer::ReadIndexRequest>) -> Result<Response<peer::ReadIndexResponse>, Status> {
         use peer::read_index_response::Result as Answer;
         self.check(&request)?;
         let result = match self.core.read_index_here().await {
@@ -187,10 +179,7 @@ impl Peer for PeerService {
         Ok(Response::new(peer::ReadIndexResponse { result: Some(result) }))
     }
 
-    async fn change_member(
-        &self,
-        request: Request<peer::ChangeMemberRequest>,
-    ) -> Result<Response<peer::ChangeMemberResponse>, Status> {
+    async fn change_member(&self, request: Request<peer::ChangeMemberRequest>) -> Result<Response<peer::ChangeMemberResponse>, Status> {
         let from = self.check(&request)?;
         let request = request.into_inner();
         if let Some(peer::change_member_request::Change::Update(record)) = &request.change

@@ -108,13 +108,7 @@ impl ServerCertVerifier for ExpectedPeer {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        rustls::client::verify_server_cert_signed_by_trust_anchor(
-            &parsed,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        )?;
+        rustls::client::verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, self.algorithms.all)?;
         // Invariant: the chain is checked before the key is compared; both must hold.
         match spki_sha256(end_entity) {
             Ok(spki) if spki == self.spki_sha256 => Ok(ServerCertVerified::assertion()),
@@ -150,8 +144,8 @@ impl ServerCertVerifier for ExpectedPeer {
 /// # Errors
 /// `Invalid` where it is not an X.509 certificate.
 pub fn spki_sha256(certificate: &CertificateDer<'_>) -> Result<Bytes, StoreError> {
-    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
-        .map_err(|error| StoreError::Invalid(format!("peer certificate: {error}")))?;
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|error| StoreError::Invalid(format!("peer certificate: {error}")))?;
     Ok(Bytes::copy_from_slice(&Sha256::digest(parsed.public_key().raw)))
 }
 

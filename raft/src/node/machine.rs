@@ -21,8 +21,8 @@ use crate::snapshot::{DATA, SnapshotDir, remove_if_present};
 use crate::store::datadir::DataDir;
 use crate::store::options::Engines;
 use crate::types::{
-    Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, decode_stored_membership, encode_stored_membership,
-    log_id, log_id_to_proto, term_of,
+    Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig, decode_stored_membership, encode_stored_membership, log_id, log_id_to_proto,
+    term_of,
 };
 
 /// Entries that become one write batch of the state.

@@ -88,11 +88,7 @@ impl Core {
     }
 
     /// Proposes a command; its failure, if it is one, as an error.
-    pub(crate) async fn submit_fenced(
-        &self,
-        body: Body,
-        fence: Option<Fence>,
-    ) -> Result<store::CommandResult, StoreError> {
+    pub(crate) async fn submit_fenced(&self, body: Body, fence: Option<Fence>) -> Result<store::CommandResult, StoreError> {
         let applied_index = self.machine.applied().borrow().index;
         let (encoded, proposal_id) = command::encode(body, fence, applied_index);
         let (result, in_doubt) = self.propose(encoded, proposal_id).await?;
@@ -183,10 +179,7 @@ impl Core {
             Err(error) => return refused(None, error.to_string()),
         };
         match raft.client_write(Proposal(command)).await {
-            Ok(response) => proposed(Proposed::Applied(peer::Applied {
-                index: response.log_id.index(),
-                result: Some(response.data),
-            })),
+            Ok(response) => proposed(Proposed::Applied(peer::Applied { index: response.log_id.index(), result: Some(response.data) })),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => refused(to.leader_id, to.to_string()),
             // Everything else may have been appended.
             Err(error) => {

@@ -70,9 +70,7 @@ impl DataDir {
     /// # Errors
     /// `Invalid`, in one line, where it cannot be written, is in use, or belongs to somebody else.
     pub(crate) fn open(path: &Path) -> Result<(DataDir, Option<MemberFile>), StoreError> {
-        let unusable = |error: io::Error| {
-            StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()))
-        };
+        let unusable = |error: io::Error| StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()));
         fs::create_dir_all(path).map_err(unusable)?;
         let strange = fs::read_dir(path)
             .map_err(unusable)?
@@ -120,8 +118,8 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io(path.display(), error)),
         };
-        let member: MemberFile = serde_json::from_slice(&bytes)
-            .map_err(|error| StoreError::Corrupt(format!("{}: {error}", path.display())))?;
+        let member: MemberFile =
+            serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt(format!("{}: {error}", path.display())))?;
         if member.format != FORMAT {
             return Err(StoreError::Invalid(format!(
                 "data directory {} has format {}, this release reads {FORMAT}",

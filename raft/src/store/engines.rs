@@ -66,12 +66,12 @@ impl Engines for MemoryEngines {
 #[cfg(feature = "rocksdb")]
 impl Engines for RocksEngines {
     fn open_log(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        use crate::engine::rocks::{Role, RocksEngine, RocksOptions};
+        use crate::engine::rocks::{RocksEngine, RocksOptions, Role};
         Ok(Arc::new(RocksEngine::open(directory, Role::Log, &RocksOptions::default())?))
     }
 
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        use crate::engine::rocks::{Role, RocksEngine, RocksOptions};
+        use crate::engine::rocks::{RocksEngine, RocksOptions, Role};
         Ok(Arc::new(RocksEngine::open(directory, Role::State, &RocksOptions::default())?))
     }
 

@@ -117,10 +117,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         reads: reads_waiting,
         leader_reads: leader_reads_waiting,
         parcels,
-        instance: Instance {
-            engines: options.engines,
-            pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
-        },
+        instance: Instance { engines: options.engines, pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept } },
         own_record,
         founder: member.founder,
     };
@@ -152,11 +149,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
 }
 
 /// Opens and verifies the log.
-pub(super) fn open_log(
-    engines: &dyn Engines,
-    data_dir: &DataDir,
-    durable: Option<watch::Receiver<u64>>,
-) -> Result<LogStore, StoreError> {
+pub(super) fn open_log(engines: &dyn Engines, data_dir: &DataDir, durable: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
     LogStore::open(engines.open_log(&data_dir.log())?, durable)
 }
 
@@ -173,13 +166,10 @@ fn bind(listen: Listen) -> Result<TcpListener, StoreError> {
 fn settle(data_dir: &DataDir, when_empty: &WhenEmpty) -> Result<MemberFile, StoreError> {
     match when_empty {
         WhenEmpty::Initialize => data_dir.write_member(rand::random_range(1..=u64::MAX), 1, None),
-        WhenEmpty::Join(ticket) => {
-            data_dir.write_member(ticket.cluster_id(), ticket.node_id(), Some(&ticket.to_bytes()))
+        WhenEmpty::Join(ticket) => data_dir.write_member(ticket.cluster_id(), ticket.node_id(), Some(&ticket.to_bytes())),
+        WhenEmpty::Refuse => {
+            Err(StoreError::Invalid(format!("data directory {} is empty: there is no member to restart", data_dir.path().display())))
         }
-        WhenEmpty::Refuse => Err(StoreError::Invalid(format!(
-            "data directory {} is empty: there is no member to restart",
-            data_dir.path().display()
-        ))),
     }
 }
 
@@ -227,7 +217,8 @@ async fn open_state(
     let reachable = applied.max(machine.snapshot_last()?);
     if log.purged() > reachable {
         return Err(StoreError::Corrupt(
-            "neither state nor snapshot reaches the start of the log; this member must be removed and rejoin with an empty directory".into(),
+            "neither state nor snapshot reaches the start of the log; this member must be removed and rejoin with an empty directory"
+                .into(),
         ));
     }
     Ok((state, machine))

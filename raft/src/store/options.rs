@@ -155,11 +155,7 @@ pub fn member_record(name: &str, spki_sha256: Bytes, peer_address: &str, api_url
         id: 0,
         name: name.to_owned(),
         spki: spki_sha256,
-        addresses: Some(store::MemberAddresses {
-            peer: vec![peer_address.to_owned()],
-            api: api_urls.to_vec(),
-            client: Vec::new(),
-        }),
+        addresses: Some(store::MemberAddresses { peer: vec![peer_address.to_owned()], api: api_urls.to_vec(), client: Vec::new() }),
         role: store::MemberRole::Unspecified as i32,
         version: version.to_owned(),
         feature_level: store::FEATURE_LEVEL,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::{Instant as _, ServerState};
 use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, ServerState};
 use tokio::time::Instant;
 use trireme_proto::store;
 use trireme_proto::store::command::Body;

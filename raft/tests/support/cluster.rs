@@ -40,11 +40,7 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["member".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let identity = PeerIdentity::from_pem(
-            self.issuer.pem().as_bytes(),
-            certificate.pem().as_bytes(),
-            key.serialize_pem().as_bytes(),
-        );
+        let identity = PeerIdentity::from_pem(self.issuer.pem().as_bytes(), certificate.pem().as_bytes(), key.serialize_pem().as_bytes());
         Arc::new(identity.unwrap())
     }
 }

@@ -38,9 +38,7 @@ impl RecordingEngines {
 
     /// Whether this vote has been synced.
     pub fn synced_vote(&self, term: u64, node_id: u64) -> bool {
-        self.any(Table::LogMeta, |value| {
-            Vote::decode(value).is_ok_and(|vote| (vote.term, vote.node_id) == (term, node_id))
-        })
+        self.any(Table::LogMeta, |value| Vote::decode(value).is_ok_and(|vote| (vote.term, vote.node_id) == (term, node_id)))
     }
 
     fn any(&self, table: Table, matches: impl Fn(&[u8]) -> bool) -> bool {

@@ -99,7 +99,13 @@ pub struct ServerArgs {
     #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]
     pub container_runtime_endpoint: PathBuf,
     /// Where to write the administrator's kubeconfig
-    #[arg(long, env = "TRIREME_KUBECONFIG_OUTPUT", value_name = "FILE", default_value = "/etc/trireme/kubeconfig.yaml", help_heading = "Client")]
+    #[arg(
+        long,
+        env = "TRIREME_KUBECONFIG_OUTPUT",
+        value_name = "FILE",
+        default_value = "/etc/trireme/kubeconfig.yaml",
+        help_heading = "Client"
+    )]
     pub write_kubeconfig: PathBuf,
     /// Mode of that file
     #[arg(long, env = "TRIREME_KUBECONFIG_MODE", value_name = "MODE", value_parser = values::file_mode, default_value = "600", help_heading = "Client")]

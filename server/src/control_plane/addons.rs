@@ -13,7 +13,8 @@ pub async fn install(parts: &Parts, door: &Door) -> Result<(), String> {
     ];
     let reader = parts.api.registry();
     for (group, collection, plural, object) in objects {
-        let (namespace, name) = (object["metadata"]["namespace"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
+        let (namespace, name) =
+            (object["metadata"]["namespace"].as_str().unwrap_or_default(), object["metadata"]["name"].as_str().unwrap_or_default());
         if reader.get(group, plural, namespace, name).is_none() {
             door.create(collection, &object).await.map_err(|e| e.to_string())?;
         }

@@ -84,7 +84,8 @@ fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &
 }
 
 async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
-    let text = given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;
+    let text =
+        given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;
     let token = JoinToken::parse(&text)?;
     let server_secret = token.secret().to_owned();
     let client = JoinClient::connect_patiently(server, token).await?;
@@ -98,7 +99,8 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
     let sealed: SealedBundle = serde_json::from_value(first.sealed_keys)?;
     let keys = sealed.unseal(&server_secret)?;
     let peer = peer_certificate(files, &keys, myself)?;
-    let identity = PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
+    let identity =
+        PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
     let second: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(Some(hex::encode(identity.spki_sha256())))).await?;
     let ticket = second.ticket.ok_or("the cluster made no place for this server")?;
     let ticket = JoinTicket::from_bytes(BASE64_STANDARD.decode(ticket)?.into())?;

@@ -24,10 +24,8 @@ impl Transport for InProcess {
     fn send(&self, mut request: http::Request<Bytes>) -> BoxFuture<'static, Result<http::Response<trireme_client::Body>, TransportError>> {
         let server = self.server.clone();
         Box::pin(async move {
-            let identity: Identity = request
-                .extensions_mut()
-                .remove()
-                .ok_or_else(|| TransportError::Config("a request in process needs an identity".into()))?;
+            let identity: Identity =
+                request.extensions_mut().remove().ok_or_else(|| TransportError::Config("a request in process needs an identity".into()))?;
             let fence: Option<Fence> = request.extensions_mut().remove();
             let caller = Caller {
                 user: UserInfo { name: identity.user, uid: identity.uid, groups: identity.groups, extra: identity.extra },

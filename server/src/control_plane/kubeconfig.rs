@@ -1,6 +1,10 @@
 //! The administrator's kubeconfig.
 
-use std::{io::Write, os::unix::fs::{OpenOptionsExt, PermissionsExt}, path::Path};
+use std::{
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::Path,
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 

@@ -70,7 +70,9 @@ impl<'a> Startup<'a> {
     /// Takes the API server's port, first of all: a server that can't listen must not found a cluster.
     pub async fn listen(&self) -> Result<TcpListener, Failure> {
         let address = SocketAddr::from((self.args.bind_address, self.args.https_listen_port));
-        TcpListener::bind(address).await.map_err(|e| Failure::from(format!("--https-listen-port {}: listen on {address}: {e}", address.port())))
+        TcpListener::bind(address)
+            .await
+            .map_err(|e| Failure::from(format!("--https-listen-port {}: listen on {address}: {e}", address.port())))
     }
 
     fn peer_address(&self) -> SocketAddr {

@@ -65,7 +65,9 @@ fn a_deployment_rolls_out_scales_and_rolls_back() -> anyhow::Result<()> {
     rolled_out(&ns, "web")?;
     ns.kubectl(&["rollout", "restart", "deployment/web"])?;
     rolled_out(&ns, "web")?;
-    ensure!(ns.kubectl(&["rollout", "history", "deployment/web"])?.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).count() == 3);
+    ensure!(
+        ns.kubectl(&["rollout", "history", "deployment/web"])?.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit())).count() == 3
+    );
     ns.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"])?;
     rolled_out(&ns, "web")?;
     let version = "jsonpath={.spec.template.spec.containers[0].env[0].value}";
@@ -201,7 +203,14 @@ fn a_pod_that_cannot_start_says_why() -> anyhow::Result<()> {
     let ns = cluster.namespace("broken")?;
     ns.kubectl(&["run", "nowhere", "--image=localhost:1/none/none:1", "--restart=Never"])?;
     ns.kubectl(&["run", "crasher", "--image", BOX, "--", "sh", "-c", "exit 3"])?;
-    ns.kubectl(&["run", "huge", "--image", BOX, "--overrides", r#"{"spec":{"containers":[{"name":"huge","image":"localhost/trireme/box:1","resources":{"requests":{"cpu":"900"}}}]}}"#])?;
+    ns.kubectl(&[
+        "run",
+        "huge",
+        "--image",
+        BOX,
+        "--overrides",
+        r#"{"spec":{"containers":[{"name":"huge","image":"localhost/trireme/box:1","resources":{"requests":{"cpu":"900"}}}]}}"#,
+    ])?;
     eventually("the words that kubectl users know", LONG, || {
         let pods = ns.kubectl(&["get", "pods"])?;
         ensure!(pods.contains("ErrImagePull") || pods.contains("ImagePullBackOff"), "{pods}");

@@ -147,8 +147,7 @@ impl Model {
     }
 
     fn holds(&self, compare: &etcd::Compare) -> bool {
-        let kvs: Vec<&KeyValue> =
-            self.keys().values().filter(|kv| covers(&compare.key, &compare.range_end, &kv.key)).collect();
+        let kvs: Vec<&KeyValue> = self.keys().values().filter(|kv| covers(&compare.key, &compare.range_end, &kv.key)).collect();
         let nothing = KeyValue::default();
         if kvs.is_empty() {
             return compare.target() != CompareTarget::Value && one_holds(compare, &nothing);
@@ -207,8 +206,7 @@ impl Model {
 }
 
 fn remove(delete: &etcd::DeleteRangeRequest, attempt: &mut Attempt) -> etcd::DeleteRangeResponse {
-    let doomed: Vec<KeyValue> =
-        attempt.keys.values().filter(|kv| covers(&delete.key, &delete.range_end, &kv.key)).cloned().collect();
+    let doomed: Vec<KeyValue> = attempt.keys.values().filter(|kv| covers(&delete.key, &delete.range_end, &kv.key)).cloned().collect();
     for kv in &doomed {
         attempt.keys.remove(&kv.key);
         let tombstone = KeyValue { key: kv.key.clone(), mod_revision: attempt.revision, ..Default::default() };
@@ -286,10 +284,8 @@ fn paths(ops: &[etcd::RequestOp]) -> Vec<Vec<Write<'_>>> {
                 choices
             }
         };
-        paths = paths
-            .iter()
-            .flat_map(|path| choices.iter().map(move |choice| path.iter().chain(choice).map(Write::again).collect()))
-            .collect();
+        paths =
+            paths.iter().flat_map(|path| choices.iter().map(move |choice| path.iter().chain(choice).map(Write::again).collect())).collect();
     }
     paths
 }

@@ -112,8 +112,11 @@ fn txn() -> impl Strategy<Value = TxnRequest> {
     .prop_map(op);
     let flat = |op: BoxedStrategy<etcd::RequestOp>, most: usize| {
         let ops = prop::collection::vec(op, 0..most);
-        (prop::collection::vec(compare(), 0..2), ops.clone(), ops)
-            .prop_map(|(compare, success, failure)| TxnRequest { compare, success, failure })
+        (prop::collection::vec(compare(), 0..2), ops.clone(), ops).prop_map(|(compare, success, failure)| TxnRequest {
+            compare,
+            success,
+            failure,
+        })
     };
     let inner = flat(leaf.clone().boxed(), 3);
     let op = prop_oneof![5 => leaf, 1 => inner.prop_map(nested)];

@@ -8,13 +8,7 @@ use trireme_proto::etcd::{Compare, PutRequest, RangeRequest, TxnRequest};
 use super::*;
 
 fn compare(key: &str, range_end: &str, target: CompareTarget, result: CompareResult, union: TargetUnion) -> Compare {
-    Compare {
-        result: result as i32,
-        target: target as i32,
-        key: bytes(key),
-        range_end: bytes(range_end),
-        target_union: Some(union),
-    }
+    Compare { result: result as i32, target: target as i32, key: bytes(key), range_end: bytes(range_end), target_union: Some(union) }
 }
 
 fn holds(machine: &mut Machine, compare: Compare) -> bool {
