@@ -8,6 +8,7 @@ LAB_NET=10.77.0
 LAB_GATEWAY=$LAB_NET.1
 SWITCH=trireme-switch
 LAB_LINK=trireme-lab
+LAB_CGROUP=trireme-lab
 
 netns_exists() { [ -e "/run/netns/$1" ]; }
 in_netns() { local ns=$1; shift; nsenter --net="/run/netns/$ns" "$@"; }
@@ -125,7 +126,7 @@ lab_down() {
     done
     ! netns_exists $SWITCH || ip netns del $SWITCH
     ! ip link show $LAB_LINK >/dev/null 2>&1 || ip link del $LAB_LINK
-    remove_cgroups trireme-lab
+    remove_cgroups $LAB_CGROUP
     remove_mounts "$LAB/hosts"
     rm -rf "${LAB:?}/hosts"
 }

@@ -29,7 +29,7 @@ lab_up() {
     for n in $(seq 1 "$agents"); do
         [ -f "$LAB/hosts/a$n/address" ] || host_add "a$n" "$(agent_address "$n")" agent --server "$first" --token "$(cat "$LAB/hosts/s1/data/server/node-token")" \
             --data-dir @DATA@ --node-name "a$n" --node-ip "$(agent_address "$n")" \
-            --container-runtime-endpoint "$LAB/hosts/a$n/containerd/containerd.sock" --cgroup-root "/trireme-lab/a$n"
+            --container-runtime-endpoint "$LAB/hosts/a$n/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/a$n"
         host_up "a$n"
     done
     export KUBECONFIG=$LAB_KUBECONFIG

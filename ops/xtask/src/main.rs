@@ -1,5 +1,7 @@
 //! Code generation for the repository: `cargo run -p xtask -- <command>`.
 
+mod protobuf;
+mod protobuf;
 mod resources;
 mod rust;
 mod schema;
@@ -17,16 +19,32 @@ enum Command {
         /// Path of `_definitions.json` (of the folder `v1.36.0-local`).
         definitions: PathBuf,
     },
+    /// Protobuf field numbers of the built-in kinds, from the sources of the crate k8s-pb.
+    GenProtobuf {
+        /// The folder of the crate.
+        sources: PathBuf,
+        /// Path of `_definitions.json`, for names in JSON.
+        definitions: PathBuf,
+    },
     /// Rows of the built-in resources, from discovery documents.
     GenResources {
         /// A folder with `apis.json`, `api__v1.json` and one `apis__GROUP__VERSION.json` for every group version.
         discovery: PathBuf,
+    },
+    /// Wire facts of the built-in kinds, from the source of the crate k8s-pb and the definitions of GenSchema.
+    GenProtobuf {
+        /// The folder `src` of k8s-pb 0.9.
+        source: PathBuf,
+        /// Path of `_definitions.json`.
+        definitions: PathBuf,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::GenSchema { definitions } => schema::generate(&definitions),
+        Command::GenProtobuf { sources, definitions } => protobuf::generate(&sources, &definitions),
         Command::GenResources { discovery } => resources::generate(&discovery),
+        Command::GenProtobuf { source, definitions } => protobuf::generate(&source, &definitions),
     }
 }

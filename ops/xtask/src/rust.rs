@@ -1,5 +1,6 @@
 //! Writing generated Rust files.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -16,5 +17,15 @@ pub fn write(path: &Path, content: &[u8]) -> anyhow::Result<()> {
     }
     std::fs::write(path, content).with_context(|| format!("write {}", path.display()))?;
     println!("{}: {} bytes", path.display(), content.len());
+    Ok(())
+}
+
+/// Appends a static array to generated code.
+pub fn array(out: &mut String, name: &str, item: &str, rows: &[String]) -> anyhow::Result<()> {
+    writeln!(out, "\n#[rustfmt::skip]\npub(super) static {name}: [{item}; {}] = [", rows.len())?;
+    for line in rows.chunks(10) {
+        writeln!(out, "    {},", line.join(", "))?;
+    }
+    writeln!(out, "];")?;
     Ok(())
 }

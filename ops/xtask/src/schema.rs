@@ -223,21 +223,11 @@ fn render(tables: &Tables<'_>, roots: &BTreeMap<(String, String, String), u16>) 
         offsets.push(offsets.last().copied().unwrap_or_default() + string.len());
     }
     writeln!(out, ");")?;
-    array(&mut out, "STRINGS", "u32", &offsets.iter().map(ToString::to_string).collect::<Vec<_>>())?;
-    array(&mut out, "TYPES", "[u16; 5]", &tables.types.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>())?;
-    array(&mut out, "FIELDS", "[u16; 5]", &tables.fields.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>())?;
+    rust::array(&mut out, "STRINGS", "u32", &offsets.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+    rust::array(&mut out, "TYPES", "[u16; 5]", &tables.types.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>())?;
+    rust::array(&mut out, "FIELDS", "[u16; 5]", &tables.fields.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>())?;
     let index = |text: &String| tables.string_index[text];
-    let rows: Vec<String> =
-        roots.iter().map(|((g, v, k), t)| format!("{:?}", [index(g), index(v), index(k), *t])).collect();
-    array(&mut out, "ROOTS", "[u16; 4]", &rows)?;
+    let rows: Vec<String> = roots.iter().map(|((g, v, k), t)| format!("{:?}", [index(g), index(v), index(k), *t])).collect();
+    rust::array(&mut out, "ROOTS", "[u16; 4]", &rows)?;
     Ok(out)
-}
-
-fn array(out: &mut String, name: &str, item: &str, rows: &[String]) -> anyhow::Result<()> {
-    writeln!(out, "\n#[rustfmt::skip]\npub(super) static {name}: [{item}; {}] = [", rows.len())?;
-    for line in rows.chunks(10) {
-        writeln!(out, "    {},", line.join(", "))?;
-    }
-    writeln!(out, "];")?;
-    Ok(())
 }

@@ -8,7 +8,7 @@ use axum::{
     RequestExt,
     extract::{
         Request,
-        ws::{Message, WebSocket, WebSocketUpgrade},
+        ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
     },
     http::{HeaderValue, StatusCode},
     response::Response,
@@ -39,6 +39,11 @@ const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 struct Pair {
     channel: u8,
     stream: u32,
+}
+
+/// client-go takes any other end, also one without a code, for a broken connection.
+fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() }))
 }
 
 async fn upgrade(request: Request) -> Result<WebSocketUpgrade, Response> {
@@ -104,7 +109,7 @@ async fn pump(
                 Frame::Data { .. } | Frame::Reset { .. } => {}
             }
         }
-        let _ = sink.send(Message::Close(None)).await;
+        let _ = sink.send(goodbye()).await;
         sink.close().await?;
         Ok(())
     };
@@ -195,7 +200,7 @@ async fn tunnel(socket: WebSocket, upstream: Upstream) -> Result<(), Box<dyn std
         loop {
             let length = read.read(&mut buffer).await?;
             if length == 0 {
-                let _ = sink.send(Message::Close(None)).await;
+                let _ = sink.send(goodbye()).await;
                 return Ok(());
             }
             sink.send(Message::Binary(Bytes::copy_from_slice(&buffer[..length]))).await?;
