@@ -23,11 +23,12 @@ binary_mb() { stat -c %s "$BINARY" | awk '{printf "%.1f", $1 / 1e6}'; }
 
 footprint_hosts() {
     mkdir -p "$LAB/hosts" "$LAB/bin"
+    echo "{}" > "$LAB/config.yaml"
     install -m 755 "$BINARY" "$LAB/bin/trireme"
     lab_switch
-    host_add bs $LAB_NET.11 server --cluster-init --disable-agent --data-dir @DATA@ --config @DATA@/none.yaml --node-name bs --node-ip $LAB_NET.11 \
+    host_add bs $LAB_NET.11 server --cluster-init --disable-agent --data-dir @DATA@ --config $LAB/config.yaml --node-name bs --node-ip $LAB_NET.11 \
         --write-kubeconfig @DATA@/kubeconfig.yaml
-    host_add bn $LAB_NET.12 server --cluster-init --data-dir @DATA@ --config @DATA@/none.yaml --node-name bn --node-ip $LAB_NET.12 \
+    host_add bn $LAB_NET.12 server --cluster-init --data-dir @DATA@ --config $LAB/config.yaml --node-name bn --node-ip $LAB_NET.12 \
         --write-kubeconfig @DATA@/kubeconfig.yaml \
         --container-runtime-endpoint "$LAB/hosts/bn/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/bn
     host_up bs
@@ -53,7 +54,7 @@ footprint_table() {
     sleep "$FOOTPRINT_SETTLE"
     footprint_measure "$out" bs bn
     host_add ba $LAB_NET.21 agent --server "https://$LAB_NET.11:6443" --token "$(cat "$LAB/hosts/bs/data/server/node-token")" \
-        --data-dir @DATA@ --config @DATA@/none.yaml --node-name ba --node-ip $LAB_NET.21 \
+        --data-dir @DATA@ --config $LAB/config.yaml --node-name ba --node-ip $LAB_NET.21 \
         --container-runtime-endpoint "$LAB/hosts/ba/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/ba
     host_off bn
     host_up ba

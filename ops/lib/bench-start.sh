@@ -31,8 +31,8 @@ start_rounds() {
     local binary=$1 rounds=$2 dir=$3 round
     set -eu
     ip link set lo up
-    ip link add bench0 type dummy && ip link set bench0 up && ip addr add 192.0.2.1/24 dev bench0
-    mkdir -p "$dir"
+    ip link add bench0 type veth peer name bench1 && ip link set bench1 up && ip link set bench0 up && ip addr add 192.0.2.1/24 dev bench0
+    mkdir -p "$dir" && echo "{}" > "$dir/config.yaml"
     for round in $(seq 1 "$rounds"); do
         rm -rf "$dir/data"
         start_once empty TERM
@@ -44,12 +44,12 @@ start_rounds() {
 start_once() {
     local kind=$1 signal=$2 began now pid
     began=$EPOCHREALTIME
-    "$binary" server --cluster-init --disable-agent --data-dir "$dir/data" --config "$dir/none.yaml" --node-name bench --node-ip 192.0.2.1 \
+    "$binary" server --cluster-init --disable-agent --data-dir "$dir/data" --config "$dir/config.yaml" --node-name bench --node-ip 192.0.2.1 \
         --write-kubeconfig "$dir/kubeconfig.yaml" > "$dir/log" 2>&1 &
     pid=$!
     until [ "$(curl -sk --max-time 2 -o /dev/null -w '%{http_code}' https://127.0.0.1:6443/readyz)" = 200 ]; do
         [ -d "/proc/$pid" ] || { echo "the server ended:"; tail -n 3 "$dir/log"; return 1; }
-        awk -v a="$began" -v b="$EPOCHREALTIME" -v l="$START_LIMIT" 'BEGIN {exit b - a < l}' || { echo "no /readyz within $START_LIMIT s"; kill -KILL "$pid"; return 1; }
+        awk -v a="$began" -v b="$EPOCHREALTIME" -v l="$START_LIMIT" 'BEGIN {exit !(b - a < l)}' || { echo "no /readyz within $START_LIMIT s"; kill -KILL "$pid"; return 1; }
         sleep 0.005
     done
     now=$EPOCHREALTIME
