@@ -22,7 +22,7 @@ pub(crate) async fn of(pod: &Pod, image: &str, objects: &Objects) -> Vec<cri::Au
             found.extend(auths.iter().filter_map(|(server, auth)| fits(server, image).map(|weight| (weight, parse(server, auth)))));
         }
     }
-    found.sort_by(|a, b| b.0.cmp(&a.0));
+    found.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     found.into_iter().map(|(_, auth)| auth).collect()
 }
 

@@ -165,13 +165,14 @@ where
         if read > 0 {
             idle = 0;
         }
-        if let Ok(metadata) = tokio::fs::metadata(&path).await {
-            if metadata.ino() != inode && read == 0 {
-                inode = metadata.ino();
-                lines = BufReader::new(File::open(&path).await?);
-                raw.clear();
-                continue;
-            }
+        if let Ok(metadata) = tokio::fs::metadata(&path).await
+            && metadata.ino() != inode
+            && read == 0
+        {
+            inode = metadata.ino();
+            lines = BufReader::new(File::open(&path).await?);
+            raw.clear();
+            continue;
         }
         // Asked once a second; when the answer is no, what was written before it was given is read once more.
         if idle % 5 == 4 && !is_running().await {

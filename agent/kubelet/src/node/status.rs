@@ -36,7 +36,7 @@ impl NodeView {
     /// Asks the runtime and the machine how they are.
     pub(crate) async fn look(&mut self, core: &Core, runtime_up: bool) {
         self.trouble = self.runtime_trouble(core, runtime_up).await;
-        if self.trouble.is_none() && self.looks % IMAGES_EVERY == 0 {
+        if self.trouble.is_none() && self.looks.is_multiple_of(IMAGES_EVERY) {
             self.images = images(core).await.unwrap_or_else(|| std::mem::take(&mut self.images));
         }
         self.looks = self.looks.wrapping_add(1);

@@ -140,8 +140,8 @@ impl Observer {
             };
             observed.containers.push(run);
         }
-        observed.sandboxes.sort_by(|a, b| b.attempt.cmp(&a.attempt));
-        observed.containers.sort_by(|a, b| (b.attempt, b.created_at).cmp(&(a.attempt, a.created_at)));
+        observed.sandboxes.sort_by_key(|s| std::cmp::Reverse(s.attempt));
+        observed.containers.sort_by_key(|c| std::cmp::Reverse((c.attempt, c.created_at)));
         self.runs.retain(|id, _| observed.containers.iter().any(|c| &c.id == id));
         self.ips.retain(|id, _| observed.sandboxes.iter().any(|s| &s.id == id));
         Ok(observed)

@@ -52,14 +52,17 @@ impl Peer {
     }
 }
 
+type TokenHash = [u8; 32];
+/// An answer and until when it holds.
+type Remembered<T> = (T, Instant);
 type Question = (User, &'static str, &'static str);
 
 /// Authenticates and authorizes.
 pub(crate) struct Auth {
     client: Client,
     node_name: String,
-    tokens: Mutex<HashMap<[u8; 32], (Option<User>, Instant)>>,
-    answers: Mutex<HashMap<Question, (bool, Instant)>>,
+    tokens: Mutex<HashMap<TokenHash, Remembered<Option<User>>>>,
+    answers: Mutex<HashMap<Question, Remembered<bool>>>,
 }
 
 impl Auth {
@@ -69,8 +72,7 @@ impl Auth {
 
     async fn user_of_token(&self, token: &str) -> Option<User> {
         let key: [u8; 32] = Sha256::digest(token).into();
-        if let Some((user, until)) = self.tokens.lock().get(&key).filter(|(_, until)| Instant::now() < *until) {
-            let _ = until;
+        if let Some((user, _)) = self.tokens.lock().get(&key).filter(|(_, until)| Instant::now() < *until) {
             return user.clone();
         }
         let review = TokenReview { spec: TokenReviewSpec { token: token.into(), audiences: None }, ..Default::default() };

@@ -47,9 +47,12 @@ fn container(stats: &cri::ContainerStats, name: &str) -> Value {
     out
 }
 
-/// Containers of the runtime by pod (namespace, name, uid).
-pub(crate) fn by_pod(all: &[cri::ContainerStats]) -> BTreeMap<(String, String, String), Vec<(String, &cri::ContainerStats)>> {
-    let mut pods: BTreeMap<_, Vec<_>> = BTreeMap::new();
+/// Namespace, name and UID.
+pub(crate) type PodRef = (String, String, String);
+
+/// Containers of the runtime by pod.
+pub(crate) fn by_pod(all: &[cri::ContainerStats]) -> BTreeMap<PodRef, Vec<(String, &cri::ContainerStats)>> {
+    let mut pods: BTreeMap<PodRef, Vec<_>> = BTreeMap::new();
     for stats in all {
         let Some(attributes) = &stats.attributes else { continue };
         let label = |key: &str| attributes.labels.get(key).cloned().unwrap_or_default();

@@ -134,6 +134,13 @@ impl Drop for Containerd {
             self.ctr(&["tasks", "delete", "--force", id]);
         }
         self.kill();
+        // A shim outlives its containerd, and sometimes its last task.
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let is_shim = std::fs::read(process.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(&*self.socket().to_string_lossy()));
+            if is_shim {
+                let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
+            }
+        }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let ours = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(self.dir.path()));
         for mount in ours.collect::<Vec<_>>().into_iter().rev() {
