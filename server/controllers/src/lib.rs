@@ -154,6 +154,8 @@ impl Controllers {
         garbage::start(&mut lead);
         csr::start(&mut lead);
         clusterrole::start(&mut lead);
+        let (holder, shared) = (format!("{}_{}", self.options.host, fence.term), lead.client(SHARED_INFORMERS));
+        lead.spawn(async move { trireme_client::publish_leader(shared, "kube-controller-manager", &holder).await });
         cancel.cancelled().await;
         lead.stop().await;
         tracing::info!(term = fence.term, "controllers stopped");

@@ -11,10 +11,12 @@ mod eviction;
 mod health;
 mod taints;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use parking_lot::Mutex;
 use serde_json::json;
 use trireme_client::{Client, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue};
 
@@ -32,6 +34,8 @@ struct Controller {
     pods: Arc<Informer<Pod>>,
     seen: Arc<NodeSeen>,
     options: Arc<ControllerOptions>,
+    /// Nodes that were announced.
+    announced: Mutex<HashSet<String>>,
 }
 
 pub(crate) fn start(lead: &mut Lead) {
@@ -44,6 +48,7 @@ pub(crate) fn start(lead: &mut Lead) {
         pods: Arc::clone(&informers.pods),
         seen: Arc::clone(&informers.node_seen),
         options: Arc::clone(&lead.options),
+        announced: Mutex::new(HashSet::new()),
     });
     let keys = queue.clone();
     lead.keep(informers.nodes.subscribe(move |event| keys.add(event.object().name().to_owned())));
@@ -55,8 +60,16 @@ impl Reconcile<String> for Controller {
     async fn reconcile(&self, key: &String) -> Result<Next, Error> {
         let Some(node) = self.nodes.get("", key) else {
             self.seen.forget(key);
+            if self.announced.lock().remove(key) {
+                let message = format!("Node {key} event: Removing Node {key} from Controller");
+                self.recorder.record_ref(node_reference(key), EventKind::Normal, "RemovingNode", message);
+            }
             return Ok(Next::Wait);
         };
+        if self.announced.lock().insert(key.clone()) {
+            let message = format!("Node {key} event: Registered Node {key} in Controller");
+            self.recorder.record_ref(node_reference(key), EventKind::Normal, "RegisteredNode", message);
+        }
         let now = clock::now();
         let silent = self.seen.silence(key) > self.options.node_monitor_grace;
         let mut node = node;

@@ -106,7 +106,11 @@ impl Scheduler {
             &self.options.host,
             cancel.child_token(),
         );
-        run::run(client, recorder, self.informers.clone(), self.options.clone(), cancel).await;
+        let holder = format!("{}_{}", self.options.host, fence.term);
+        tokio::select! {
+            () = run::run(client.clone(), recorder, self.informers.clone(), self.options.clone(), cancel) => {}
+            () = trireme_client::publish_leader(client, "kube-scheduler", &holder) => {}
+        }
         tracing::info!(term = fence.term, "scheduler stopped");
     }
 }
