@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderMap, Method, Response};
 use serde_json::Value;
 use trireme_api::gvk::GroupVersionKind;
+use trireme_api::protobuf;
 use trireme_api::schema::{self, ContentType, Decoded, FieldValidation};
 use trireme_api::status::{Status, StatusDetails};
 use trireme_raft::Fence;
@@ -149,7 +150,10 @@ impl Context {
         let content_type = match self.content_type() {
             "" | "application/json" => ContentType::Json,
             "application/yaml" => ContentType::Yaml,
-            _ => return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]).into()),
+            protobuf::CONTENT_TYPE => ContentType::Protobuf,
+            _ => {
+                return Err(Status::unsupported_media_type(&["application/json", "application/yaml", protobuf::CONTENT_TYPE]).into());
+            }
         };
         Ok(schema::decode_any(&self.body, content_type, kinds, validation)?)
     }

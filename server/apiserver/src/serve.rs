@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -26,6 +27,8 @@ use crate::respond::{self, Body};
 
 /// The largest request body, as upstream's.
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// How much of a body that is too large is still read before the answer.
+const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -115,16 +118,39 @@ async fn answer(server: ApiServer, peer: Arc<Peer>, address: SocketAddr, request
     parts.extensions.insert(peer);
     parts.extensions.insert(address);
     let declared = parts.headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY_BYTES) {
+    if declared.is_some_and(|length| length > MAX_DISCARDED_BYTES) {
         return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES)));
     }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES))),
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(body)).await {
+        Ok(Ok(Some(body))) => body,
+        Ok(Ok(None)) => return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES))),
         Ok(Err(error)) => return Ok(refuse(&Status::bad_request(format!("the body could not be read: {error}")))),
         Err(_) => return Ok(refuse(&Status::timeout("the body of the request did not arrive in time", 0))),
     };
     Ok(server.handle(Request::from_parts(parts, body)).await)
+}
+
+/// The whole body; None if it is too large. What is too much is read and thrown away up to a bound, so that a client that
+/// only reads after writing sees the answer instead of a broken pipe.
+async fn read_body(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut total = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        total += piece.len();
+        if total > MAX_DISCARDED_BYTES {
+            return Ok(None);
+        }
+        if total > MAX_BODY_BYTES {
+            pieces.clear();
+        } else {
+            pieces.push(piece);
+        }
+    }
+    if total > MAX_BODY_BYTES {
+        return Ok(None);
+    }
+    Ok(Some(if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }))
 }
 
 /// An answer that leaves the rest of the body unread, so the connection cannot be used again.

@@ -6,6 +6,7 @@ use trireme_api::field::{FieldError, FieldPath};
 use trireme_api::gvk::{GroupKind, GroupVersionKind};
 use trireme_api::meta;
 use trireme_api::patch;
+use trireme_api::protobuf;
 use trireme_api::schema::{self, FieldValidation};
 use trireme_api::status::Status;
 
@@ -181,6 +182,7 @@ pub fn delete_options(ctx: &Context) -> Answer<DeleteOptions> {
         let body: Value = match ctx.content_type() {
             "" | "application/json" => schema::parse_json(&ctx.body).map_err(Status::bad_request)?,
             "application/yaml" => schema::parse_yaml(&ctx.body).map_err(Status::bad_request)?,
+            protobuf::CONTENT_TYPE => protobuf::decode(&ctx.body).map_err(|e| Status::bad_request(e.to_string()))?,
             _ => return Err(unsupported_media_type()),
         };
         if let Some(given) = meta::gvk(&body).filter(|g| !g.kind.is_empty())
