@@ -1,7 +1,6 @@
 //! Code generation for the repository: `cargo run -p xtask -- <command>`.
 
 mod protobuf;
-mod protobuf;
 mod resources;
 mod rust;
 mod schema;
@@ -17,13 +16,6 @@ enum Command {
     /// Schema facts of the built-in kinds, from `_definitions.json` of the PyPI package kubernetes-validate.
     GenSchema {
         /// Path of `_definitions.json` (of the folder `v1.36.0-local`).
-        definitions: PathBuf,
-    },
-    /// Protobuf field numbers of the built-in kinds, from the sources of the crate k8s-pb.
-    GenProtobuf {
-        /// The folder of the crate.
-        sources: PathBuf,
-        /// Path of `_definitions.json`, for names in JSON.
         definitions: PathBuf,
     },
     /// Rows of the built-in resources, from discovery documents.
@@ -43,7 +35,6 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::GenSchema { definitions } => schema::generate(&definitions),
-        Command::GenProtobuf { sources, definitions } => protobuf::generate(&sources, &definitions),
         Command::GenResources { discovery } => resources::generate(&discovery),
         Command::GenProtobuf { source, definitions } => protobuf::generate(&source, &definitions),
     }

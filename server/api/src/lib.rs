@@ -21,6 +21,7 @@ pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod protobuf;
 pub mod quantity;
 pub mod rbac_defaults;
 pub mod resources;

@@ -11,6 +11,7 @@ mod tables;
 mod yaml;
 
 pub use decode::{Conformed, ContentType, Decoded, FieldValidation, conform_value, decode, decode_any, parse_json, parse_yaml, prune};
+pub(crate) use decode::{settle, summary};
 pub use go_json::MAX_DEPTH;
 pub use tables::{Field, Kind, ListType, TypeId, definition, roots, type_of, types};
 

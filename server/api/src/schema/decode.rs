@@ -20,6 +20,8 @@ pub enum ContentType {
     Json,
     /// application/yaml
     Yaml,
+    /// application/vnd.kubernetes.protobuf
+    Protobuf,
 }
 
 /// What to do about unknown and duplicate fields (the `fieldValidation` parameter).
@@ -97,6 +99,9 @@ pub fn decode_any(
     expected: &[GroupVersionKind],
     validation: FieldValidation,
 ) -> Result<Decoded, Status> {
+    if content_type == ContentType::Protobuf {
+        return crate::protobuf::decode_any(body, expected, validation);
+    }
     let Some(default) = expected.first() else {
         return Err(Status::internal("no kind expected"));
     };
@@ -109,16 +114,29 @@ pub fn decode_any(
     };
     let node = read(body, content_type).map_err(|e| unrecognized(&e))?;
     let given = given_kind(&node, default).map_err(|e| unrecognized(&e))?;
+    settle(&given, expected, validation, |ty| conform(node, ty))
+}
+
+/// Decodes a body whose kind is known as one of the kinds `expected`, if it is one.
+pub(crate) fn settle(
+    given: &GroupVersionKind,
+    expected: &[GroupVersionKind],
+    validation: FieldValidation,
+    read: impl FnOnce(TypeId) -> Result<Conformed, String>,
+) -> Result<Decoded, Status> {
+    let Some(default) = expected.first() else {
+        return Err(Status::internal("no kind expected"));
+    };
     let refuse = |error: &str| {
         Status::bad_request(format!("{} in version {} cannot be handled as a {}: {error}", given.kind, quote(&given.version), default.kind))
     };
-    let Some(wanted) = expected.iter().find(|e| **e == given) else {
-        return Err(mismatch(&given, default, &refuse));
+    let Some(wanted) = expected.iter().find(|e| *e == given) else {
+        return Err(mismatch(given, default, &refuse));
     };
     let Some(ty) = type_of(&wanted.group, &wanted.version, &wanted.kind) else {
         return Err(Status::internal(format!("no schema for {wanted}")));
     };
-    let conformed = conform(node, ty).map_err(|e| refuse(&e))?;
+    let conformed = read(ty).map_err(|e| refuse(&e))?;
     let warnings = validation.judge(conformed.problems).map_err(|e| refuse(&e))?;
     let mut object = conformed.object;
     crate::meta::set_gvk(&mut object, wanted);
@@ -147,7 +165,7 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, String> {
 
 fn read(body: &[u8], content_type: ContentType) -> Result<Node, String> {
     match content_type {
-        ContentType::Json => go_json::parse(body),
+        ContentType::Json | ContentType::Protobuf => go_json::parse(body),
         // JSON is YAML too, and read faster.
         ContentType::Yaml => go_json::parse(body).or_else(|_| super::yaml::parse(body)),
     }
@@ -202,7 +220,7 @@ fn mismatch(given: &GroupVersionKind, default: &GroupVersionKind, refuse: &dyn F
 }
 
 /// The beginning of a body, for an error message.
-fn summary(body: &[u8]) -> String {
+pub(crate) fn summary(body: &[u8]) -> String {
     const LEN: usize = 30;
     let (head, more) = if body.len() > LEN { (&body[..LEN], " ...") } else { (body, "") };
     match body.first() {
