@@ -1,5 +1,5 @@
-//! Takes a stopped node off its host: its pods, mounts, rules, links and changed settings. Removes only pods that carry a
-//! kubelet's labels in *this* runtime, and only host objects that the journal names.
+//! Takes a stopped node off its host: its pods, mounts, rules, links and changed settings. Removes only pods that have a folder
+//! in *this* data directory, and only host objects that the journal names.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,11 +14,12 @@ use crate::{
 };
 
 /// Removes everything of the node with this data directory. Goes on after a failure and returns the first one.
-pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path) -> Result<(), Error> {
+pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str) -> Result<(), Error> {
     let agent_dir = data_dir.join("agent");
     let mut failures = Vec::new();
     let network = serve_removals(&agent_dir).await;
-    if let Err(error) = trireme_kubelet::remove_all_pods(&runtime_endpoint.display().to_string()).await {
+    let cleaned = trireme_kubelet::clean_up(&agent_dir, &agent_dir.join("logs"), runtime_endpoint.to_owned(), cgroup_root).await;
+    if let Err(error) = cleaned {
         failures.push(Error::Host(format!("remove pods: {error}")));
     }
     drop(network);

@@ -43,7 +43,7 @@ nodes_ready() {
 single_down() {
     stop "$RUN/server.pid"
     if [ -x "$LAB/bin/trireme" ] && alive "$RUN/containerd.pid"; then
-        "$LAB/bin/trireme" cleanup --data-dir "$SINGLE_DATA" --container-runtime-endpoint "$SINGLE_SOCKET" ||
+        "$LAB/bin/trireme" cleanup --data-dir "$SINGLE_DATA" --container-runtime-endpoint "$SINGLE_SOCKET" --cgroup-root "/$SINGLE_CGROUP" ||
             say "trireme cleanup left something behind (see above)"
     fi
     stop "$RUN/containerd.pid"

@@ -44,6 +44,9 @@ pub enum Command {
         /// Socket of the container runtime
         #[arg(long, value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock")]
         container_runtime_endpoint: std::path::PathBuf,
+        /// Cgroup below which the pods lived
+        #[arg(long, value_name = "PATH", default_value = "/")]
+        cgroup_root: String,
     },
     /// Check a configuration file without starting anything
     CheckConfig {

@@ -48,6 +48,6 @@ pub fn check_config(path: &Path) -> Result<String, String> {
 }
 
 /// Takes a stopped node off this host.
-pub async fn cleanup(data_dir: &Path, runtime: &Path) -> Result<(), Failure> {
-    Ok(trireme_agent::cleanup::cleanup(data_dir, runtime).await?)
+pub async fn cleanup(data_dir: &Path, runtime: &Path, cgroup_root: &str) -> Result<(), Failure> {
+    Ok(trireme_agent::cleanup::cleanup(data_dir, runtime, cgroup_root).await?)
 }

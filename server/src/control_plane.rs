@@ -7,7 +7,6 @@ mod founding;
 mod in_process;
 mod kubeconfig;
 mod leadership;
-mod leases;
 mod startup;
 
 use std::{
@@ -54,7 +53,6 @@ struct Parts {
     service_cidr: String,
     cluster_dns: IpAddr,
     https_port: u16,
-    name: String,
 }
 
 impl ControlPlane {
@@ -126,7 +124,6 @@ impl Parts {
             service_cidr: founded.facts.service_cidr.clone(),
             cluster_dns: founded.facts.cluster_dns,
             https_port: startup.https_port(),
-            name: startup.name().to_owned(),
         })
     }
 }
@@ -180,7 +177,6 @@ async fn lead(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, fen
         controllers.lead(client_fence, revision, stop.clone()),
         scheduler.lead(client_fence, revision, stop.clone()),
         keep_endpoints(&parts, fence, stop.clone()),
-        leases::publish(&parts, fence, stop.clone()),
     );
 }
 

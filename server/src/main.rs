@@ -56,8 +56,8 @@ fn dispatch(command: Command) -> ExitCode {
             }
             Err(message) => complain(&message, USAGE),
         },
-        Command::Cleanup { data_dir, container_runtime_endpoint } => {
-            run("warn", |_| async move { commands::cleanup(&data_dir, &container_runtime_endpoint).await })
+        Command::Cleanup { data_dir, container_runtime_endpoint, cgroup_root } => {
+            run("warn", |_| async move { commands::cleanup(&data_dir, &container_runtime_endpoint, &cgroup_root).await })
         }
         Command::Server(args) => {
             let level = args.log_level.clone();
