@@ -230,10 +230,19 @@ impl Core {
 
     /// Gives learners that have caught up their vote, while this member leads.
     pub(crate) async fn promote_learners(&self) {
+        let mut status = self.status.subscribe();
         loop {
             tokio::select! {
                 () = self.cancel.cancelled() => return,
                 () = tokio::time::sleep(PROMOTION_PERIOD) => {}
+            }
+            if !self.has_members_to_move() {
+                // What makes work here is a change of the configuration or of the leader, and shows in the status.
+                tokio::select! {
+                    () = self.cancel.cancelled() => return,
+                    changed = status.changed() => if changed.is_err() { return },
+                }
+                continue;
             }
             self.finish_joint().await;
             if let Some(id) = self.ready_learner() {
@@ -243,6 +252,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether this member leads a configuration with learners, or one that is half changed.
+    fn has_members_to_move(&self) -> bool {
+        let Ok(raft) = self.leading() else { return false };
+        let metrics = raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        membership.get_joint_config().len() > 1 || membership.learner_ids().next().is_some()
     }
 
     /// A leader that was lost between the two steps of a change leaves a joint configuration: the second step is

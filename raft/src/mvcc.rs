@@ -276,6 +276,13 @@ impl StateMachine {
         self.hub.close();
     }
 
+    /// Whether [`Self::compact_step`] has anything to do.
+    #[must_use]
+    pub fn has_compacted_history(&self) -> bool {
+        let writer = self.writer.lock();
+        writer.head.compacted_to < writer.head.compact_revision
+    }
+
     /// Removes some of what lies below the compaction floor. Returns whether there is more.
     pub fn compact_step(&self, max_changes: usize) -> Result<bool, StoreError> {
         let mut writer = self.writer.lock();

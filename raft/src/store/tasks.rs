@@ -169,6 +169,9 @@ async fn watch_status(core: Arc<Core>) {
         let mut metrics = raft.server_metrics();
         while core.raft.read().is_some() {
             let next = observe(&core, &raft);
+            // Alone there is nobody to send heartbeats to, to elect or to lose contact with: no clock is needed.
+            let alone = leads_alone(&core, &raft);
+            raft.runtime_config().tick(!alone);
             core.status.send_if_modified(|status| {
                 let modified = *status != next && core.raft.read().is_some();
                 if modified {
@@ -179,11 +182,19 @@ async fn watch_status(core: Arc<Core>) {
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = applied.changed() => if changed.is_err() { break },
-                _ = period.tick() => {}
+                _ = period.tick(), if !alone => {}
             }
         }
         period.tick().await;
     }
+}
+
+/// Whether this member leads and the configuration names no other, not even a learner.
+fn leads_alone(core: &Core, raft: &node::RaftNode) -> bool {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    let mut members = metrics.membership_config.nodes().map(|(id, _)| *id);
+    metrics.state == ServerState::Leader && members.next() == Some(core.node_id) && members.next().is_none()
 }
 
 fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
@@ -241,13 +252,18 @@ fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
     }
 }
 
-/// While this member leads: restarts the leases' clocks, then revokes what runs out.
+/// While this member leads: restarts the leases' clocks, then revokes what runs out. Sleeps while there is no lease.
 async fn run_leases(core: Arc<Core>) {
     let mut clocks_of_term = 0;
+    let mut status = core.status.subscribe();
     loop {
         let now = Instant::now();
-        let next = core.state.next_lease_deadline().map(Instant::from_std).unwrap_or(now + LEASE_PERIOD);
-        tokio::time::sleep_until(next.clamp(now + Duration::from_millis(50), now + LEASE_PERIOD)).await;
+        match core.state.next_lease_deadline().map(Instant::from_std) {
+            Some(next) => tokio::time::sleep_until(next.clamp(now + Duration::from_millis(50), now + LEASE_PERIOD)).await,
+            // A grant is an entry, and so is the beginning of a leadership: both change the status.
+            None if status.changed().await.is_err() => return,
+            None => {}
+        }
         let leadership = core.status.borrow().leadership.filter(|leadership| leadership.caught_up);
         let Some(leadership) = leadership else { continue };
         let now = Instant::now().into_std();
@@ -275,10 +291,16 @@ async fn run_leases(core: Arc<Core>) {
     }
 }
 
-/// Removes compacted history, step by step.
+/// Removes compacted history, step by step. Sleeps until there is some.
 async fn compact(core: Arc<Core>) {
+    let mut status = core.status.subscribe();
     loop {
         tokio::time::sleep(COMPACT_PERIOD).await;
+        while !core.state.has_compacted_history() {
+            if status.changed().await.is_err() {
+                return;
+            }
+        }
         loop {
             let state = core.state.clone();
             match tokio::task::spawn_blocking(move || state.compact_step(COMPACT_STEP)).await {
