@@ -44,7 +44,7 @@ single_down() {
     stop "$RUN/server.pid"
     if [ -x "$LAB/bin/trireme" ] && alive "$RUN/containerd.pid"; then
         "$LAB/bin/trireme" cleanup --data-dir "$SINGLE_DATA" --container-runtime-endpoint "$SINGLE_SOCKET" --cgroup-root "/$SINGLE_CGROUP" ||
-            say "trireme cleanup left something behind (see above)"
+            die "the node could not be taken off this host (see above): nothing more was removed, run ops/down again"
     fi
     stop "$RUN/containerd.pid"
     remove_mounts "$SINGLE_CONTAINERD"
