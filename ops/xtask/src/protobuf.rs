@@ -3,6 +3,7 @@
 //!
 //! `server/api/src/protobuf/tables.rs` documents and reads the format.
 
+mod later;
 mod presence;
 mod source;
 
@@ -77,10 +78,12 @@ pub fn generate(source: &Path, definitions: &Path) -> anyhow::Result<()> {
     let document: Value = serde_json::from_str(&text)?;
     let definitions = ["$defs", "definitions"].iter().find_map(|key| document.get(key)?.as_object());
     let definitions = definitions.context("the document is no map of definitions")?;
+    let mut messages = source::read(source)?;
+    later::add(&mut messages);
     let mut generator = Generator {
         definitions,
         by_lower: definitions.keys().map(|name| (lower(name), name.as_str())).collect(),
-        messages: source::read(source)?,
+        messages,
         reached: BTreeMap::new(),
     };
     let names: Vec<String> = generator.messages.keys().cloned().collect();

@@ -21,6 +21,7 @@ use crate::authn::{Peer, impersonation};
 use crate::error::Answer;
 use crate::handlers;
 use crate::metrics::GaugeGuard;
+use crate::negotiate;
 use crate::request_info::{RequestInfo, query_value};
 use crate::respond::{self, Body};
 use crate::server::Server;
@@ -51,8 +52,10 @@ pub async fn run(server: Arc<Server>, source: Source, request: Request<Bytes>) -
         .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let head = parts.method == http::Method::HEAD;
 
+    let status_encoding = negotiate::status_encoding(&parts.headers);
+
     let outcome = chain(&server, source, &mut parts, &info, &query, body, long_running).await;
-    let mut response = outcome.unwrap_or_else(|status| respond::status(&status));
+    let mut response = outcome.unwrap_or_else(|status| respond::status_as(&status, status_encoding));
 
     if let Some(audit_id) = audit_id {
         response.headers_mut().insert(AUDIT_ID, audit_id);
@@ -137,11 +140,8 @@ async fn authenticate(server: &Server, parts: &Parts) -> Answer<UserInfo> {
 
 /// Takes a place among the requests in flight, or answers 429.
 fn admit(server: &Server, info: &RequestInfo) -> Answer<(tokio::sync::OwnedSemaphorePermit, GaugeGuard)> {
-    let (places, kind) = if matches!(info.verb.as_str(), "get" | "list" | "head") {
-        (&server.reading, "readOnly")
-    } else {
-        (&server.writing, "mutating")
-    };
+    let (places, kind) =
+        if matches!(info.verb.as_str(), "get" | "list" | "head") { (&server.reading, "readOnly") } else { (&server.writing, "mutating") };
     match places.clone().try_acquire_owned() {
         Ok(permit) => Ok((permit, GaugeGuard::new(server.metrics.inflight.with_label_values(&[kind])))),
         Err(_) => {

@@ -76,7 +76,11 @@ impl Context {
         };
         // What is not answered by this server itself is not for it to negotiate.
         let connects = matches!(info.subresource.as_str(), "log" | "proxy" | "exec" | "attach" | "portforward");
-        let form = if info.resource_request && !connects { negotiate(&parts.headers)? } else { negotiate(&parts.headers).unwrap_or_default() };
+        let has_protobuf = view.as_ref().and_then(|v| v.resource.gvk(&info.version)).is_some_and(|gvk| protobuf::knows(&gvk));
+        let form = match negotiate(&parts.headers, has_protobuf) {
+            Err(status) if info.resource_request && !connects => return Err(status),
+            form => form.unwrap_or_default(),
+        };
         Ok(Context {
             server,
             info,
@@ -192,7 +196,8 @@ pub async fn dispatch(ctx: Context) -> Answer<Response<Body>> {
         }
         return subresources::answer(&ctx).await;
     }
-    if !view.resource.has_verb(&ctx.info.verb) || (ctx.info.verb == "create" && !ctx.info.name.is_empty() && view.resource.plural != "namespaces")
+    if !view.resource.has_verb(&ctx.info.verb)
+        || (ctx.info.verb == "create" && !ctx.info.name.is_empty() && view.resource.plural != "namespaces")
     {
         return Err(method_not_allowed());
     }

@@ -1,15 +1,16 @@
 //! In which form a client wants its answer.
 //!
-//! Answers to upstream's `apiserver/pkg/endpoints/handlers/negotiation`. Protobuf is not offered yet: clients that ask for
-//! it name JSON as their second choice.
+//! Answers to upstream's `apiserver/pkg/endpoints/handlers/negotiation`. Protobuf is offered for kinds that have such a form,
+//! and for metadata alone; clients name JSON as their second choice for the rest (custom resources, Tables).
 
 use http::HeaderMap;
 use http::header::ACCEPT;
+use trireme_api::protobuf;
 use trireme_api::status::Status;
 
 use crate::error::Answer;
 
-/// The text encoding of an answer.
+/// The encoding of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Encoding {
     /// `application/json`.
@@ -17,6 +18,8 @@ pub enum Encoding {
     Json,
     /// `application/yaml`.
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
 }
 
 /// What is asked for in place of the object itself.
@@ -53,8 +56,8 @@ impl Form {
     }
 }
 
-/// Picks the first acceptable form.
-pub fn negotiate(headers: &HeaderMap) -> Answer<Form> {
+/// Picks the first acceptable form. `has_protobuf`: whether the objects that are asked for have a protobuf form.
+pub fn negotiate(headers: &HeaderMap, has_protobuf: bool) -> Answer<Form> {
     let mut any = false;
     let mut ranges: Vec<(u32, &str)> = Vec::new();
     for value in headers.get_all(ACCEPT) {
@@ -73,15 +76,16 @@ pub fn negotiate(headers: &HeaderMap) -> Answer<Form> {
         return Ok(Form::default());
     }
     ranges.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
-    ranges.into_iter().find_map(|(_, range)| accept(range)).ok_or_else(|| Box::new(not_acceptable()))
+    ranges.into_iter().find_map(|(_, range)| accept(range, has_protobuf)).ok_or_else(|| Box::new(not_acceptable()))
 }
 
-fn accept(range: &str) -> Option<Form> {
+fn accept(range: &str, has_protobuf: bool) -> Option<Form> {
     let mut parts = range.split(';').map(str::trim);
     let mut form = Form {
         encoding: match parts.next()? {
             "application/json" | "application/*" | "*/*" => Encoding::Json,
             "application/yaml" => Encoding::Yaml,
+            protobuf::CONTENT_TYPE => Encoding::Protobuf,
             _ => return None,
         },
         ..Form::default()
@@ -95,8 +99,9 @@ fn accept(range: &str) -> Option<Form> {
             _ => {}
         }
     }
-    let Some(what) = what else { return Some(form) };
-    if what == "APIGroupDiscoveryList" {
+    let is_protobuf = form.encoding == Encoding::Protobuf;
+    let Some(what) = what else { return (has_protobuf || !is_protobuf).then_some(form) };
+    if what == "APIGroupDiscoveryList" && !is_protobuf {
         form.aggregated_discovery = group == Some("apidiscovery.k8s.io") && version == Some("v2");
         return form.aggregated_discovery.then_some(form);
     }
@@ -109,12 +114,20 @@ fn accept(range: &str) -> Option<Form> {
         _ => return None,
     };
     form.transform = match what {
-        "Table" => Transform::Table,
+        "Table" if !is_protobuf => Transform::Table,
         "PartialObjectMetadata" => Transform::PartialMetadata,
         "PartialObjectMetadataList" => Transform::PartialMetadataList,
         _ => return None,
     };
     Some(form)
+}
+
+/// How a Status that ends a request is encoded: as the client would like an object that has every form.
+pub fn status_encoding(headers: &HeaderMap) -> Encoding {
+    match negotiate(headers, true) {
+        Ok(form) if form.encoding == Encoding::Protobuf => Encoding::Protobuf,
+        _ => Encoding::Json,
+    }
 }
 
 /// Upstream's 406.
@@ -133,18 +146,33 @@ mod tests {
     use super::*;
 
     fn check(accept: &str) -> Result<Form, u16> {
+        check_kind(accept, true)
+    }
+
+    fn check_kind(accept: &str, has_protobuf: bool) -> Result<Form, u16> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().unwrap());
-        negotiate(&headers).map_err(|s| s.code())
+        negotiate(&headers, has_protobuf).map_err(|s| s.code())
     }
 
     #[test]
     fn picks_what_kubectl_and_client_go_send() {
-        let table = check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json").unwrap();
+        let table =
+            check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json")
+                .unwrap();
         assert_eq!((table.transform, table.v1beta1), (Transform::Table, false));
-        assert_eq!(check("application/vnd.kubernetes.protobuf, */*").unwrap(), Form::default());
+        assert_eq!(check("application/vnd.kubernetes.protobuf, */*").unwrap().encoding, Encoding::Protobuf);
+        assert_eq!(check_kind("application/vnd.kubernetes.protobuf, */*", false).unwrap(), Form::default());
+        assert_eq!(check_kind("application/vnd.kubernetes.protobuf", false), Err(406));
+        let metadata = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
+        let metadata = check_kind(metadata, false).unwrap();
+        assert_eq!((metadata.encoding, metadata.transform), (Encoding::Protobuf, Transform::PartialMetadataList));
+        let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json";
+        assert_eq!(check(table).unwrap(), Form::default());
         assert_eq!(check("application/json;q=0.5, application/yaml").unwrap().encoding, Encoding::Yaml);
-        assert!(check("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json").unwrap().aggregated_discovery);
+        assert!(
+            check("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json").unwrap().aggregated_discovery
+        );
         assert_eq!(check("text/csv"), Err(406));
         assert_eq!(check("application/json;as=Table;v=v9;g=meta.k8s.io"), Err(406));
     }

@@ -8,6 +8,7 @@ use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
+use trireme_api::protobuf;
 use trireme_api::status::Status;
 
 use crate::negotiate::Encoding;
@@ -46,7 +47,7 @@ pub fn bytes(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> R
 pub fn json_bytes(code: u16, encoding: Encoding, body: Bytes) -> Response<Body> {
     match encoding {
         Encoding::Json => bytes(code, "application/json", body),
-        Encoding::Yaml => match serde_json::from_slice(&body) {
+        Encoding::Yaml | Encoding::Protobuf => match serde_json::from_slice(&body) {
             Ok(value) => object(code, encoding, &value),
             Err(error) => status(&Status::internal(error)),
         },
@@ -65,12 +66,29 @@ pub fn object(code: u16, encoding: Encoding, value: &Value) -> Response<Body> {
             Ok(yaml) => bytes(code, "application/yaml", yaml),
             Err(error) => status(&Status::internal(error)),
         },
+        Encoding::Protobuf => match protobuf::encode(value) {
+            Ok(encoded) => bytes(code, protobuf::CONTENT_TYPE, encoded),
+            Err(error) => {
+                // Clients that take protobuf read JSON too: better than no answer.
+                tracing::warn!(%error, "an object without a protobuf form was asked for in protobuf");
+                object(code, Encoding::Json, value)
+            }
+        },
     }
 }
 
-/// A Status, with its code and Retry-After.
+/// A Status in JSON, with its code and Retry-After.
 pub fn status(status: &Status) -> Response<Body> {
-    let mut response = bytes(status.code(), "application/json", status.to_bytes());
+    status_as(status, Encoding::Json)
+}
+
+/// A Status, with its code and Retry-After.
+pub fn status_as(status: &Status, encoding: Encoding) -> Response<Body> {
+    let protobuf = (encoding == Encoding::Protobuf).then(|| serde_json::to_value(status).ok().and_then(|v| protobuf::encode(&v).ok()));
+    let mut response = match protobuf.flatten() {
+        Some(encoded) => bytes(status.code(), protobuf::CONTENT_TYPE, encoded),
+        None => bytes(status.code(), "application/json", status.to_bytes()),
+    };
     if let Some(secs) = status.retry_after_secs() {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
     }

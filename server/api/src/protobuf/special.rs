@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value};
 
+use super::encode::misfit;
 use super::tables::Message;
 use super::wire::{self, Reader};
-use super::encode::misfit;
 use super::{ProtobufError, Target};
 use crate::{schema, time};
 

@@ -93,9 +93,7 @@ fn container(ctx: &Context, pod: &Value, pairs: &[(String, String)]) -> Answer<S
             }
         }
         None if containers.len() == 1 => Ok(containers[0].clone()),
-        None if containers.is_empty() => {
-            Err(Status::bad_request(format!("a container name must be specified for pod {pod_name}")).into())
-        }
+        None if containers.is_empty() => Err(Status::bad_request(format!("a container name must be specified for pod {pod_name}")).into()),
         None => {
             let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", containers.join(" "));
             if !init.is_empty() {
@@ -130,7 +128,8 @@ fn kubelet(ctx: &Context, node_name: &str, path: String) -> Answer<Target> {
         .and_then(|p| u16::try_from(p).ok())
         .filter(|p| *p != 0)
         .unwrap_or(KUBELET_PORT);
-    let tls = ctx.server.options.kubelet_tls.clone().ok_or_else(|| Status::internal("this server has no client certificate for kubelets"))?;
+    let tls =
+        ctx.server.options.kubelet_tls.clone().ok_or_else(|| Status::internal("this server has no client certificate for kubelets"))?;
     Ok(Target { host: host.to_owned(), port, tls: Some(tls), path })
 }
 
@@ -167,8 +166,12 @@ async fn log(ctx: &Context) -> Answer<Target> {
             Err(Status::bad_request(format!("strconv.ParseInt: parsing {v:?}: invalid syntax")))?;
         }
     }
-    let passed: Vec<(&str, String)> =
-        PASSED.iter().filter_map(|key| pairs.iter().find(|(k, _)| k == key).map(|(_, v)| (*key, if v.is_empty() { "true".to_owned() } else { v.clone() }))).collect();
+    let passed: Vec<(&str, String)> = PASSED
+        .iter()
+        .filter_map(|key| {
+            pairs.iter().find(|(k, _)| k == key).map(|(_, v)| (*key, if v.is_empty() { "true".to_owned() } else { v.clone() }))
+        })
+        .collect();
     let path = format!("/containerLogs/{}/{}/{container}", ctx.info.namespace, ctx.info.name);
     kubelet_of(ctx, &pod, with_query(path, &passed))
 }
@@ -300,7 +303,11 @@ fn copied(headers: &HeaderMap) -> HeaderMap {
     for (name, value) in headers {
         let hop = HOP.contains(&name.as_str()) || name == HOST || name == http::header::CONTENT_LENGTH;
         // Credentials and impersonation are for this server only.
-        if !hop && name != http::header::AUTHORIZATION && !name.as_str().starts_with("impersonate-") && !name.as_str().starts_with("x-remote-") {
+        if !hop
+            && name != http::header::AUTHORIZATION
+            && !name.as_str().starts_with("impersonate-")
+            && !name.as_str().starts_with("x-remote-")
+        {
             out.append(name.clone(), value.clone());
         }
     }
@@ -329,7 +336,8 @@ async fn forward(ctx: &Context, target: Target) -> Answer<Response<Body>> {
     *request.method_mut() = ctx.method.clone();
     *request.uri_mut() = target.path.parse::<Uri>().map_err(|e| Status::bad_request(e.to_string()))?;
     *request.headers_mut() = copied(&ctx.headers);
-    let host = if target.host.contains(':') { format!("[{}]:{}", target.host, target.port) } else { format!("{}:{}", target.host, target.port) };
+    let host =
+        if target.host.contains(':') { format!("[{}]:{}", target.host, target.port) } else { format!("{}:{}", target.host, target.port) };
     request.headers_mut().insert(HOST, HeaderValue::from_str(&host).map_err(|e| Status::bad_request(e.to_string()))?);
     if let Some(protocol) = &upgrade {
         request.headers_mut().insert(UPGRADE, protocol.clone());

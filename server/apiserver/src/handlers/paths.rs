@@ -21,7 +21,11 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
     let path = ctx.info.path.clone();
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     if !matches!(ctx.method, Method::GET | Method::HEAD) {
-        return if parts.first().is_some_and(|p| matches!(*p, "api" | "apis" | "version" | "openapi")) { Err(method_not_allowed()) } else { Ok(not_found()) };
+        return if parts.first().is_some_and(|p| matches!(*p, "api" | "apis" | "version" | "openapi")) {
+            Err(method_not_allowed())
+        } else {
+            Ok(not_found())
+        };
     }
     Ok(match parts.as_slice() {
         [] => root(ctx),
@@ -67,7 +71,8 @@ fn groups(ctx: &Context, core: bool) -> Response<Body> {
         headers.insert(http::header::VARY, HeaderValue::from_static("Accept"));
         return response;
     }
-    let document = if core { discovery::api_versions(&ctx.server.options.advertise_address) } else { discovery::api_group_list(rows.iter()) };
+    let document =
+        if core { discovery::api_versions(&ctx.server.options.advertise_address) } else { discovery::api_group_list(rows.iter()) };
     let mut response = respond::object(200, ctx.form.encoding, &document);
     response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
     response

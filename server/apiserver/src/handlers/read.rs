@@ -40,10 +40,8 @@ pub async fn get(ctx: &Context) -> Answer<Response<Body>> {
     }
     ctx.reauthorize().await?;
     let key = row.key(&ctx.info.namespace, &ctx.info.name);
-    let object = row
-        .cache
-        .get(&key[row.prefix.len()..])
-        .ok_or_else(|| Status::not_found(&view.resource.group_resource(), &ctx.info.name))?;
+    let object =
+        row.cache.get(&key[row.prefix.len()..]).ok_or_else(|| Status::not_found(&view.resource.group_resource(), &ctx.info.name))?;
     one(ctx, view, row, &object)
 }
 

@@ -196,7 +196,9 @@ async fn scale_write(ctx: &Context) -> Answer<Response<Body>> {
     let updated = mutation
         .update(&ctx.info.name, UpdateKind::Main, |_, existing| {
             let scale = match &patch {
-                Some((kind, document)) => write::apply_patch(*kind, document, scale_of(existing), &scale_gvk(), options.field_validation)?.0,
+                Some((kind, document)) => {
+                    write::apply_patch(*kind, document, scale_of(existing), &scale_gvk(), options.field_validation)?.0
+                }
                 None => sent.clone(),
             };
             let replicas = meta::i64_at(&scale, &["spec", "replicas"]).unwrap_or(0);
@@ -256,11 +258,11 @@ pub async fn binding(ctx: &Context, name: &str) -> Answer<Response<Body>> {
     mutation
         .update(&name, UpdateKind::Special, |_, pod| {
             if !meta::uid(&binding).is_empty() && meta::uid(&binding) != meta::uid(pod) {
-                Err(Status::conflict(&gr, &name, &format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                    meta::uid(&binding),
-                    meta::uid(pod)
-                )))?;
+                Err(Status::conflict(
+                    &gr,
+                    &name,
+                    &format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", meta::uid(&binding), meta::uid(pod)),
+                ))?;
             }
             if meta::deletion_timestamp(pod).is_some() {
                 Err(Status::conflict(&gr, &name, &format!("pod {name} is being deleted, cannot be assigned to a host")))?;
@@ -281,7 +283,7 @@ pub async fn binding(ctx: &Context, name: &str) -> Answer<Response<Body>> {
             Ok(pod)
         })
         .await?;
-    Ok(respond::status(&Status::success_plain(201)))
+    Ok(respond::status_as(&Status::success_plain(201), ctx.form.encoding))
 }
 
 /// Sets a pod's condition, with the time of its transition.
@@ -326,9 +328,11 @@ async fn eviction(ctx: &Context) -> Answer<Response<Body>> {
         let budget = if ignores_budget(&pod.object) { AdmissionEffects::default() } else { budget_effects(ctx, &pod.object).await? };
         let guarded = !budget.compares.is_empty();
         match mutation.delete(name, &options, &budget).await {
-            Ok(_) => return Ok(respond::status(&Status::success_plain(201))),
+            Ok(_) => return Ok(respond::status_as(&Status::success_plain(201), ctx.form.encoding)),
             // The budget or the pod changed meanwhile: look again.
-            Err(status) if guarded && status.code() == 409 && attempt < ATTEMPTS && options.uid.is_none() && options.resource_version.is_none() => {}
+            Err(status)
+                if guarded && status.code() == 409 && attempt < ATTEMPTS && options.uid.is_none() && options.resource_version.is_none() => {
+            }
             Err(status) => return Err(status),
         }
     }
@@ -368,12 +372,15 @@ async fn budget_effects(ctx: &Context, pod: &Value) -> Answer<AdmissionEffects> 
     if status_number("observedGeneration") < meta::generation(&object) {
         return Err(refused(&format!("The disruption budget {name} is still being processed by the server."), 10));
     }
-    let (allowed, healthy, desired) = (status_number("disruptionsAllowed"), status_number("currentHealthy"), status_number("desiredHealthy"));
+    let (allowed, healthy, desired) =
+        (status_number("disruptionsAllowed"), status_number("currentHealthy"), status_number("desiredHealthy"));
     if !is_ready(pod) {
         let always = meta::str_at(&object, &["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
         if always || (healthy >= desired && desired > 0) {
             // An unhealthy pod costs the budget nothing, as long as the budget stays what it is.
-            effects.compares.push(keys::unchanged(&keys::object_key("policy", "poddisruptionbudgets", namespace, &name), budget.mod_revision));
+            effects
+                .compares
+                .push(keys::unchanged(&keys::object_key("policy", "poddisruptionbudgets", namespace, &name), budget.mod_revision));
             return Ok(effects);
         }
     }
@@ -401,8 +408,7 @@ async fn budget_effects(ctx: &Context, pod: &Value) -> Answer<AdmissionEffects> 
 
 /// 429 with the cause that drain tools look for.
 fn refused(cause: &str, retry_after_secs: u16) -> Box<Status> {
-    let mut status =
-        Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry_after_secs);
+    let mut status = Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", retry_after_secs);
     status.details.get_or_insert_with(StatusDetails::default);
     Box::new(status.with_cause("DisruptionBudget", cause, ""))
 }

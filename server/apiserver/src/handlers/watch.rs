@@ -15,17 +15,18 @@ use rand::Rng;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use trireme_api::protobuf;
 use trireme_api::status::Status;
 use trireme_raft::{StoreError, WatchError};
 
 use super::Context;
 use super::read::is_storage_version;
-use crate::cache::{Cached, Change, Changes, EventType, FRAME_TAIL};
 use crate::cache::History;
+use crate::cache::{Cached, Change, Changes, EventType, FRAME_TAIL};
 use crate::encode;
 use crate::error::Answer;
 use crate::metrics::GaugeGuard;
-use crate::negotiate::{Form, Transform};
+use crate::negotiate::{Encoding, Form, Transform};
 use crate::query::ListOptions;
 use crate::respond::{self, Body};
 use crate::rows::{Row, View};
@@ -73,7 +74,9 @@ pub async fn watch(ctx: &Context) -> Answer<Response<Body>> {
         view: view.clone(),
         row: row.clone(),
         version: ctx.info.version.clone(),
-        raw: ctx.form.transform == Transform::None && is_storage_version(view, row, &ctx.info.version),
+        raw: ctx.form.transform == Transform::None
+            && ctx.form.encoding == Encoding::Json
+            && is_storage_version(view, row, &ctx.info.version),
         form: ctx.form,
         include,
         // A path names one object only in the old form /watch/...; else the name came from the selector and is checked there too.
@@ -102,7 +105,13 @@ pub async fn watch(ctx: &Context) -> Answer<Response<Body>> {
         Some((Ok(piece), watcher))
     });
     let mut response = Response::new(respond::stream(pieces));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        HeaderValue::from_static(match ctx.form.encoding {
+            Encoding::Protobuf => protobuf::WATCH_CONTENT_TYPE,
+            _ => "application/json",
+        }),
+    );
     Ok(response)
 }
 
@@ -267,7 +276,7 @@ impl Watcher {
             object.frame(event_type).unwrap_or_else(|| frame_of(event_type.frame_head(), &object.json()))
         } else {
             match self.transformed(object) {
-                Ok(json) => frame_of(event_type.frame_head(), &json),
+                Ok(value) => self.frame(event_type.as_str(), &value),
                 Err(status) => return self.end_with(&status),
             }
         };
@@ -277,10 +286,10 @@ impl Watcher {
         self.queue.push_back(frame);
     }
 
-    fn transformed(&mut self, object: &Cached) -> Answer<Vec<u8>> {
+    fn transformed(&mut self, object: &Cached) -> Answer<Value> {
         let value: Value = serde_json::from_slice(&object.json()).map_err(Status::internal)?;
         let value = transform::to_version(&self.view, &self.version, value)?;
-        let value = match self.form.transform {
+        Ok(match self.form.transform {
             Transform::Table => {
                 let metadata = json!({"resourceVersion": object.revision.to_string()});
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
@@ -288,8 +297,30 @@ impl Watcher {
             }
             Transform::None => value,
             _ => transform::partial_metadata(&value, self.form),
-        };
-        Ok(encode::object_json(&value))
+        })
+    }
+
+    /// An event in the negotiated encoding.
+    fn frame(&mut self, event_type: &str, object: &Value) -> Bytes {
+        if self.form.encoding == Encoding::Protobuf {
+            match protobuf::encode(object) {
+                Ok(object) => return protobuf::watch_frame(event_type, &object).into(),
+                Err(error) => {
+                    // A watcher must not miss an event: one that cannot be shown ends the stream.
+                    self.finished = true;
+                    return self.status_frame(&Status::internal(error));
+                }
+            }
+        }
+        frame_of(format!("{{\"type\":\"{event_type}\",\"object\":").as_bytes(), &encode::object_json(object))
+    }
+
+    fn status_frame(&self, status: &Status) -> Bytes {
+        if self.form.encoding == Encoding::Protobuf {
+            let object = serde_json::to_value(status).ok().and_then(|v| protobuf::encode(&v).ok());
+            return protobuf::watch_frame("ERROR", &object.unwrap_or_default()).into();
+        }
+        frame_of(b"{\"type\":\"ERROR\",\"object\":", &serde_json::to_vec(status).unwrap_or_default())
     }
 
     fn queue_bookmark(&mut self, initial_end: bool) {
@@ -300,15 +331,18 @@ impl Watcher {
         let gvk = self.view.resource.gvk(&self.version).unwrap_or_else(|| self.row.storage_gvk());
         let object = match self.form.transform {
             Transform::None => json!({"kind": &*gvk.kind, "apiVersion": gvk.api_version(), "metadata": metadata}),
-            Transform::Table => json!({"kind": "Table", "apiVersion": self.form.meta_api_version(), "metadata": metadata, "columnDefinitions": null, "rows": []}),
+            Transform::Table => {
+                json!({"kind": "Table", "apiVersion": self.form.meta_api_version(), "metadata": metadata, "columnDefinitions": null, "rows": []})
+            }
             _ => json!({"kind": "PartialObjectMetadata", "apiVersion": self.form.meta_api_version(), "metadata": metadata}),
         };
-        self.queue.push_back(frame_of(b"{\"type\":\"BOOKMARK\",\"object\":", &encode::object_json(&object)));
+        let frame = self.frame("BOOKMARK", &object);
+        self.queue.push_back(frame);
     }
 
     fn end_with(&mut self, status: &Status) {
-        let json = serde_json::to_vec(status).unwrap_or_default();
-        self.queue.push_back(frame_of(b"{\"type\":\"ERROR\",\"object\":", &json));
+        let frame = self.status_frame(status);
+        self.queue.push_back(frame);
         self.finished = true;
     }
 }

@@ -203,7 +203,7 @@ pub async fn delete(ctx: &Context) -> Answer<Response<Body>> {
     let gr = mutation.group_resource();
     match deleted {
         Deleted::Gone(object) if !returns_object(&gr.group, &gr.resource) => {
-            let mut response = respond::status(&Status::success(&gr, &ctx.info.name, meta::uid(&object)));
+            let mut response = respond::status_as(&Status::success(&gr, &ctx.info.name, meta::uid(&object)), ctx.form.encoding);
             respond::add_warnings(&mut response, &mutation.warnings);
             Ok(response)
         }
