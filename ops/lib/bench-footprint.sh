@@ -1,6 +1,7 @@
 # ops/bench footprint: what idle servers and agents take. Sourced by ops/bench; hosts as in ops/lib/host.sh, under names of their own.
 #
 # bs: a server without a node. bn: a server that is also a node. ba: an agent of bs, powered on after bs alone was measured.
+# b1, b2, b3: three servers of one cluster.
 
 FOOTPRINT_SECONDS=60
 FOOTPRINT_SETTLE=60
@@ -63,13 +64,33 @@ footprint_table() {
     sleep "$FOOTPRINT_SETTLE"
     mv "$out/bs" "$out/alone"
     footprint_measure "$out" bs ba
+    host_off bs
+    host_off ba
+    footprint_three
+    say "resting $FOOTPRINT_SETTLE s"
+    sleep "$FOOTPRINT_SETTLE"
+    footprint_measure "$out" b1 b2
     printf '%-22s %9s %7s %8s %7s %8s %7s %7s %9s\n' '' 'RSS MiB' 'anon' 'target' 'CPU %' 'wakes/s' 'fsync/s' 'kB/min' 'threads'
     footprint_row "$out/alone" 'server, no node' 100
     footprint_row "$out/bs" 'server of one agent' 100
     footprint_row "$out/bn" 'server that is a node' 140
+    footprint_row "$out/b1" 'leader of three' 100
+    footprint_row "$out/b2" 'follower' 100
     footprint_row "$out/ba" 'agent' 40
     printf 'targets: CPU 1 %% of a core (goal 0.5, agent 0.2), 2 fsync/s. wakes: voluntary context switches of all threads.\n'
     rm -r "$out"
+}
+
+# footprint_three: three servers without nodes; the first founds the cluster, and leads it
+footprint_three() {
+    local n join=(--cluster-init)
+    for n in 1 2 3; do
+        host_add b$n $LAB_NET.3$n server "${join[@]}" --token bench-of-trireme --disable-agent --data-dir @DATA@ --config "$LAB/config.yaml" \
+            --node-name b$n --node-ip $LAB_NET.3$n --write-kubeconfig @DATA@/kubeconfig.yaml
+        host_up b$n
+        wait_for 60 "server b$n (log: $LAB/hosts/b$n/trireme.log)" kubectl_on b$n get --raw /readyz
+        join=(--server "https://$LAB_NET.31:6443")
+    done
 }
 
 # footprint_measure OUT HOST...: writes OUT/HOST: rss anon cpu% wakes/s fsync/s kB/min threads

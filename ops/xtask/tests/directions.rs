@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 /// Which of our crates each of our crates may depend on (dev-dependencies included).
 const ALLOWED: &[(&str, &[&str])] = &[
+    ("base2histogram", &[]),
     ("trireme-proto", &[]),
     ("trireme-raft", &["trireme-proto"]),
     ("trireme-api", &[]),
