@@ -115,14 +115,23 @@ host_run() {
     nsenter -t "${child:-$init}" -m -u -i -p -n "$@"
 }
 
+# host_remove NAME: powers a host off and removes what it had
+host_remove() {
+    local name=$1
+    host_off "$name"
+    ! netns_exists "trireme-$name" || ip netns del "trireme-$name"
+    remove_cgroups "$LAB_CGROUP/$name"
+    remove_mounts "$LAB/hosts/$name"
+    rm -rf "${LAB:?}/hosts/${name:?}"
+}
+
 # lab_down: every host off, and everything that the lab made removed
 lab_down() {
     local dir name
     for dir in "$LAB"/hosts/*/; do
         [ -d "$dir" ] || continue
         name=$(basename "$dir")
-        host_off "$name"
-        ! netns_exists "trireme-$name" || ip netns del "trireme-$name"
+        host_remove "$name"
     done
     ! netns_exists $SWITCH || ip netns del $SWITCH
     ! ip link show $LAB_LINK >/dev/null 2>&1 || ip link del $LAB_LINK

@@ -38,6 +38,19 @@ lab_up() {
     printf '\n%s servers and %s agents are up. Use them with:\n\n    export KUBECONFIG=%s\n    kubectl get pods -A\n\nLogs: %s/hosts/*/trireme.log. ops/demo shows them at work, ops/down removes them.\n' "$servers" "$agents" "$LAB_KUBECONFIG" "$LAB"
 }
 
+# lab_alone NAME ADDRESS: a host that is a cluster of its own, server and node at once
+lab_alone() {
+    local name=$1 address=$2 dir=$LAB/hosts/$1
+    lab_switch
+    [ -f "$dir/address" ] || host_add "$name" "$address" server --cluster-init --data-dir @DATA@ --node-name "$name" --node-ip "$address" \
+        --write-kubeconfig @DATA@/kubeconfig.yaml --container-runtime-endpoint "$dir/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/$name"
+    host_up "$name"
+    wait_for 60 "the kubeconfig of $name (log: $dir/trireme.log)" test -s "$dir/data/kubeconfig.yaml"
+    (umask 077 && sed "s#https://127.0.0.1:6443#https://$address:6443#" "$dir/data/kubeconfig.yaml" > "$dir/kubeconfig.yaml")
+    export KUBECONFIG=$dir/kubeconfig.yaml
+    wait_for 120 "$name to be Ready" nodes_ready 1
+}
+
 # The servers' shared secret, made once.
 lab_token() {
     [ -f "$LAB/token" ] || (umask 077 && head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$LAB/token")

@@ -25,6 +25,11 @@ impl Cluster {
         Self::at(Path::new("/var/lib/trireme-lab/kubeconfig.yaml"))
     }
 
+    /// The cluster of one of the lab's hosts that is server and node at once ([`crate::Host::alone`]).
+    pub fn of(host: &crate::Host) -> anyhow::Result<Self> {
+        Self::at(&host.directory().join("kubeconfig.yaml"))
+    }
+
     fn at(kubeconfig: &Path) -> anyhow::Result<Self> {
         ensure!(kubeconfig.exists(), "{} is missing: the cluster is brought up by ops/test e2e", kubeconfig.display());
         Ok(Self { kubeconfig: kubeconfig.to_owned() })

@@ -1,6 +1,6 @@
 //! One of the lab's hosts: power, processes, commands.
 
-use std::process::Command;
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, ensure};
 
@@ -21,6 +21,28 @@ impl Host {
         &self.name
     }
 
+    /// Makes a host that is a cluster of its own, server and node at once, and waits until it is ready.
+    pub fn alone(name: &str, address: &str) -> anyhow::Result<Self> {
+        let host = Self::named(name);
+        host.shell(&format!("lab_alone \"$1\" {address}"))?;
+        Ok(host)
+    }
+
+    /// Powers it off and removes what it had.
+    pub fn remove(&self) -> anyhow::Result<()> {
+        self.shell("host_remove \"$1\"").map(drop)
+    }
+
+    /// Where its disk is.
+    pub fn directory(&self) -> PathBuf {
+        PathBuf::from("/var/lib/trireme-lab/hosts").join(&self.name)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.directory().join("address"))?.trim().to_owned())
+    }
+
     /// Cuts its power: every process and container is gone at once.
     pub fn power_off(&self) -> anyhow::Result<()> {
         self.shell("host_off \"$1\"").map(drop)
@@ -33,7 +55,12 @@ impl Host {
 
     /// SIGKILLs its `trireme` or `containerd`; the host's first process starts it again.
     pub fn kill(&self, process: &str) -> anyhow::Result<()> {
-        self.shell(&format!("kill -KILL \"$(host_pid \"$1\" {process})\"")).map(drop)
+        signal(self.pid(process)?, "KILL")
+    }
+
+    /// The pid, as seen from outside, of its `trireme` or `containerd`.
+    pub fn pid(&self, process: &str) -> anyhow::Result<u32> {
+        self.shell(&format!("host_pid \"$1\" {process}"))?.trim().parse().with_context(|| format!("the pid of {process} on {}", self.name))
     }
 
     /// Runs a command inside; its output.
@@ -43,9 +70,16 @@ impl Host {
 
     fn shell(&self, script: &str) -> anyhow::Result<String> {
         let root = crate::repository();
-        let script = format!(". ops/lib/common.sh; . ops/lib/host.sh; {script}");
+        let script = format!(". ops/lib/common.sh; . ops/lib/host.sh; . ops/lib/single.sh; . ops/lib/lab.sh; {script}");
         let output = Command::new("bash").args(["-c", &script, "host", &self.name]).current_dir(root).output().context("run bash")?;
         ensure!(output.status.success(), "host {}: {script}: {}", self.name, String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Sends a signal, by its name without SIG, to a process.
+pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().context("run kill")?;
+    ensure!(status.success(), "kill -{name} {pid}: {status}");
+    Ok(())
 }

@@ -4,10 +4,12 @@
 //! hosts themselves are made by the shell functions in `ops/lib`, which `ops/up` uses too: there is one way to make a host.
 
 mod cluster;
+mod containers;
 mod host;
 
 pub use cluster::{Cluster, Namespace};
-pub use host::Host;
+pub use containers::{Containers, Listing};
+pub use host::{Host, signal};
 
 use std::{
     path::PathBuf,

@@ -1,0 +1,179 @@
+//! SIGKILL under load: servers, agents, containerd, whole hosts. No acknowledged write may be lost, no pod doubled, no
+//! running container touched, and nothing that a deposed leader writes may be stored.
+//!
+//! `TRIREME_SEED` repeats a run's choices; `TRIREME_KILLS` makes it longer than 20 (`ops/test chaos`).
+
+mod history;
+mod load;
+mod pods;
+mod site;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use trireme_harness::{Cluster, Host, signal};
+
+use site::{Site, Touched};
+
+/// Until something that must come has come. Generous: the machine may be busy.
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// SIGKILL of the leading server.
+    Leader,
+    /// SIGKILL of a server that does not lead.
+    Follower,
+    /// SIGKILL of a node's agent.
+    Agent,
+    /// SIGKILL of a node's containerd.
+    Containerd,
+    /// A power cut of the leading server's host.
+    LeaderPower,
+    /// A power cut of a node's host.
+    NodePower,
+    /// The leading server stands still (SIGSTOP) until another leads, then goes on: no kill, and not counted as one.
+    Freeze,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_on_three_servers_lose_nothing() -> anyhow::Result<()> {
+    use Fault::{Agent, Containerd, Follower, Freeze, Leader, LeaderPower, NodePower};
+    let site = Site::new(Cluster::lab()?, ["s1", "s2", "s3"].map(Host::named).to_vec(), ["a1", "a2"].map(Host::named).to_vec())?;
+    let round =
+        [[Leader; 6].as_slice(), &[Follower; 4], &[Agent; 3], &[Containerd; 3], &[LeaderPower; 2], &[NodePower; 2], &[Freeze; 2]].concat();
+    run("three servers", site, &round).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_on_one_server_lose_nothing() -> anyhow::Result<()> {
+    use Fault::{Containerd, Leader, LeaderPower};
+    let host = tokio::task::block_in_place(|| Host::alone("t1", "10.77.0.31"))?;
+    let site = Site::new(Cluster::of(&host)?, vec![host.clone()], vec![host.clone()])?;
+    let round = [[Leader; 10].as_slice(), &[Containerd; 6], &[LeaderPower; 4]].concat();
+    let outcome = run("one server", site, &round).await;
+    // What failed stays as it is, to be looked at; ops/down removes it too.
+    if outcome.is_ok() {
+        tokio::task::block_in_place(|| host.remove())?;
+    }
+    outcome
+}
+
+async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()> {
+    let seed = match std::env::var("TRIREME_SEED") {
+        Ok(seed) => seed.parse().context("TRIREME_SEED: expected a number")?,
+        Err(_) => rand::rng().random(),
+    };
+    let wanted: usize = std::env::var("TRIREME_KILLS").map_or(Ok(20), |kills| kills.parse()).context("TRIREME_KILLS: expected a number")?;
+    println!("kills on {title}: TRIREME_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    site.start().await?;
+
+    let (mut kills, mut gaps, mut recoveries) = (0, Vec::new(), Vec::new());
+    let mut queue: Vec<Fault> = Vec::new();
+    while kills < wanted {
+        let fault = match queue.pop() {
+            Some(fault) => fault,
+            None => {
+                queue = round.to_vec();
+                queue.shuffle(&mut random);
+                continue;
+            }
+        };
+        tokio::time::sleep(Duration::from_millis(random.random_range(100..1000))).await;
+        let before = site.still_running().await?;
+        let (moment, touched) = inject(fault, &site, &mut random).await.with_context(|| format!("{fault:?}"))?;
+        site.recovered(moment, &touched).await.with_context(|| format!("after {fault:?} of {} (kill {kills})", touched.host))?;
+        let recovery = moment.elapsed();
+        let after = site.still_running().await?;
+        site.untouched(&before, &after, &touched).with_context(|| format!("after {fault:?} of {}", touched.host))?;
+        let gap = site.load.gap(moment).context("no write after the kill")?;
+        println!(
+            "{:>4}  {fault:?} {}: next acknowledged write after {} ms, all well after {} ms",
+            kills + 1,
+            touched.host,
+            gap.as_millis(),
+            recovery.as_millis()
+        );
+        if fault == Fault::Freeze {
+            continue;
+        }
+        kills += 1;
+        recoveries.push(recovery);
+        if matches!(fault, Fault::Leader | Fault::LeaderPower) {
+            gaps.push(gap);
+        }
+    }
+
+    let summary = site.finish().await?;
+    println!("{kills} kills on {title}, seed {seed}: {summary}");
+    println!("leader killed to next acknowledged write: {}; kill to all well: {}", spread(&mut gaps), spread(&mut recoveries));
+    Ok(())
+}
+
+/// Breaks something; when, and what.
+async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Result<(Instant, Touched)> {
+    let (leader, term) = site.leader()?;
+    let node = site.nodes[random.random_range(0..site.nodes.len())].clone();
+    let host = match fault {
+        Fault::Leader | Fault::LeaderPower | Fault::Freeze => leader.clone(),
+        Fault::Follower => {
+            let others: Vec<_> = site.servers.iter().filter(|server| server.name() != leader.name()).collect();
+            others[random.random_range(0..others.len())].clone()
+        }
+        Fault::Agent | Fault::Containerd | Fault::NodePower => node,
+    };
+    let mut touched = Touched { host: host.name().to_owned(), rebooted: false, after_term: None, after: site::now() };
+    let moment = match fault {
+        Fault::Leader | Fault::Follower | Fault::Agent | Fault::Containerd => {
+            let pid = tokio::task::block_in_place(|| host.pid(if fault == Fault::Containerd { "containerd" } else { "trireme" }))?;
+            let moment = Instant::now();
+            signal(pid, "KILL")?;
+            moment
+        }
+        Fault::LeaderPower | Fault::NodePower => {
+            let moment = Instant::now();
+            tokio::task::block_in_place(|| host.power_off())?;
+            if site.servers.len() > 1 {
+                site.writes_since(moment).await?;
+            }
+            tokio::task::block_in_place(|| host.power_on())?;
+            touched.rebooted = true;
+            moment
+        }
+        Fault::Freeze => {
+            let pid = tokio::task::block_in_place(|| host.pid("trireme"))?;
+            let moment = Instant::now();
+            signal(pid, "STOP")?;
+            let led = site.leads_after(term).await;
+            // Its successor works for a while, then both are awake.
+            let written = site.writes_since(Instant::now()).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            signal(pid, "CONT")?;
+            led?;
+            written?;
+            moment
+        }
+    };
+    if matches!(fault, Fault::Leader | Fault::LeaderPower) {
+        touched.after_term = Some(term);
+    }
+    ensure!(site.failure().is_none(), "{:?}", site.failure());
+    Ok((moment, touched))
+}
+
+fn spread(times: &mut [Duration]) -> String {
+    times.sort();
+    match &*times {
+        [] => "none".into(),
+        [first, .., last] => format!(
+            "{} ms min, {} ms median, {} ms max ({})",
+            first.as_millis(),
+            times[times.len() / 2].as_millis(),
+            last.as_millis(),
+            times.len()
+        ),
+        [only] => format!("{} ms", only.as_millis()),
+    }
+}
