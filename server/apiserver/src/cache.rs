@@ -139,8 +139,8 @@ impl Cache {
                     };
                     match batch {
                         Ok(batch) => {
-                            for event in batch.events.iter() {
-                                self.ingest(event);
+                            for transaction in batch.events.chunk_by(|a, b| revision_of(a) == revision_of(b)) {
+                                self.ingest(transaction);
                             }
                             revision = revision.max(batch.revision);
                             self.ingested.send_if_modified(|at| batch.revision > *at && { *at = batch.revision; true });
@@ -169,24 +169,34 @@ impl Cache {
         }
     }
 
-    fn ingest(&self, event: &etcd::Event) {
-        let Some(kv) = &event.kv else { return };
-        let key = String::from_utf8_lossy(&kv.key).into_owned();
-        let Some(row) = self.rows.by_key(&key) else { return };
-        let name = &key[row.prefix.len()..];
-        if event.r#type == etcd::event::EventType::Delete as i32 {
-            row.cache.apply(name, kv.mod_revision, None);
-            self.damaged.write().remove(&key);
-            return;
+    /// Takes over all events of one revision. A resource sees its part of them at once: who lists or watches at this
+    /// revision must not find half of them (an expiring lease deletes many objects in one transaction).
+    fn ingest(&self, events: &[etcd::Event]) {
+        let mut by_row: BTreeMap<String, (Arc<Row>, Vec<(String, Option<Arc<Cached>>)>)> = BTreeMap::new();
+        for event in events {
+            let Some(kv) = &event.kv else { continue };
+            let key = String::from_utf8_lossy(&kv.key).into_owned();
+            let Some(row) = self.rows.by_key(&key) else { continue };
+            let name = key[row.prefix.len()..].to_owned();
+            let object = if event.r#type == etcd::event::EventType::Delete as i32 {
+                self.damaged.write().remove(&key);
+                None
+            } else {
+                let frame_type = if is_new(kv) { EventType::Added } else { EventType::Modified };
+                match self.decode(&row, &key, kv.value.clone(), kv.mod_revision, frame_type) {
+                    Ok(object) => Some(Arc::new(object)),
+                    Err(error) => {
+                        tracing::error!(%error, "stored object is unreadable");
+                        self.damaged.write().insert(key, error);
+                        None
+                    }
+                }
+            };
+            by_row.entry(row.prefix.clone()).or_insert_with(|| (row, Vec::new())).1.push((name, object));
         }
-        let frame_type = if kv.create_revision == kv.mod_revision { EventType::Added } else { EventType::Modified };
-        match self.decode(&row, &key, kv.value.clone(), kv.mod_revision, frame_type) {
-            Ok(object) => row.cache.apply(name, kv.mod_revision, Some(Arc::new(object))),
-            Err(error) => {
-                tracing::error!(%error, "stored object is unreadable");
-                row.cache.apply(name, kv.mod_revision, None);
-                self.damaged.write().insert(key, error);
-            }
+        let Some(revision) = events.first().map(revision_of) else { return };
+        for (row, changes) in by_row.into_values() {
+            row.cache.apply_all(revision, changes);
         }
     }
 
@@ -197,8 +207,17 @@ impl Cache {
         Ok(History { stream: self.store.watch(prefix, end, after + 1)? })
     }
 
-    fn change_of(&self, row: &Row, event: &etcd::Event) -> Option<Change> {
-        let kv = event.kv.as_ref()?;
+    /// The change that an event is; none for a value that cannot be decoded. An event whose object before has been
+    /// compacted cannot be judged (who saw the object?), so the way through history ends there.
+    fn change_of(&self, row: &Row, event: &etcd::Event) -> Result<Option<Change>, WatchError> {
+        let Some(kv) = event.kv.as_ref() else { return Ok(None) };
+        if event.prev_kv.is_none() && (event.r#type == etcd::event::EventType::Delete as i32 || !is_new(kv)) {
+            return Err(WatchError::Compacted { compact_revision: self.store.compact_revision() });
+        }
+        Ok(self.decoded_change(row, kv, event))
+    }
+
+    fn decoded_change(&self, row: &Row, kv: &etcd::KeyValue, event: &etcd::Event) -> Option<Change> {
         let key = String::from_utf8_lossy(&kv.key);
         let decode = |kv: &etcd::KeyValue, frame_type| {
             self.decode(row, &key, kv.value.clone(), kv.mod_revision, frame_type)
@@ -225,6 +244,16 @@ impl History {
     /// The next changes, and the revision up to which they are all.
     pub async fn next(&mut self, cache: &Cache, row: &Row) -> Result<(Vec<Change>, i64), WatchError> {
         let batch = self.stream.next().await?;
-        Ok((batch.events.iter().filter_map(|event| cache.change_of(row, event)).collect(), batch.revision))
+        let changes = batch.events.iter().filter_map(|event| cache.change_of(row, event).transpose()).collect::<Result<_, _>>()?;
+        Ok((changes, batch.revision))
     }
+}
+
+fn revision_of(event: &etcd::Event) -> i64 {
+    event.kv.as_ref().map_or(0, |kv| kv.mod_revision)
+}
+
+/// Whether a put made its key.
+fn is_new(kv: &etcd::KeyValue) -> bool {
+    kv.create_revision == kv.mod_revision
 }

@@ -45,6 +45,34 @@ struct State {
     object_bytes: usize,
 }
 
+impl State {
+    fn apply(&mut self, key: &str, revision: i64, object: Option<Arc<Cached>>) {
+        let (previous, change) = match object {
+            Some(object) => {
+                self.object_bytes += object.size();
+                let previous = match self.objects.get_mut(key) {
+                    Some(slot) => Some(std::mem::replace(slot, object.clone())),
+                    None => {
+                        self.objects.insert(key.into(), object.clone());
+                        None
+                    }
+                };
+                let event_type = if previous.is_some() { EventType::Modified } else { EventType::Added };
+                (previous.clone(), Change { revision, event_type, object, previous })
+            }
+            None => {
+                let Some(previous) = self.objects.remove(key) else { return };
+                let object = Arc::new(previous.restamped(revision, EventType::Deleted));
+                (Some(previous.clone()), Change { revision, event_type: EventType::Deleted, object, previous: Some(previous) })
+            }
+        };
+        self.object_bytes -= previous.map_or(0, |p| p.size());
+        self.last_change = revision;
+        self.window_bytes += change_size(&change);
+        self.window.push_back(change);
+    }
+}
+
 /// The objects of one resource, by `[<namespace>/]<name>`.
 #[derive(Debug)]
 pub struct ResourceCache {
@@ -61,48 +89,32 @@ impl ResourceCache {
 
     /// Replaces everything by the objects of `revision`.
     pub fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Cached>>, revision: i64) {
-        let mut state = self.state.write();
-        let last_change = objects.values().map(|o| o.revision).max().unwrap_or(0);
-        state.object_bytes = objects.values().map(|o| o.size()).sum();
-        *state = State { objects, window_floor: revision, last_change, object_bytes: state.object_bytes, ..State::default() };
-        drop(state);
+        let object_bytes = objects.values().map(|o| o.size()).sum();
+        // Not the newest object's revision: what went away unseen is a change too, and who compiles something from the
+        // objects (RBAC) must notice it.
+        let last_change = revision;
+        *self.state.write() = State { objects, window_floor: revision, last_change, object_bytes, ..State::default() };
         self.changed.send_replace(revision);
     }
 
     /// Takes over one change. Changes come in the order of their revisions.
     pub fn apply(&self, key: &str, revision: i64, object: Option<Arc<Cached>>) {
-        let mut guard = self.state.write();
-        let state = &mut *guard;
+        self.apply_all(revision, [(key, object)]);
+    }
+
+    /// Takes over all changes of one revision, at once for every reader.
+    pub fn apply_all<K: AsRef<str>>(&self, revision: i64, changes: impl IntoIterator<Item = (K, Option<Arc<Cached>>)>) {
+        let mut state = self.state.write();
         debug_assert!(revision >= state.last_change, "changes come in order");
-        let (previous, change) = match object {
-            Some(object) => {
-                state.object_bytes += object.size();
-                let previous = match state.objects.get_mut(key) {
-                    Some(slot) => Some(std::mem::replace(slot, object.clone())),
-                    None => {
-                        state.objects.insert(key.into(), object.clone());
-                        None
-                    }
-                };
-                let event_type = if previous.is_some() { EventType::Modified } else { EventType::Added };
-                (previous.clone(), Change { revision, event_type, object, previous })
-            }
-            None => {
-                let Some(previous) = state.objects.remove(key) else { return };
-                let object = Arc::new(previous.restamped(revision, EventType::Deleted));
-                (Some(previous.clone()), Change { revision, event_type: EventType::Deleted, object, previous: Some(previous) })
-            }
-        };
-        state.object_bytes -= previous.map_or(0, |p| p.size());
-        state.last_change = revision;
-        state.window_bytes += change_size(&change);
-        state.window.push_back(change);
+        for (key, object) in changes {
+            state.apply(key.as_ref(), revision, object);
+        }
         while state.window_bytes > self.window_limit_bytes {
             let Some(dropped) = state.window.pop_front() else { break };
             state.window_bytes -= change_size(&dropped);
             state.window_floor = dropped.revision;
         }
-        drop(guard);
+        drop(state);
         self.changed.send_replace(revision);
     }
 
