@@ -11,9 +11,6 @@ use crate::admission_request::{AdmissionEffects, Operation};
 use crate::allocate;
 use crate::error::Answer;
 
-/// How long Events are kept.
-const EVENT_TTL_SECS: i64 = 3600;
-
 impl Mutation<'_> {
     /// Creates `object` (in the addressed version, decoded). Returns it as stored, in the storage version.
     pub async fn create(&mut self, object: Value, name: &str) -> Answer<Value> {
@@ -35,16 +32,11 @@ impl Mutation<'_> {
                 }
                 return Ok(created);
             }
-            let lease = if self.row.group().is_empty() && self.row.plural() == "events" {
-                self.server.registry.lease(self.row, EVENT_TTL_SECS).await?
-            } else {
-                0
-            };
+            let lease = self.lease().await?;
             let put = Put::Object(&created, lease);
             let commit = self.server.registry.commit(self.row, &key, 0, put, &effects, self.fence, "create").await;
-            if commit.is_err() && lease != 0 {
-                // The lease may have run out under us; the next try takes a new one.
-                self.server.registry.forget_leases();
+            if commit.is_err() {
+                self.forget_lease();
             }
             match commit? {
                 Commit::Done(revision) => {

@@ -23,6 +23,18 @@ pub enum Deleted {
     Pending(Value),
 }
 
+/// What one try came to.
+enum Attempt {
+    /// Done, or shown what would be done.
+    Done(Deleted),
+    /// On its way already as far as this server knows.
+    Unchanged(Deleted),
+    /// The object, or something it depends on, has changed meanwhile.
+    Stale,
+    /// The store's refusal, or its silence about the outcome.
+    Failed(Box<Status>),
+}
+
 /// Resources whose delete answers with the object in place of a Status.
 const RETURN_OBJECT: [&str; 6] = ["pods", "podtemplates", "serviceaccounts", "resourcequotas", "persistentvolumes", "persistentvolumeclaims"];
 
@@ -43,23 +55,26 @@ impl Mutation<'_> {
                 None => Err(Status::not_found(&self.group_resource(), name).into()),
             };
             match outcome {
-                Ok(Some(deleted)) if fresh || !matches!(deleted, Deleted::Pending(_)) => return Ok(deleted),
+                Ok(Attempt::Done(deleted)) => return Ok(deleted),
+                // The write may have happened all the same. A second attempt could hit the object's successor (D3).
+                Ok(Attempt::Failed(status)) => return Err(status),
+                Ok(Attempt::Unchanged(deleted)) if fresh => return Ok(deleted),
                 Err(status) if fresh => return Err(status),
-                Ok(Some(_)) | Err(_) => {
+                Ok(Attempt::Unchanged(_)) | Err(_) => {
                     self.server.registry.refresh(self.row).await?;
                     existing = self.server.registry.read(self.row, &key)?;
                 }
-                Ok(None) if !more.compares.is_empty() => {
+                Ok(Attempt::Stale) if !more.compares.is_empty() => {
                     Err(Status::conflict_modified(&self.group_resource(), name))?;
                 }
-                Ok(None) => existing = self.server.registry.read(self.row, &key)?,
+                Ok(Attempt::Stale) => existing = self.server.registry.read(self.row, &key)?,
             }
             fresh = true;
         }
         Err(Status::conflict_modified(&self.group_resource(), name).into())
     }
 
-    /// One try; None if the object has changed meanwhile.
+    /// One try.
     async fn attempt_delete(
         &mut self,
         key: &str,
@@ -67,7 +82,7 @@ impl Mutation<'_> {
         options: &DeleteOptions,
         stored: &Stored,
         more: &AdmissionEffects,
-    ) -> Answer<Option<Deleted>> {
+    ) -> Answer<Attempt> {
         self.check_preconditions(name, options, &stored.object)?;
         let mut effects = more.clone();
         let old = Arc::new(stored.object.clone());
@@ -76,26 +91,27 @@ impl Mutation<'_> {
         self.admit_validating(&mut request, &mut effects).await?;
         let decision = deletion::decide(self.row, &stored.object, options, Timestamp::now());
         if self.dry_run {
-            return Ok(Some(match decision {
-                Deletion::Now => Deleted::Gone(stored.object.clone()),
-                Deletion::Mark(marked) => Deleted::Pending(marked),
-                Deletion::Pending => Deleted::Pending(stored.object.clone()),
-            }));
+            return Ok(match decision {
+                Deletion::Now => Attempt::Done(Deleted::Gone(stored.object.clone())),
+                Deletion::Mark(marked) => Attempt::Done(Deleted::Pending(marked)),
+                Deletion::Pending => Attempt::Unchanged(Deleted::Pending(stored.object.clone())),
+            });
         }
         let registry = &self.server.registry;
         let (put, mut result) = match &decision {
-            Deletion::Pending => return Ok(Some(Deleted::Pending(stored.object.clone()))),
+            Deletion::Pending => return Ok(Attempt::Unchanged(Deleted::Pending(stored.object.clone()))),
             Deletion::Now => {
                 allocate::delete(&stored.object, self.row, &mut effects);
                 (Put::Delete, stored.object.clone())
             }
             Deletion::Mark(marked) => (Put::Object(marked, 0), marked.clone()),
         };
-        match registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "delete").await? {
-            Commit::Stale(_) => Ok(None),
-            Commit::Done(revision) => {
+        match registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "delete").await {
+            Err(status) => Ok(Attempt::Failed(status)),
+            Ok(Commit::Stale(_)) => Ok(Attempt::Stale),
+            Ok(Commit::Done(revision)) => {
                 meta::set_resource_version(&mut result, &revision.to_string());
-                Ok(Some(if matches!(decision, Deletion::Now) { Deleted::Gone(result) } else { Deleted::Pending(result) }))
+                Ok(Attempt::Done(if matches!(decision, Deletion::Now) { Deleted::Gone(result) } else { Deleted::Pending(result) }))
             }
         }
     }

@@ -21,6 +21,9 @@ use crate::rows::{Row, View};
 use crate::server::Server;
 use crate::user::UserInfo;
 
+/// How long Events are kept after their last change.
+const EVENT_TTL_SECS: i64 = 3600;
+
 /// How often a write whose client gave no resourceVersion is done again on a newer object.
 pub const MAX_ATTEMPTS: usize = 16;
 
@@ -123,6 +126,23 @@ impl Mutation<'_> {
         self.warnings.append(&mut added.warnings);
         effects.merge(added);
         Ok(())
+    }
+
+    /// The lease under which objects of the resource are written (0: none). Every write renews it: one without would
+    /// take the object's away, and keep it for ever.
+    pub async fn lease(&self) -> Answer<i64> {
+        if self.is_event() { self.server.registry.lease(self.row, EVENT_TTL_SECS).await } else { Ok(0) }
+    }
+
+    /// After a failed write: its lease may have run out under it, the next one takes a new one.
+    pub fn forget_lease(&self) {
+        if self.is_event() {
+            self.server.registry.forget_leases();
+        }
+    }
+
+    fn is_event(&self) -> bool {
+        self.row.group().is_empty() && self.row.plural() == "events"
     }
 
     /// 422 if there are errors.

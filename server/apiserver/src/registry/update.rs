@@ -55,7 +55,13 @@ impl Mutation<'_> {
                 // newest one (D3).
                 Ok(Attempt::Unchanged(object)) if fresh => return Ok(Updated { object, created: false }),
                 Err(status) if fresh => return Err(status),
+                // The write may have happened all the same: a second attempt could do it twice (D3).
+                Ok(Attempt::Failed(status)) => return Err(status),
                 Ok(Attempt::Stale(newer)) => {
+                    // The object is what it was: something else that admission or allocation relied on has changed.
+                    if newer.as_ref().map(|s| s.mod_revision) == existing.as_ref().map(|s| s.mod_revision) {
+                        self.server.registry.refresh(self.row).await?;
+                    }
                     existing = newer;
                     fresh = true;
                     continue;
@@ -132,15 +138,19 @@ impl Mutation<'_> {
             allocate::delete(&existing, self.row, &mut effects);
             Put::Delete
         } else {
-            Put::Object(&object, 0)
+            Put::Object(&object, self.lease().await?)
         };
-        match self.server.registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "update").await? {
-            Commit::Done(revision) => {
+        match self.server.registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "update").await {
+            Ok(Commit::Done(revision)) => {
                 meta::set_resource_version(&mut object, &revision.to_string());
                 Ok(Attempt::Done(object))
             }
             // Once more, on what is true now: a resourceVersion of the client's then no longer matches.
-            Commit::Stale(newer) => Ok(Attempt::Stale(newer)),
+            Ok(Commit::Stale(newer)) => Ok(Attempt::Stale(newer)),
+            Err(status) => {
+                self.forget_lease();
+                Ok(Attempt::Failed(status))
+            }
         }
     }
 
@@ -184,4 +194,6 @@ enum Attempt {
     Done(Value),
     Unchanged(Value),
     Stale(Option<Stored>),
+    /// The store's refusal, or its silence about the outcome.
+    Failed(Box<Status>),
 }
