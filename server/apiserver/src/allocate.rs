@@ -224,12 +224,14 @@ fn settle_ports(
     let mut mine: HashSet<(String, u16)> = HashSet::new();
     let carried: Vec<Value> = existing.map(|e| meta::list_at(e, &["spec", "ports"]).to_vec()).unwrap_or_default();
     let kept_type = existing.is_some_and(has_node_ports);
+    let service_kind = service_type(service).to_owned();
     let ports = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut);
     for (index, entry) in ports.into_iter().flatten().enumerate() {
         let protocol = entry.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
         let path = FieldPath::new("spec").child("ports").index(index).child("nodePort");
         let given = entry.get("nodePort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
-        if !wanted {
+        // A load balancer that asks for no node ports may still name one, which is then reserved as any other.
+        if !wanted && !(given != 0 && service_kind == "LoadBalancer") {
             // A type without node ports drops those that it had; a new one there is for validation to refuse.
             if given != 0 && old.contains(&(protocol.clone(), given)) && kept_type {
                 if let Some(entry) = entry.as_object_mut() {
