@@ -81,17 +81,18 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     Ok((result, effects))
 }
 
-/// Who may not write, and what came too late.
+/// Who may not write, and what came too late. Too late first: beyond its window an earlier copy may have been applied
+/// and forgotten, and "fenced" would deny that.
 fn refuse(command: &Command, id: EntryId) -> Result<(), StoreError> {
+    if !command.proposal_id.is_empty() && command.expires_at_index != 0 && id.index > command.expires_at_index {
+        return Err(StoreError::ProposalExpired);
+    }
     // Leader ids are standard ones: one leader a term, so the term names the leadership. A proposer fills in
     // node id and term together, from the same leadership.
     if let Some(fence) = &command.fence
         && fence.term != id.term
     {
         return Err(StoreError::Fenced);
-    }
-    if !command.proposal_id.is_empty() && command.expires_at_index != 0 && id.index > command.expires_at_index {
-        return Err(StoreError::ProposalExpired);
     }
     Ok(())
 }
