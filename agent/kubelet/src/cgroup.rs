@@ -83,10 +83,17 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Removes a pod's cgroup from every controller. What still has processes stays, and is an error.
+    /// Removes a stopped pod's cgroup from every controller. A runtime that is killed while it starts or removes a container forgets
+    /// its processes: those still in the cgroup are killed, and the removal is an error until they are gone.
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<()> {
         for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
-            self.remove(&self.pod_path(qos, uid))?;
+            let path = self.pod_path(qos, uid);
+            if let Err(error) = self.remove(&path) {
+                for tree in self.trees() {
+                    kill_processes(&tree.join(path.trim_start_matches('/')));
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -162,6 +169,21 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+}
+
+/// SIGKILL to every process in a cgroup and below.
+fn kill_processes(path: &Path) {
+    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            kill_processes(&entry.path());
+        }
+    }
+    let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    // 0 stands for a process outside our view, and to kill(2) for our own group.
+    for pid in processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
+        let outcome = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        tracing::warn!(pid, cgroup = %path.display(), ?outcome, "killed what a dead pod had left");
     }
 }
 

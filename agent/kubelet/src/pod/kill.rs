@@ -60,6 +60,10 @@ pub(crate) async fn kill_container(core: &Core, pod: &Pod, run: &ContainerRun, p
             core.events.container(pod, &run.name, EventKind::Warning, "FailedPreStopHook", "PreStopHook failed");
         }
     }
+    if run.state == State::Created {
+        // The runtime died, or the pod was deleted, between creation and start. Stopping does nothing to such a container: it would stay for ever.
+        return core.runtime.remove_container(&run.id).await;
+    }
     let spent = i64::try_from(began.elapsed().as_secs()).unwrap_or(i64::MAX);
     let left = if grace_secs == 0 { 0 } else { (grace_secs - spent).max(MIN_GRACE_SECS.min(grace_secs)) };
     core.runtime.stop_container(&run.id, left).await

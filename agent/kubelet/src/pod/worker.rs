@@ -38,6 +38,9 @@ use crate::{
 };
 
 /// A failed step is tried again after this, unless it knows better.
+/// A dead pod's last processes take a moment to go.
+const REMOVE_TRIES: u32 = 40;
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 const RETRY_SANDBOX: SignedDuration = SignedDuration::from_secs(10);
 const RETRY_VOLUME: SignedDuration = SignedDuration::from_secs(2);
@@ -401,7 +404,14 @@ impl Worker {
         }
         let pod_dir = self.core.options.pod_dir(&self.uid);
         tokio::task::block_in_place(|| volume::mounts::unmount_below(&pod_dir))?;
-        self.core.cgroups.remove_pod(&self.uid)?;
+        let mut tries = 0;
+        while let Err(error) = self.core.cgroups.remove_pod(&self.uid) {
+            tries += 1;
+            if tries == REMOVE_TRIES {
+                return Err(error);
+            }
+            tokio::time::sleep(REMOVE_PAUSE).await;
+        }
         self.core.objects.release(&self.uid);
         self.core.tokens.forget(&self.uid);
         self.core.images.forget(&self.uid);
