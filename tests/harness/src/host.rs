@@ -43,6 +43,12 @@ impl Host {
         Ok(std::fs::read_to_string(self.directory().join("address"))?.trim().to_owned())
     }
 
+    /// The process whose end is a power cut.
+    pub fn first_process(&self) -> anyhow::Result<u32> {
+        let pidfile = std::fs::read_to_string(self.directory().join("pid")).with_context(|| format!("{} is off", self.name))?;
+        pidfile.split_whitespace().next().context("an empty pid file")?.parse().context("a pid")
+    }
+
     /// Cuts its power: every process and container is gone at once.
     pub fn power_off(&self) -> anyhow::Result<()> {
         self.shell("host_off \"$1\"").map(drop)

@@ -124,7 +124,9 @@ async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Resul
         }
         Fault::Agent | Fault::Containerd | Fault::NodePower => node,
     };
-    let mut touched = Touched { host: host.name().to_owned(), rebooted: false, after_term: None, after: site::now() };
+    // A containerd that is killed leaves the agent alone, whose Lease is then renewed when it is due.
+    let after = if fault == Fault::Containerd { 0 } else { site::now() };
+    let mut touched = Touched { host: host.name().to_owned(), rebooted: false, after_term: None, after };
     let moment = match fault {
         Fault::Leader | Fault::Follower | Fault::Agent | Fault::Containerd => {
             let pid = tokio::task::block_in_place(|| host.pid(if fault == Fault::Containerd { "containerd" } else { "trireme" }))?;
@@ -133,8 +135,12 @@ async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Resul
             moment
         }
         Fault::LeaderPower | Fault::NodePower => {
-            let moment = Instant::now();
-            tokio::task::block_in_place(|| host.power_off())?;
+            let moment = tokio::task::block_in_place(|| {
+                let first = host.first_process()?;
+                let moment = Instant::now();
+                signal(first, "KILL")?;
+                host.power_off().map(|()| moment)
+            })?;
             if site.servers.len() > 1 {
                 site.writes_since(moment).await?;
             }

@@ -74,7 +74,8 @@ impl Census {
                 anyhow::bail!("{node}: pod {} has two running sandboxes, {other} and {}", metadata.name, sandbox.id);
             }
         }
-        for container in &listing.containers {
+        // One that was created and never started may be made anew under its number.
+        for container in listing.containers.iter().filter(|container| container.state != ContainerState::ContainerCreated as i32) {
             let metadata = container.metadata.clone().unwrap_or_default();
             let uid = container.labels.get(POD_UID).cloned().unwrap_or_default();
             let id = seen.containers.entry((uid.clone(), metadata.name.clone(), metadata.attempt)).or_insert_with(|| container.id.clone());
