@@ -19,6 +19,8 @@ use crate::types::{SnapshotMeta, decode_stored_membership, log_id_from_proto};
 
 /// Name of the manifest inside a snapshot directory. It is written last.
 const MANIFEST: &str = "MANIFEST";
+/// Marks a snapshot that came from another member: unlike one made here, it may reach beyond the own log.
+const RECEIVED: &str = "RECEIVED";
 /// Folder of the checkpoint inside a snapshot directory.
 pub(crate) const DATA: &str = "data";
 
@@ -67,6 +69,7 @@ impl SnapshotDir {
     /// Checks received files against the leader's manifest, then writes the manifest.
     pub(crate) fn seal_received(path: &Path, manifest: store::SnapshotManifest) -> Result<SnapshotDir, StoreError> {
         verify(path, &manifest)?;
+        File::create(path.join(RECEIVED)).map_err(|error| StoreError::io(path.display(), error))?;
         Self::write_manifest(path, &manifest)?;
         Ok(SnapshotDir::from_parts(path.to_owned(), manifest))
     }
@@ -114,6 +117,11 @@ impl SnapshotDir {
     #[must_use]
     pub fn manifest(&self) -> &store::SnapshotManifest {
         &self.inner.manifest
+    }
+
+    /// Whether it came from another member.
+    pub(crate) fn is_received(&self) -> bool {
+        self.inner.path.join(RECEIVED).exists()
     }
 
     pub(crate) fn meta(&self) -> Result<SnapshotMeta, StoreError> {

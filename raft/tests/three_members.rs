@@ -191,6 +191,43 @@ async fn an_empty_follower_gets_a_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_crash_between_the_install_of_a_snapshot_and_the_purge_of_the_log_is_survived() {
+    use trireme_raft::engine::{Durability, Engine, Table, WriteBatch};
+    log_to_stderr();
+    let base = tempfile::tempdir().unwrap();
+    let ca = Ca::new();
+    let mut first = Seat::new(&ca, "a", base.path());
+    let mut options = first.options(engines(), WhenEmpty::Initialize);
+    (options.snapshot_every, options.log_kept) = (50, 10);
+    let leader = Store::open(options).await.unwrap();
+    until(&leader, "leadership", |status| status.leadership.is_some()).await;
+    for i in 0..600 {
+        leader.txn(put(&format!("k/{i}"), "v"), None).await.unwrap();
+    }
+    let mut second = Seat::new(&ca, "b", base.path());
+    let ticket = leader.add_learner(second.record()).await.unwrap();
+    let disk = std::sync::Arc::new(trireme_raft::MemoryEngines::new());
+    let follower = second.open(disk.clone(), WhenEmpty::Join(ticket)).await;
+    until(&follower, "promotion", |status| status.voters.len() == 2).await;
+    follower.shutdown().await;
+    drop(follower);
+    assert!(second.folder.join("snapshot").read_dir().unwrap().next().is_some(), "it came by log, not by snapshot");
+
+    // The state is as it was installed; the log has its vote and nothing else, as before the purge.
+    disk.crash();
+    let mut batch = WriteBatch::new();
+    batch.delete_range(Table::Entry, &[], None);
+    batch.delete(Table::LogMeta, b"purged");
+    batch.delete(Table::LogMeta, b"committed");
+    disk.engine(&second.folder.join("log")).write(batch, Durability::Synced).unwrap();
+    let follower = second.open(disk, WhenEmpty::Refuse).await;
+    follower.barrier().await.unwrap();
+    assert_eq!(get(&follower, "k/599").as_deref(), Some("v"));
+    follower.shutdown().await;
+    leader.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_and_damaged_folders_are_refused() {
     log_to_stderr();
     let base = tempfile::tempdir().unwrap();

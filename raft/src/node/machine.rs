@@ -93,6 +93,12 @@ impl MachineShared {
         snapshot.map_or(Ok(None), |snapshot| Ok(snapshot.meta()?.last_log_id))
     }
 
+    /// The same, of a snapshot that came from another member.
+    pub(crate) fn received_last(&self) -> Result<Option<LogId>, StoreError> {
+        let snapshot = self.snapshot.lock().clone();
+        snapshot.filter(SnapshotDir::is_received).map_or(Ok(None), |snapshot| Ok(snapshot.meta()?.last_log_id))
+    }
+
     /// Moves a sealed snapshot to its final place, and lets go of the one before.
     fn keep(&self, snapshot: SnapshotDir) -> Result<SnapshotDir, StoreError> {
         let mut current = self.snapshot.lock();

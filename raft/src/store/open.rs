@@ -207,8 +207,9 @@ async fn open_state(
     let info = state.info();
     let machine = MachineShared::new(member.cluster_id, data_dir.clone(), engines.clone(), generation, &info)?;
     let applied = info.last_applied.map(|id| log_id(id.term, id.index));
-    // Invariant: nothing is applied that is not in the log, and what the log no longer has is in a snapshot.
-    if applied > log.last_log_id() {
+    // Invariant: nothing is applied that is not in the log, and what the log no longer has is in a snapshot. A snapshot
+    // from the leader is installed before the log is purged up to it: who crashes in between has lost nothing.
+    if applied > log.last_log_id().max(machine.received_last()?) {
         return Err(StoreError::Corrupt(format!(
             "the log ends at {:?}, before what was applied ({applied:?}); this member must be removed and rejoin with an empty directory",
             log.last_log_id()
