@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use trireme_api::status::Status;
@@ -29,6 +29,9 @@ use crate::respond::{self, Body};
 pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// How much of a body that is too large is still read before the answer.
 const MAX_DISCARDED_BYTES: usize = 16 * 1024 * 1024;
+/// What the bodies of all requests together may take. They are read before anybody is asked who he is, so this is what
+/// strangers can make the server hold.
+const MAX_BODIES_BYTES: usize = 128 * 1024 * 1024;
 const MAX_HEADER_BYTES: u32 = 1024 * 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +44,7 @@ const MAX_STREAMS_PER_CONNECTION: u32 = 250;
 pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let bodies = Arc::new(Semaphore::new(MAX_BODIES_BYTES));
     let graceful = GracefulShutdown::new();
     let mut http = Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_HEADER_BYTES as usize);
@@ -69,11 +73,11 @@ pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::Se
             tracing::warn!(%address, "too many connections, one more is closed");
             continue;
         };
-        let (server, acceptor, http, watcher) = (server.clone(), acceptor.clone(), http.clone(), graceful.watcher());
+        let (server, acceptor, http, watcher, bodies) = (server.clone(), acceptor.clone(), http.clone(), graceful.watcher(), bodies.clone());
         tokio::spawn(async move {
             let _place = place;
             if let Some((stream, peer)) = handshake(&server, acceptor, stream, address).await {
-                let service = service_fn(move |request| answer(server.clone(), peer.clone(), address, request));
+                let service = service_fn(move |request| answer(server.clone(), peer.clone(), address, bodies.clone(), request));
                 let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
                 if let Err(error) = watcher.watch(connection).await {
                     tracing::debug!(%error, %address, "connection ended");
@@ -113,7 +117,13 @@ async fn handshake(
     }
 }
 
-async fn answer(server: ApiServer, peer: Arc<Peer>, address: SocketAddr, request: Request<Incoming>) -> Result<Response<Body>, std::convert::Infallible> {
+async fn answer(
+    server: ApiServer,
+    peer: Arc<Peer>,
+    address: SocketAddr,
+    bodies: Arc<Semaphore>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::convert::Infallible> {
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(peer);
     parts.extensions.insert(address);
@@ -121,36 +131,58 @@ async fn answer(server: ApiServer, peer: Arc<Peer>, address: SocketAddr, request
     if declared.is_some_and(|length| length > MAX_DISCARDED_BYTES) {
         return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES)));
     }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(body)).await {
-        Ok(Ok(Some(body))) => body,
-        Ok(Ok(None)) => return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES))),
+    // Held until the request is answered.
+    let mut held = None;
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(body, &bodies, &mut held)).await {
+        Ok(Ok(Read::Whole(body))) => body,
+        Ok(Ok(Read::NoRoom)) => return Ok(refuse(&Status::too_many_requests("Too many requests, please try again later.", 1))),
+        Ok(Ok(Read::TooLarge)) => return Ok(refuse(&Status::body_too_large(MAX_BODY_BYTES))),
         Ok(Err(error)) => return Ok(refuse(&Status::bad_request(format!("the body could not be read: {error}")))),
         Err(_) => return Ok(refuse(&Status::timeout("the body of the request did not arrive in time", 0))),
     };
     Ok(server.handle(Request::from_parts(parts, body)).await)
 }
 
-/// The whole body; None if it is too large. What is too much is read and thrown away up to a bound, so that a client that
+enum Read {
+    Whole(Bytes),
+    TooLarge,
+    /// Other requests' bodies take all the room there is.
+    NoRoom,
+}
+
+/// The whole body, and in `held` its room among all bodies. What is too much is read and thrown away up to a bound, so that a client that
 /// only reads after writing sees the answer instead of a broken pipe.
-async fn read_body(mut body: Incoming) -> Result<Option<Bytes>, hyper::Error> {
+async fn read_body(
+    mut body: Incoming,
+    bodies: &Arc<Semaphore>,
+    held: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Read, hyper::Error> {
     let mut pieces: Vec<Bytes> = Vec::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame?.into_data() else { continue };
         total += piece.len();
         if total > MAX_DISCARDED_BYTES {
-            return Ok(None);
+            return Ok(Read::TooLarge);
         }
         if total > MAX_BODY_BYTES {
             pieces.clear();
-        } else {
-            pieces.push(piece);
+            *held = None;
+            continue;
         }
+        let Some(room) = u32::try_from(piece.len()).ok().and_then(|bytes| bodies.clone().try_acquire_many_owned(bytes).ok()) else {
+            return Ok(Read::NoRoom);
+        };
+        match held {
+            Some(held) => held.merge(room),
+            None => *held = Some(room),
+        }
+        pieces.push(piece);
     }
     if total > MAX_BODY_BYTES {
-        return Ok(None);
+        return Ok(Read::TooLarge);
     }
-    Ok(Some(if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }))
+    Ok(Read::Whole(if pieces.len() == 1 { pieces.swap_remove(0) } else { pieces.concat().into() }))
 }
 
 /// An answer that leaves the rest of the body unread, so the connection cannot be used again.
