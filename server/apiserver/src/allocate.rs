@@ -231,7 +231,8 @@ fn settle_ports(
         let path = FieldPath::new("spec").child("ports").index(index).child("nodePort");
         let given = entry.get("nodePort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
         // A load balancer that asks for no node ports may still name one, which is then reserved as any other.
-        if !wanted && !(given != 0 && service_kind == "LoadBalancer") {
+        let named = given != 0 && service_kind == "LoadBalancer";
+        if !wanted && !named {
             // A type without node ports drops those that it had; a new one there is for validation to refuse.
             if given != 0 && old.contains(&(protocol.clone(), given)) && kept_type {
                 if let Some(entry) = entry.as_object_mut() {

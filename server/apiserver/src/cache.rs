@@ -95,7 +95,10 @@ impl Cache {
             ..Default::default()
         };
         let revision = request.revision;
-        while revision > 0 {
+        loop {
+            if revision <= 0 {
+                break;
+            }
             let page = self.store.range(&request)?;
             let Some(last) = page.kvs.last() else { break };
             let mut next = last.key.to_vec();
@@ -172,7 +175,7 @@ impl Cache {
     /// Takes over all events of one revision. A resource sees its part of them at once: who lists or watches at this
     /// revision must not find half of them (an expiring lease deletes many objects in one transaction).
     fn ingest(&self, events: &[etcd::Event]) {
-        let mut by_row: BTreeMap<String, (Arc<Row>, Vec<(String, Option<Arc<Cached>>)>)> = BTreeMap::new();
+        let mut by_row: BTreeMap<String, (Arc<Row>, Vec<Taken>)> = BTreeMap::new();
         for event in events {
             let Some(kv) = &event.kv else { continue };
             let key = String::from_utf8_lossy(&kv.key).into_owned();
@@ -234,6 +237,9 @@ impl Cache {
         Some(Change { revision: kv.mod_revision, event_type, object, previous })
     }
 }
+
+/// The key of a changed object within its row, and the object now.
+type Taken = (String, Option<Arc<Cached>>);
 
 /// A watcher's way through changes that the window no longer holds.
 pub struct History {
