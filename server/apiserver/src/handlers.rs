@@ -189,6 +189,10 @@ pub async fn dispatch(ctx: Context) -> Answer<Response<Body>> {
     }
     let view = ctx.view()?;
     if !ctx.info.subresource.is_empty() {
+        // The old `/watch/` and `/proxy/` forms are authorized by that word: they lead to objects and collections only.
+        if matches!(ctx.info.verb.as_str(), "watch" | "proxy") {
+            return Err(Status::resource_not_found().into());
+        }
         let Some(sub) = view.resource.subresource(&ctx.info.subresource) else { return Err(Status::resource_not_found().into()) };
         let connects = matches!(sub.name.as_ref(), "exec" | "attach" | "portforward" | "proxy" | "log");
         if !connects && !sub.has_verb(&ctx.info.verb) {
