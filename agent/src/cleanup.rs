@@ -11,11 +11,18 @@ use trireme_cni::netlink::Netlink;
 use crate::{
     Error, host,
     journal::{HostObject, Journal},
+    lock::FolderLock,
 };
 
 /// Removes everything of the node with this data directory. Goes on after a failure and returns the first one.
 pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str) -> Result<(), Error> {
     let agent_dir = data_dir.join("agent");
+    if !agent_dir.exists() {
+        return Ok(());
+    }
+    // A running node is stopped first.
+    let _lock = FolderLock::take(&agent_dir)?;
+    let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(format!("data directory {}: {e}", agent_dir.display())))?;
     let mut failures = Vec::new();
     let network = serve_removals(&agent_dir).await;
     let cleaned = trireme_kubelet::clean_up(&agent_dir, &agent_dir.join("logs"), runtime_endpoint.to_owned(), cgroup_root).await;
@@ -28,7 +35,6 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str
             failures.push(Error::Host(format!("unmount {}: {error}", mount.display())));
         }
     }
-    let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(e.to_string()))?;
     for object in journal.objects() {
         if let Err(error) = remove(object).await {
             failures.push(Error::Host(format!("remove {object}: {error}")));

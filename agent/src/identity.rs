@@ -66,6 +66,11 @@ impl IdentityStore {
         self.folder.join("identity.json")
     }
 
+    /// Whether this node has joined a cluster before.
+    pub fn exists(&self) -> bool {
+        self.file().exists()
+    }
+
     /// The identity of an earlier join, if it is whole and for this name.
     pub fn load(&self, node_name: &str) -> Option<Identity> {
         let identity: Identity = serde_json::from_slice(&fs::read(self.file()).ok()?).ok()?;

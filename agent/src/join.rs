@@ -64,18 +64,22 @@ impl JoinClient {
     pub async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &str, role: &str, request: &Q) -> Result<A, Error> {
         let body = serde_json::to_vec(request).map_err(|e| refused(&self.server, &e.to_string()))?;
         let authorization = self.token.authorization(role);
+        let mut told = None;
         loop {
             let door = door::Door::verified(&self.server, &self.ca_pem)?;
-            match door.send("POST", path, Some(&authorization), body.clone()).await {
+            let reason = match door.send("POST", path, Some(&authorization), body.clone()).await {
                 Ok((200 | 201, answer)) => {
                     return serde_json::from_slice(&answer).map_err(|e| refused(&self.server, &format!("answer not understood: {e}")));
                 }
                 Ok((401, _)) => return Err(Error::Join(format!("{} refuses the token: is it this cluster's?", self.server))),
                 Ok((status, answer)) if status < 500 && status != 429 => return Err(refused(&self.server, &message_of(status, &answer))),
-                Ok((status, answer)) => {
-                    tracing::info!(server = self.server, reason = message_of(status, &answer), "not joined yet, trying again")
-                }
-                Err(error) => tracing::info!(%error, "not joined yet, trying again"),
+                Ok((status, answer)) => message_of(status, &answer),
+                Err(error) => error.to_string(),
+            };
+            // Once for each reason, not for each attempt.
+            if told.as_ref() != Some(&reason) {
+                tracing::warn!(server = self.server, reason, "not joined yet, trying again");
+                told = Some(reason);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }

@@ -8,12 +8,13 @@ pub mod host;
 pub mod identity;
 pub mod join;
 pub mod journal;
+pub mod lock;
 mod node;
 mod servers;
 
 use std::{net::Ipv4Addr, path::Path, process::ExitCode};
 
-pub use node::{AgentOptions, run};
+pub use node::{AgentOptions, check_first_start, run};
 pub use trireme_cni::plugin::{LOOPBACK as CNI_LOOPBACK, PLUGIN as CNI_PLUGIN, main as cni_plugin_main};
 
 /// The CNI plugin's socket, below the agent's folder.

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use k8s_openapi::api::{
@@ -25,11 +26,15 @@ use crate::{
     identity::{self, Identity, IdentityStore},
     join::{JoinClient, JoinToken},
     journal::{HostObject, Journal},
+    lock::FolderLock,
     network_options, servers,
 };
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const PROXY_HEALTH_PORT: u16 = 10256;
+/// How long the first start waits for the container runtime, which may be starting beside us.
+const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
+const RUNTIME_LOOK: Duration = Duration::from_millis(200);
 
 /// What a node is told at start.
 #[derive(Debug, Clone)]
@@ -61,7 +66,10 @@ pub struct AgentOptions {
 /// Runs the node until cancelled. Returns early only with an error that a restart would not mend.
 pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(), Error> {
     let agent_dir = options.data_dir.join("agent");
-    let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(format!("data directory {}: {e}", agent_dir.display())))?;
+    // Held to the end: everything below would be replaced under the feet of another agent.
+    let _lock = FolderLock::take(&agent_dir)?;
+    let mut journal =
+        Journal::open(&agent_dir).map_err(|e| Error::Host(format!("--data-dir: {}: {e}", agent_dir.join("journal").display())))?;
     check_programs()?;
     let node_name = options.node_name.clone().map_or_else(host::node_name, Ok)?;
     let node_ip = options.node_ip.map_or_else(host::node_ip, Ok)?;
@@ -120,13 +128,22 @@ fn as_ipv4(address: IpAddr, what: &str) -> Result<Ipv4Addr, Error> {
 }
 
 async fn identity_of(options: &AgentOptions, store: &IdentityStore, node_name: &str, node_ip: IpAddr) -> Result<Identity, Error> {
-    if let Some(identity) = store.load(node_name).filter(|i| is_fresh(&i.client.certificate_pem)) {
-        return Ok(identity);
+    let token = options.token.as_deref().map(JoinToken::parse).transpose()?;
+    if let Some(identity) = store.load(node_name) {
+        if token.as_ref().is_some_and(|t| !t.pins(&identity.server_ca_pem)) {
+            return Err(Error::Option(format!(
+                "--data-dir {}: this node belongs to another cluster than the one that --token names; clean it up first, or give another directory",
+                options.data_dir.display()
+            )));
+        }
+        if is_fresh(&identity.client.certificate_pem) {
+            return Ok(identity);
+        }
     }
-    let (Some(server), Some(token)) = (&options.server, &options.token) else {
+    let (Some(server), Some(token)) = (&options.server, token) else {
         return Err(Error::Option("this node has not joined a cluster yet: give --server and --token".into()));
     };
-    let token = JoinToken::parse(token)?;
+    wait_for_runtime(&options.runtime_endpoint).await?;
     let client = JoinClient::connect_patiently(server, token).await?;
     let mut ips = vec![node_ip];
     ips.extend(options.node_external_ip);
@@ -137,6 +154,29 @@ async fn identity_of(options: &AgentOptions, store: &IdentityStore, node_name: &
     store.save(&identity)?;
     tracing::info!(node_name, "joined the cluster");
     Ok(identity)
+}
+
+/// What a server's own node needs, asked for before the server founds a cluster.
+pub async fn check_first_start(data_dir: &Path, runtime_endpoint: &Path) -> Result<(), Error> {
+    if IdentityStore::new(&data_dir.join("agent")).exists() { Ok(()) } else { wait_for_runtime(runtime_endpoint).await }
+}
+
+/// A node that never ran is told of a runtime that is not there. One that has joined waits for as long as it takes: its runtime
+/// may be restarting.
+async fn wait_for_runtime(endpoint: &Path) -> Result<(), Error> {
+    let end = tokio::time::Instant::now() + RUNTIME_PATIENCE;
+    loop {
+        match tokio::net::UnixStream::connect(endpoint).await {
+            Ok(_) => return Ok(()),
+            Err(e) if tokio::time::Instant::now() >= end => {
+                return Err(Error::Host(format!(
+                    "--container-runtime-endpoint {}: no container runtime answers there: {e}; start containerd, or name its socket",
+                    endpoint.display()
+                )));
+            }
+            Err(_) => tokio::time::sleep(RUNTIME_LOOK).await,
+        }
+    }
 }
 
 /// Whether a certificate is valid for a good while yet (a third of its life, as kubelet rotates).

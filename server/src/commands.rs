@@ -39,12 +39,16 @@ pub fn check_config(path: &Path) -> Result<String, String> {
     let parse = |sub: &str| crate::cli::Cli::try_parse_from(["trireme", sub].into_iter().map(str::to_owned).chain(flags.clone()));
     match (parse("server"), parse("agent")) {
         (Ok(_), _) | (_, Ok(_)) => Ok(format!("{}: {} settings, no error", path.display(), settings.len())),
-        (Err(error), _) => {
-            let text = error.to_string();
-            let first = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            Err(format!("config file {}: {first}", path.display()))
-        }
+        (Err(error), _) => Err(format!("config file {}: {}", path.display(), one_line(&error))),
     }
+}
+
+/// clap explains at length; a person who mistyped needs the line that says what is wrong, and what would be right.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    let telling = lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"));
+    telling.map(|l| l.trim_start_matches("error: ").trim_start_matches("tip: ")).collect::<Vec<_>>().join("; ")
 }
 
 /// Takes a stopped node off this host.

@@ -28,16 +28,25 @@ pub enum ConfigError {
     },
 }
 
+/// A command line with a file's settings worked in.
+#[derive(Debug)]
+pub struct Merged {
+    /// All of it.
+    pub args: Vec<OsString>,
+    /// The file, if one was read.
+    pub file: Option<String>,
+}
+
 /// The command line with the file's settings worked in. `args` starts with the program's name and the subcommand.
-pub fn with_file(args: Vec<OsString>, default_file: &str) -> Result<Vec<OsString>, ConfigError> {
+pub fn with_file(args: Vec<OsString>, default_file: &str) -> Result<Merged, ConfigError> {
     let takes_file = args.get(1).is_some_and(|sub| sub == "server" || sub == "agent");
     if !takes_file {
-        return Ok(args);
+        return Ok(Merged { args, file: None });
     }
     let named = named_file(&args).or_else(|| std::env::var("TRIREME_CONFIG_FILE").ok());
     let path = named.clone().unwrap_or_else(|| default_file.to_owned());
     if named.is_none() && !Path::new(&path).exists() {
-        return Ok(args);
+        return Ok(Merged { args, file: None });
     }
     let in_environment = |key: &str| std::env::var_os(format!("TRIREME_{}", key.to_uppercase().replace('-', "_"))).is_some();
     let settings = read(Path::new(&path))?;
@@ -47,7 +56,7 @@ pub fn with_file(args: Vec<OsString>, default_file: &str) -> Result<Vec<OsString
         Some(value) => format!("--{key}={value}").into(),
         None => format!("--{key}").into(),
     }));
-    Ok(merged)
+    Ok(Merged { args: merged, file: Some(path) })
 }
 
 /// The file's settings: one (flag, value) for each value; a true switch has none.
@@ -58,10 +67,12 @@ pub fn read(path: &Path) -> Result<Vec<(String, Option<String>)>, ConfigError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let one_line = |e: serde_saphyr::Error| malformed(e.to_string().lines().next().unwrap_or_default().to_owned());
-    let document: Value = serde_saphyr::from_str(&text).map_err(one_line)?;
+    let one_line =
+        |e: serde_saphyr::Error| malformed(e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned());
+    // Strict: a node may be named `n`, and `y` is no switch.
+    let document: Value = serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { strict_booleans: true }).map_err(one_line)?;
     let Value::Object(map) = document else {
-        return Err(malformed("expected a mapping of option names to values".into()));
+        return Err(malformed("expected a mapping of option names to values, such as `node-name: a`".into()));
     };
     let mut settings = Vec::new();
     for (key, value) in map {
@@ -105,7 +116,7 @@ mod tests {
         line.extend(args.iter().map(OsString::from));
         let merged = with_file(line, "/nonexistent");
         std::fs::remove_file(&path).unwrap();
-        Ok(merged?.into_iter().skip(3).map(|a| a.into_string().unwrap()).collect())
+        Ok(merged?.args.into_iter().skip(3).map(|a| a.into_string().unwrap()).collect())
     }
 
     #[test]

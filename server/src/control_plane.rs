@@ -3,6 +3,7 @@
 //! Owns the order of starting and stopping, and nothing else: what the parts do is in their crates.
 
 mod addons;
+mod folder;
 mod founding;
 mod in_process;
 mod kubeconfig;
@@ -53,15 +54,22 @@ struct Parts {
     service_cidr: String,
     cluster_dns: IpAddr,
     https_port: u16,
+    server_dir: std::path::PathBuf,
 }
 
 impl ControlPlane {
+    /// Looks at options and folder, before anything is waited for or written.
+    pub fn check(args: &ServerArgs) -> Result<(), Failure> {
+        startup::check(args)
+    }
+
     /// Starts it; returns when the API is served.
     pub async fn start(args: &ServerArgs, cancel: &CancellationToken) -> Result<Self, Failure> {
         let startup = Startup::prepare(args)?;
         let listener = startup.listen().await?;
+        let peers = startup.listen_for_peers()?;
         let founded = startup.obtain().await?;
-        let store = startup.open_store(&founded).await?;
+        let store = startup.open_store(&founded, peers).await?;
         let api = startup.start_api(&founded, &store).await?;
         let tls = startup.serving_tls(&founded.keys)?;
         startup.write_files(&founded)?;
@@ -124,6 +132,7 @@ impl Parts {
             service_cidr: founded.facts.service_cidr.clone(),
             cluster_dns: founded.facts.cluster_dns,
             https_port: startup.https_port(),
+            server_dir: startup.server_dir().to_owned(),
         })
     }
 }

@@ -29,13 +29,19 @@ fn main() -> ExitCode {
     if called_as == trireme_agent::CNI_PLUGIN || called_as == trireme_agent::CNI_LOOPBACK {
         return trireme_agent::cni_plugin(&called_as);
     }
-    let args = match config::with_file(args, cli::CONFIG_FILE) {
-        Ok(args) => args,
+    let merged = match config::with_file(args.clone(), cli::CONFIG_FILE) {
+        Ok(merged) => merged,
         Err(error) => return complain(&error.to_string(), USAGE),
     };
-    match Cli::try_parse_from(args) {
+    match Cli::try_parse_from(&merged.args) {
         Ok(cli) => dispatch(cli.command),
-        Err(error) => usage_error(&error),
+        Err(error) if is_help(&error) => show(&error),
+        Err(error) => {
+            // Whoever is right without the file is wrong in the file.
+            let place = merged.file.filter(|_| Cli::try_parse_from(args).is_ok());
+            let place = place.map(|file| format!("config file {file}: ")).unwrap_or_default();
+            complain(&format!("{place}{}", commands::one_line(&error)), USAGE)
+        }
     }
 }
 
@@ -113,19 +119,17 @@ async fn stop_signal() {
     }
 }
 
-/// clap explains at length; a person who mistyped needs the line that says what is wrong.
-fn usage_error(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
-        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
-    }
-    let text = error.to_string();
-    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let first = lines.next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-    let detail: Vec<&str> = lines.take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more")).collect();
-    complain(&format!("{first} {}", detail.join(" ")).trim().to_owned(), USAGE)
+fn is_help(error: &clap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
+fn show(help: &clap::Error) -> ExitCode {
+    if help.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The one line that says why this process ends. Log lines may stand before it; none begins with `trireme:`.
 fn complain(message: &str, code: u8) -> ExitCode {
-    eprintln!("trireme: {message}");
+    let line = message.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join("; ");
+    eprintln!("trireme: {line}");
     ExitCode::from(code)
 }

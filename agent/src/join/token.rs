@@ -1,6 +1,7 @@
 //! A join token as a joiner holds it: `K10<sha256 of the CA>::<role>:<secret>`, or the bare secret.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use sha2::{Digest, Sha256};
 
 use crate::Error;
 
@@ -37,6 +38,14 @@ impl JoinToken {
     /// The hash of the authority, if the token pins it.
     pub fn ca_hash(&self) -> Option<&str> {
         self.ca_hash.as_deref()
+    }
+
+    /// Whether one of these authorities is the token's; a short token names none and fits any.
+    pub fn pins(&self, ca_pem: &str) -> bool {
+        use rustls_pki_types::pem::PemObject;
+        let Some(expected) = self.ca_hash() else { return true };
+        let mut authorities = rustls_pki_types::CertificateDer::pem_slice_iter(ca_pem.as_bytes()).flatten();
+        authorities.any(|der| hex::encode(Sha256::digest(&der)) == expected)
     }
 
     /// The bare secret.

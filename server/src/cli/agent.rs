@@ -28,13 +28,13 @@ pub struct AgentArgs {
     #[arg(long, short = 'c', env = "TRIREME_CONFIG_FILE", value_name = "FILE", default_value = CONFIG_FILE)]
     pub config: PathBuf,
     /// Name of this node [default: the host's name]
-    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME")]
+    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME", value_parser = values::node_name)]
     pub node_name: Option<String>,
     /// Address of this node [default: the one with the default route]
-    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP")]
+    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP", value_parser = values::ip)]
     pub node_ip: Option<IpAddr>,
     /// Address under which the node is known outside
-    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP")]
+    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP", value_parser = values::ip)]
     pub node_external_ip: Option<IpAddr>,
     /// Label for the node; may be repeated
     #[arg(long, value_name = "K=V")]

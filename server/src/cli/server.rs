@@ -45,13 +45,13 @@ pub struct ServerArgs {
     #[arg(long, short = 'c', env = "TRIREME_CONFIG_FILE", value_name = "FILE", default_value = CONFIG_FILE)]
     pub config: PathBuf,
     /// Name of this server and node [default: the host's name]
-    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME", help_heading = "Node")]
+    #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME", value_parser = values::node_name, help_heading = "Node")]
     pub node_name: Option<String>,
     /// Address of this node [default: the one with the default route]
-    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP", help_heading = "Node")]
+    #[arg(long, env = "TRIREME_NODE_IP", value_name = "IP", value_parser = values::ip, help_heading = "Node")]
     pub node_ip: Option<IpAddr>,
     /// Address under which the node is known outside
-    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP", help_heading = "Node")]
+    #[arg(long, env = "TRIREME_NODE_EXTERNAL_IP", value_name = "IP", value_parser = values::ip, help_heading = "Node")]
     pub node_external_ip: Option<IpAddr>,
     /// Label for the node; may be repeated
     #[arg(long, value_name = "K=V", help_heading = "Node")]
@@ -60,28 +60,28 @@ pub struct ServerArgs {
     #[arg(long, value_name = "K=V:EFFECT", help_heading = "Node")]
     pub node_taint: Vec<TaintArg>,
     /// Address that the API server listens on
-    #[arg(long, env = "TRIREME_BIND_ADDRESS", value_name = "IP", default_value = "0.0.0.0", help_heading = "Listeners")]
+    #[arg(long, env = "TRIREME_BIND_ADDRESS", value_name = "IP", value_parser = values::ip, default_value = "0.0.0.0", help_heading = "Listeners")]
     pub bind_address: IpAddr,
     /// Address that others reach the API server at [default: the node's]
-    #[arg(long, env = "TRIREME_ADVERTISE_ADDRESS", value_name = "IP", help_heading = "Listeners")]
+    #[arg(long, env = "TRIREME_ADVERTISE_ADDRESS", value_name = "IP", value_parser = values::ip, help_heading = "Listeners")]
     pub advertise_address: Option<IpAddr>,
     /// Port of the API server
-    #[arg(long, env = "TRIREME_HTTPS_LISTEN_PORT", value_name = "PORT", default_value_t = 6443, help_heading = "Listeners")]
+    #[arg(long, env = "TRIREME_HTTPS_LISTEN_PORT", value_name = "PORT", value_parser = values::port, default_value_t = 6443, help_heading = "Listeners")]
     pub https_listen_port: u16,
     /// Port that the other servers' store connects to
-    #[arg(long, env = "TRIREME_PEER_PORT", value_name = "PORT", default_value_t = 2380, help_heading = "Listeners")]
+    #[arg(long, env = "TRIREME_PEER_PORT", value_name = "PORT", value_parser = values::port, default_value_t = 2380, help_heading = "Listeners")]
     pub peer_port: u16,
     /// Further name or address in the API server's certificate; may be repeated
     #[arg(long, env = "TRIREME_TLS_SAN", value_name = "NAME", value_delimiter = ',', help_heading = "Listeners")]
     pub tls_san: Vec<String>,
     /// Addresses of pods
-    #[arg(long, env = "TRIREME_CLUSTER_CIDR", value_name = "CIDR", default_value = "10.42.0.0/16", help_heading = "Networking")]
+    #[arg(long, env = "TRIREME_CLUSTER_CIDR", value_name = "CIDR", value_parser = values::ipv4_network, default_value = "10.42.0.0/16", help_heading = "Networking")]
     pub cluster_cidr: ipnet::Ipv4Net,
     /// Addresses of services
-    #[arg(long, env = "TRIREME_SERVICE_CIDR", value_name = "CIDR", default_value = "10.43.0.0/16", help_heading = "Networking")]
+    #[arg(long, env = "TRIREME_SERVICE_CIDR", value_name = "CIDR", value_parser = values::ipv4_network, default_value = "10.43.0.0/16", help_heading = "Networking")]
     pub service_cidr: ipnet::Ipv4Net,
     /// Address of cluster DNS, in the service CIDR [default: its tenth]
-    #[arg(long, env = "TRIREME_CLUSTER_DNS", value_name = "IP", help_heading = "Networking")]
+    #[arg(long, env = "TRIREME_CLUSTER_DNS", value_name = "IP", value_parser = values::ipv4, help_heading = "Networking")]
     pub cluster_dns: Option<Ipv4Addr>,
     /// Domain of the cluster's names
     #[arg(long, env = "TRIREME_CLUSTER_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local", help_heading = "Networking")]

@@ -1,6 +1,9 @@
 //! Values that need more than a `FromStr` of the standard library; each error says what would be right.
 
-use std::str::FromStr;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
 
 /// `KEY=VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +61,39 @@ pub fn server_url(text: &str) -> Result<String, String> {
     Ok(if has_port { format!("https://{rest}") } else { format!("https://{rest}:6443") })
 }
 
+/// A port that can be listened on.
+pub fn port(text: &str) -> Result<u16, String> {
+    text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(|| "expected a port, a number from 1 to 65535".into())
+}
+
+/// An address of either family.
+pub fn ip(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "expected an IP address such as 192.0.2.10".into())
+}
+
+/// An IPv4 address.
+pub fn ipv4(text: &str) -> Result<Ipv4Addr, String> {
+    text.parse().map_err(|_| "expected an IPv4 address such as 10.43.0.10".into())
+}
+
+/// An IPv4 network with room for more than a handful of addresses.
+pub fn ipv4_network(text: &str) -> Result<ipnet::Ipv4Net, String> {
+    let network: Option<ipnet::Ipv4Net> = text.parse().ok();
+    match network {
+        Some(network) if network.prefix_len() > 28 => Err("expected a network of at least 16 addresses, such as 10.42.0.0/16".into()),
+        Some(network) => Ok(network.trunc()),
+        None => Err("expected an IPv4 network such as 10.42.0.0/16".into()),
+    }
+}
+
+/// A name that a Node may have.
+pub fn node_name(text: &str) -> Result<String, String> {
+    if trireme_api::names::is_dns1123_subdomain(text).is_empty() {
+        return Ok(text.to_owned());
+    }
+    Err("expected lower-case letters, digits, '-' and '.', such as node-1.example.org".into())
+}
+
 /// An octal file mode.
 pub fn file_mode(text: &str) -> Result<u32, String> {
     u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777).ok_or_else(|| "expected an octal mode such as 600".into())
@@ -81,5 +117,8 @@ mod tests {
         assert!("a=b:Never".parse::<TaintArg>().is_err_and(|e| e.contains("NoExecute")));
         assert_eq!("a:NoExecute".parse(), Ok(TaintArg { key: "a".into(), value: String::new(), effect: "NoExecute".into() }));
         assert!(file_mode("999").is_err());
+        assert!(port("abc").is_err_and(|e| e.contains("1 to 65535")) && port("0").is_err() && port("6443") == Ok(6443));
+        assert!(ipv4_network("10.0.0.0/30").is_err_and(|e| e.contains("16 addresses")));
+        assert!(node_name("Node_1").is_err_and(|e| e.contains("lower-case")));
     }
 }

@@ -10,8 +10,15 @@ pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), F
     for flag in args.upstream.all() {
         tracing::warn!("{flag} has no counterpart here and is ignored");
     }
+    ControlPlane::check(&args)?;
+    let start = async {
+        if !args.disable_agent {
+            trireme_agent::check_first_start(&args.data_dir, &args.container_runtime_endpoint).await?;
+        }
+        ControlPlane::start(&args, &cancel).await
+    };
     let plane = tokio::select! {
-        plane = ControlPlane::start(&args, &cancel) => plane?,
+        plane = start => plane?,
         () = cancel.cancelled() => return Ok(()),
     };
     let node = if args.disable_agent {

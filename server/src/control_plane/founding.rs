@@ -50,6 +50,9 @@ pub struct Myself<'a> {
 struct Kept {
     facts: ClusterFacts,
     server_secret: String,
+    /// This server founds the cluster and has not finished: killed now, it goes on where it was.
+    #[serde(default)]
+    founding: bool,
 }
 
 const KEPT: &str = "cluster.json";
@@ -58,15 +61,55 @@ const KEPT: &str = "cluster.json";
 pub async fn obtain(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path) -> Result<Founded, Failure> {
     let files = ServerFiles::new(server_dir);
     let given = token(args.token.clone(), args.token_file.as_deref())?;
-    match (files.read_keys()?, read_kept(&files)?) {
-        (Some(keys), Some(kept)) => {
-            check_unchanged(args, &kept.facts)?;
-            finish(&files, keys, kept, myself, WhenEmpty::Refuse, false)
+    let member = server_dir.join("db/member").exists();
+    let Some((keys, kept)) = files.read_keys()?.zip(read_kept(&files)?) else {
+        if member {
+            return Err(Failure::from(format!(
+                "--data-dir: {} holds a store, but the cluster's keys in {} are gone; remove this member and let it join again with an empty directory",
+                server_dir.join("db").display(),
+                files.cred("").display()
+            )));
         }
-        _ => match &args.server {
+        return match &args.server {
             Some(server) => join(server, given, myself, &files).await,
             None => found(args, given, myself, &files),
-        },
+        };
+    };
+    check_unchanged(args, &kept.facts)?;
+    check_own_cluster(given.as_deref(), &keys, &kept, server_dir)?;
+    match &args.server {
+        _ if member => {
+            let founding = kept.founding;
+            finish(&files, keys, kept, myself, WhenEmpty::Refuse, founding)
+        }
+        _ if kept.founding => finish(&files, keys, kept, myself, WhenEmpty::Initialize, true),
+        // Its store was removed, or it was killed before it had one.
+        Some(server) => join(server, Some(given.unwrap_or(kept.server_secret)), myself, &files).await,
+        None => Err(Failure::usage(format!(
+            "--data-dir: {} has a cluster's keys but no store: give --server to join that cluster again, or an empty directory",
+            server_dir.display()
+        ))),
+    }
+}
+
+/// A token of another cluster means that this is the wrong folder, or the wrong token.
+fn check_own_cluster(given: Option<&str>, keys: &ClusterKeys, kept: &Kept, server_dir: &Path) -> Result<(), Failure> {
+    let Some(token) = given.map(JoinToken::parse).transpose()? else { return Ok(()) };
+    if token.pins(&keys.server_ca.certificate_pem) && token.secret() == kept.server_secret {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "--token: {} belongs to another cluster than this token; give its own (or none), or another --data-dir",
+        server_dir.display()
+    )))
+}
+
+/// The cluster's first objects are there: from now on a missing store is a lost one.
+pub fn settle(server_dir: &Path) -> Result<(), Failure> {
+    let files = ServerFiles::new(server_dir);
+    match read_kept(&files)? {
+        Some(kept) if kept.founding => write_kept(&files, &Kept { founding: false, ..kept }),
+        _ => Ok(()),
     }
 }
 
@@ -76,7 +119,7 @@ fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &
         None => random_secret()?,
     };
     let keys = ClusterKeys::generate(Timestamp::now())?;
-    let kept = Kept { facts: facts(args), server_secret };
+    let kept = Kept { facts: facts(args), server_secret, founding: true };
     write_kept(files, &kept)?;
     // Written last: a server with keys has everything else.
     files.write_keys(&keys)?;
@@ -105,7 +148,7 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
     let ticket = second.ticket.ok_or("the cluster made no place for this server")?;
     let ticket = JoinTicket::from_bytes(BASE64_STANDARD.decode(ticket)?.into())?;
     tracing::info!(server, node_id = ticket.node_id(), "joined the cluster");
-    let kept = Kept { facts: first.cluster, server_secret };
+    let kept = Kept { facts: first.cluster, server_secret, founding: false };
     write_kept(files, &kept)?;
     files.write_keys(&keys)?;
     finish(files, keys, kept, myself, WhenEmpty::Join(ticket), false)

@@ -29,7 +29,7 @@ use trireme_controllers::SignError;
 use trireme_proto::store::SealedKey;
 use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreOptions, Timing};
 
-use super::{Founded, Myself, Parts, founding, kubeconfig};
+use super::{Founded, Myself, Parts, folder, founding, kubeconfig};
 use crate::{cli::ServerArgs, commands::Failure};
 
 const SNAPSHOT_EVERY: u64 = 10_000;
@@ -70,9 +70,24 @@ impl<'a> Startup<'a> {
     /// Takes the API server's port, first of all: a server that can't listen must not found a cluster.
     pub async fn listen(&self) -> Result<TcpListener, Failure> {
         let address = SocketAddr::from((self.args.bind_address, self.args.https_listen_port));
-        TcpListener::bind(address)
-            .await
-            .map_err(|e| Failure::from(format!("--https-listen-port {}: listen on {address}: {e}", address.port())))
+        TcpListener::bind(address).await.map_err(|e| match e.kind() {
+            std::io::ErrorKind::AddrNotAvailable => {
+                Failure::from(format!("--bind-address {}: this host has no such address: {e}", address.ip()))
+            }
+            _ => Failure::from(format!("--https-listen-port {}: cannot listen on {address}: {e}", address.port())),
+        })
+    }
+
+    /// Takes the port of the store, before anything is founded or joined, for the same reason.
+    pub fn listen_for_peers(&self) -> Result<std::net::TcpListener, Failure> {
+        let address = SocketAddr::from((self.args.bind_address, self.args.peer_port));
+        std::net::TcpListener::bind(address)
+            .map_err(|e| Failure::from(format!("--peer-port {}: cannot listen on {address}: {e}", address.port())))
+    }
+
+    /// The folder of everything a server keeps.
+    pub fn server_dir(&self) -> &Path {
+        &self.server_dir
     }
 
     fn peer_address(&self) -> SocketAddr {
@@ -90,7 +105,7 @@ impl<'a> Startup<'a> {
     }
 
     /// Opens the store and its peer listener.
-    pub async fn open_store(&self, founded: &Founded) -> Result<Store, Failure> {
+    pub async fn open_store(&self, founded: &Founded, peers: std::net::TcpListener) -> Result<Store, Failure> {
         let peer = &founded.peer;
         let ca = founded.keys.peer_ca.certificate_pem.as_bytes();
         let identity = PeerIdentity::from_pem(ca, peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
@@ -98,7 +113,7 @@ impl<'a> Startup<'a> {
             data_dir: self.server_dir.join("db"),
             name: self.name.clone(),
             identity: Arc::new(identity),
-            listen: Listen::Address(SocketAddr::from((self.args.bind_address, self.args.peer_port))),
+            listen: Listen::Socket(peers),
             advertise: self.peer_address().to_string(),
             api_urls: vec![self.api_url()],
             version: crate::VERSION.to_owned(),
@@ -201,6 +216,29 @@ fn first_service_ip(cidr: Ipv4Net) -> IpAddr {
     Ipv4Addr::from(u32::from(cidr.network()) + 1).into()
 }
 
+/// Looks at options and folder, before anything is waited for or written.
+pub fn check(args: &ServerArgs) -> Result<(), Failure> {
+    check_networks(args)?;
+    crate::commands::token(args.token.clone(), args.token_file.as_deref())?;
+    folder::check(&args.data_dir)
+}
+
+/// Networks that overlap, or an address outside its network, would only show when packets go astray.
+fn check_networks(args: &ServerArgs) -> Result<(), Failure> {
+    let (pods, services) = (args.cluster_cidr, args.service_cidr);
+    if pods.contains(&services.network()) || services.contains(&pods.network()) {
+        return Err(Failure::usage(format!(
+            "--service-cidr {services}: overlaps --cluster-cidr {pods}; give networks apart from each other"
+        )));
+    }
+    match args.cluster_dns {
+        Some(dns) if !services.contains(&dns) => {
+            Err(Failure::usage(format!("--cluster-dns {dns}: expected an address in --service-cidr {services}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn private_folder(path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new()
@@ -250,7 +288,12 @@ pub async fn bring_into_being(parts: &Parts, sealed: Option<SealedKey>, fence: t
             super::addons::install(parts, &bootstrap.door).await
         };
         match done.await {
-            Ok(()) => return parts.api.mark_bootstrapped(),
+            Ok(()) => {
+                if let Err(error) = founding::settle(&parts.server_dir) {
+                    tracing::warn!(error = error.message, "the cluster is founded, but that could not be written down");
+                }
+                return parts.api.mark_bootstrapped();
+            }
             Err(error) => tracing::warn!(error, "the cluster's first objects are not all there yet"),
         }
         tokio::select! {
