@@ -1,2 +1,3 @@
-//! End-to-end tests: real servers, agents, containerd and kubectl. The tests are in `tests/`; `ops/test` brings up the
-//! clusters that they use, one on this host and one of five hosts, and removes them afterwards.
+//! End-to-end tests against real clusters and real processes; the tests themselves are in `tests/`.
+
+pub mod process;
