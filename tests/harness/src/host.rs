@@ -89,3 +89,9 @@ pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
     ensure!(status.success(), "kill -{name} {pid}: {status}");
     Ok(())
 }
+
+/// Whether a process has ended, collected by its parent or not.
+pub fn ended(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+}

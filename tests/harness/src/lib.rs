@@ -9,7 +9,7 @@ mod host;
 
 pub use cluster::{Cluster, Namespace};
 pub use containers::{Containers, Listing};
-pub use host::{Host, signal};
+pub use host::{Host, ended, signal};
 
 use std::{
     path::PathBuf,

@@ -59,10 +59,10 @@ impl Load {
         self.highest.load(Ordering::SeqCst)
     }
 
-    /// How long after `moment` the first write sent since then was acknowledged.
-    pub fn gap(&self, moment: Instant) -> Option<Duration> {
+    /// How long after `moment` the first write sent since `from` was acknowledged.
+    pub fn gap(&self, moment: Instant, from: Instant) -> Option<Duration> {
         let ledger = self.ledger();
-        ledger.acknowledged.values().filter(|ack| ack.started >= moment).map(|ack| ack.finished - moment).min()
+        ledger.acknowledged.values().filter(|ack| ack.started >= from).map(|ack| ack.finished - moment).min()
     }
 
     /// Whether each of so many writers has had a write acknowledged that was sent after `moment`.

@@ -1,7 +1,8 @@
 //! SIGKILL under load: servers, agents, containerd, whole hosts. No acknowledged write may be lost, no pod doubled, no
 //! running container touched, and nothing that a deposed leader writes may be stored.
 //!
-//! `TRIREME_SEED` repeats a run's choices; `TRIREME_KILLS` makes it longer than 20 (`ops/test chaos`).
+//! `TRIREME_SEED` repeats a run's choices, `TRIREME_KILLS` makes it longer than 20 (`ops/test chaos`), and `TRIREME_FAULTS`
+//! narrows it down (`Leader,Freeze`).
 
 mod history;
 mod load;
@@ -12,12 +13,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use trireme_harness::{Cluster, Host, signal};
+use tokio::task::block_in_place;
+use trireme_harness::{Cluster, Host, ended, eventually, signal};
 
 use site::{Site, Touched};
 
 /// Until something that must come has come. Generous: the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(90);
+/// How long a leader stands still: longer than the time between two renewals of its Lease, so that writes of its are due when it
+/// goes on.
+const STANDSTILL: Duration = Duration::from_secs(11);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -49,13 +54,13 @@ async fn kills_on_three_servers_lose_nothing() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_on_one_server_lose_nothing() -> anyhow::Result<()> {
     use Fault::{Containerd, Leader, LeaderPower};
-    let host = tokio::task::block_in_place(|| Host::alone("t1", "10.77.0.31"))?;
+    let host = block_in_place(|| Host::alone("t1", "10.77.0.31"))?;
     let site = Site::new(Cluster::of(&host)?, vec![host.clone()], vec![host.clone()])?;
     let round = [[Leader; 10].as_slice(), &[Containerd; 6], &[LeaderPower; 4]].concat();
     let outcome = run("one server", site, &round).await;
     // What failed stays as it is, to be looked at; ops/down removes it too.
     if outcome.is_ok() {
-        tokio::task::block_in_place(|| host.remove())?;
+        block_in_place(|| host.remove())?;
     }
     outcome
 }
@@ -67,6 +72,10 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
     };
     let wanted: usize = std::env::var("TRIREME_KILLS").map_or(Ok(20), |kills| kills.parse()).context("TRIREME_KILLS: expected a number")?;
     println!("kills on {title}: TRIREME_SEED={seed}");
+    let only = std::env::var("TRIREME_FAULTS").unwrap_or_default();
+    let round: Vec<Fault> =
+        round.iter().copied().filter(|fault| only.is_empty() || only.split(',').any(|name| name == format!("{fault:?}"))).collect();
+    ensure!(round.iter().any(|fault| *fault != Fault::Freeze), "TRIREME_FAULTS: none of these kills anything here: {only}");
     let mut random = StdRng::seed_from_u64(seed);
     site.start().await?;
 
@@ -76,19 +85,19 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
         let fault = match queue.pop() {
             Some(fault) => fault,
             None => {
-                queue = round.to_vec();
+                queue.clone_from(&round);
                 queue.shuffle(&mut random);
                 continue;
             }
         };
         tokio::time::sleep(Duration::from_millis(random.random_range(100..1000))).await;
         let before = site.still_running().await?;
-        let (moment, touched) = inject(fault, &site, &mut random).await.with_context(|| format!("{fault:?}"))?;
+        let (moment, dead, touched) = inject(fault, &site, &mut random).await.with_context(|| format!("{fault:?}"))?;
         site.recovered(moment, &touched).await.with_context(|| format!("after {fault:?} of {} (kill {kills})", touched.host))?;
         let recovery = moment.elapsed();
         let after = site.still_running().await?;
         site.untouched(&before, &after, &touched).with_context(|| format!("after {fault:?} of {}", touched.host))?;
-        let gap = site.load.gap(moment).context("no write after the kill")?;
+        let gap = site.load.gap(moment, dead).context("no write after the kill")?;
         println!(
             "{:>4}  {fault:?} {}: next acknowledged write after {} ms, all well after {} ms",
             kills + 1,
@@ -112,8 +121,8 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Breaks something; when, and what.
-async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Result<(Instant, Touched)> {
+/// Breaks something: when, since when it no longer works, and what.
+async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Result<(Instant, Instant, Touched)> {
     let (leader, term) = site.leader()?;
     let node = site.nodes[random.random_range(0..site.nodes.len())].clone();
     let host = match fault {
@@ -124,49 +133,44 @@ async fn inject(fault: Fault, site: &Site, random: &mut StdRng) -> anyhow::Resul
         }
         Fault::Agent | Fault::Containerd | Fault::NodePower => node,
     };
+    let cut = matches!(fault, Fault::LeaderPower | Fault::NodePower);
+    let (process, victim) = block_in_place(|| {
+        let process = host.pid(if fault == Fault::Containerd { "containerd" } else { "trireme" })?;
+        let victim = if cut { host.first_process()? } else { process };
+        anyhow::Ok((process, victim))
+    })?;
     // A containerd that is killed leaves the agent alone, whose Lease is then renewed when it is due.
     let after = if fault == Fault::Containerd { 0 } else { site::now() };
-    let mut touched = Touched { host: host.name().to_owned(), rebooted: false, after_term: None, after };
-    let moment = match fault {
-        Fault::Leader | Fault::Follower | Fault::Agent | Fault::Containerd => {
-            let pid = tokio::task::block_in_place(|| host.pid(if fault == Fault::Containerd { "containerd" } else { "trireme" }))?;
-            let moment = Instant::now();
-            signal(pid, "KILL")?;
-            moment
-        }
-        Fault::LeaderPower | Fault::NodePower => {
-            let moment = tokio::task::block_in_place(|| {
-                let first = host.first_process()?;
-                let moment = Instant::now();
-                signal(first, "KILL")?;
-                host.power_off().map(|()| moment)
-            })?;
-            if site.servers.len() > 1 {
-                site.writes_since(moment).await?;
-            }
-            tokio::task::block_in_place(|| host.power_on())?;
-            touched.rebooted = true;
-            moment
-        }
-        Fault::Freeze => {
-            let pid = tokio::task::block_in_place(|| host.pid("trireme"))?;
-            let moment = Instant::now();
-            signal(pid, "STOP")?;
-            let led = site.leads_after(term).await;
-            // Its successor works for a while, then both are awake.
-            let written = site.writes_since(Instant::now()).await;
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            signal(pid, "CONT")?;
-            led?;
-            written?;
-            moment
-        }
-    };
-    if matches!(fault, Fault::Leader | Fault::LeaderPower) {
-        touched.after_term = Some(term);
+    let after_term = matches!(fault, Fault::Leader | Fault::LeaderPower).then_some(term);
+    let touched = Touched { host: host.name().to_owned(), rebooted: cut, after_term, after };
+
+    let moment = Instant::now();
+    if fault == Fault::Freeze {
+        signal(process, "STOP")?;
+        let dead = Instant::now();
+        let led = site.leads_after(term).await;
+        // Its successor works for a while, then both are awake.
+        tokio::time::sleep((moment + STANDSTILL).saturating_duration_since(Instant::now())).await;
+        signal(process, "CONT")?;
+        led?;
+        return Ok((moment, dead, touched));
     }
-    ensure!(site.failure().is_none(), "{:?}", site.failure());
-    Ok((moment, touched))
+    signal(victim, "KILL")?;
+    block_in_place(|| eventually("its end", LIMIT, || ensure_ended(process)))?;
+    let dead = Instant::now();
+    if cut {
+        block_in_place(|| host.power_off())?;
+        if site.servers.len() > 1 {
+            site.writes_since(dead).await?;
+        }
+        block_in_place(|| host.power_on())?;
+    }
+    Ok((moment, dead, touched))
+}
+
+fn ensure_ended(pid: u32) -> anyhow::Result<()> {
+    ensure!(ended(pid), "{pid} still runs");
+    Ok(())
 }
 
 fn spread(times: &mut [Duration]) -> String {

@@ -223,7 +223,7 @@ impl Site {
     }
 
     pub async fn writes_since(&self, moment: Instant) -> anyhow::Result<()> {
-        self.until("an acknowledged write", || async { self.load.gap(moment).map(drop).context("none yet") }).await
+        self.until("an acknowledged write", || async { self.load.gap(moment, moment).map(drop).context("none yet") }).await
     }
 
     /// What runs of the untouched Deployment, by node.
