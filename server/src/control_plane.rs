@@ -8,6 +8,7 @@ mod founding;
 mod in_process;
 mod kubeconfig;
 mod leadership;
+mod node_role;
 mod startup;
 
 use std::{
@@ -75,6 +76,9 @@ impl ControlPlane {
         startup.write_files(&founded)?;
         let serving = tokio::spawn(serve(api.clone(), listener, tls, cancel.clone()));
         let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), cancel)?;
+        if !args.disable_agent {
+            tokio::spawn(node_role::mark(api.clone(), startup.name().to_owned(), cancel.clone()));
+        }
         let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&founded)?, cancel.clone()));
         Ok(Self { store, api, serving, leading, node_token: startup.node_token(&founded)? })
     }
