@@ -68,7 +68,11 @@ pub(crate) fn parse(text: &str) -> Option<Amount> {
         None => (false, number.strip_prefix('+').unwrap_or(number)),
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if (whole.is_empty() && fraction.is_empty()) || !whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit()) || fraction.len() > 18 || whole.len() > 20 {
+    if (whole.is_empty() && fraction.is_empty())
+        || !whole.chars().chain(fraction.chars()).all(|c| c.is_ascii_digit())
+        || fraction.len() > 18
+        || whole.len() > 20
+    {
         return None;
     }
     let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
@@ -82,10 +86,21 @@ pub(crate) fn parse(text: &str) -> Option<Amount> {
 /// The number and what one of its units is worth in nano-units.
 fn split_suffix(text: &str) -> Option<(&str, i128)> {
     const SUFFIXES: [(&str, i128); 15] = [
-        ("Ki", NANO << 10), ("Mi", NANO << 20), ("Gi", NANO << 30), ("Ti", NANO << 40), ("Pi", NANO << 50), ("Ei", NANO << 60),
-        ("n", 1), ("u", 1_000), ("m", 1_000_000),
-        ("k", NANO * 1_000), ("M", NANO * 1_000_000), ("G", NANO * 1_000_000_000), ("T", NANO * 1_000_000_000_000),
-        ("P", NANO * 1_000_000_000_000_000), ("E", NANO * 1_000_000_000_000_000_000),
+        ("Ki", NANO << 10),
+        ("Mi", NANO << 20),
+        ("Gi", NANO << 30),
+        ("Ti", NANO << 40),
+        ("Pi", NANO << 50),
+        ("Ei", NANO << 60),
+        ("n", 1),
+        ("u", 1_000),
+        ("m", 1_000_000),
+        ("k", NANO * 1_000),
+        ("M", NANO * 1_000_000),
+        ("G", NANO * 1_000_000_000),
+        ("T", NANO * 1_000_000_000_000),
+        ("P", NANO * 1_000_000_000_000_000),
+        ("E", NANO * 1_000_000_000_000_000_000),
     ];
     if let Some((number, exponent)) = text.split_once(['e', 'E']).filter(|(_, exponent)| !exponent.is_empty()) {
         let exponent: i32 = exponent.parse().ok()?;
@@ -109,7 +124,15 @@ mod tests {
 
     #[test]
     fn quantities_round_up() {
-        for (text, milli, units) in [("500m", 500_i128, 1_i128), ("1.5Gi", 1_610_612_736_000, 1_610_612_736), ("2e3", 2_000_000, 2_000), ("0.1", 100, 1), ("1E", 1_000_000_000_000_000_000_000, 1_000_000_000_000_000_000), ("1n", 1, 1), ("128974848", 128_974_848_000, 128_974_848)] {
+        for (text, milli, units) in [
+            ("500m", 500_i128, 1_i128),
+            ("1.5Gi", 1_610_612_736_000, 1_610_612_736),
+            ("2e3", 2_000_000, 2_000),
+            ("0.1", 100, 1),
+            ("1E", 1_000_000_000_000_000_000_000, 1_000_000_000_000_000_000),
+            ("1n", 1, 1),
+            ("128974848", 128_974_848_000, 128_974_848),
+        ] {
             let amount = parse(text).unwrap();
             assert_eq!(i128::from(amount.milli()), milli.min(i64::MAX as i128), "{text}");
             assert_eq!(i128::from(amount.units()), units, "{text}");

@@ -104,7 +104,13 @@ impl Cgroups {
         for class in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
             let directory = self.trees().first().map(|tree| tree.join(self.root.trim_start_matches('/')).join(class));
             let entries = directory.and_then(|d| std::fs::read_dir(d).ok());
-            found.extend(entries.into_iter().flatten().flatten().filter_map(|e| e.file_name().to_string_lossy().strip_prefix("pod").map(str::to_string)));
+            found.extend(
+                entries
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .filter_map(|e| e.file_name().to_string_lossy().strip_prefix("pod").map(str::to_string)),
+            );
         }
         found
     }
@@ -156,7 +162,8 @@ impl Cgroups {
         if self.unified {
             return vec![MOUNT.into()];
         }
-        let mut trees: Vec<PathBuf> = std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink()).collect();
+        let mut trees: Vec<PathBuf> =
+            std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink()).collect();
         trees.sort_by_key(|tree| !tree.ends_with("cpu"));
         trees
     }

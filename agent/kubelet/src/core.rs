@@ -8,8 +8,8 @@ use parking_lot::RwLock;
 use trireme_client::{Client, Informer};
 
 use crate::{
-    amount::Amount, cgroup::Cgroups, container::fields::Place, events::Events, image::Images, machine::Machine, objects::Objects, options::KubeletOptions, pod::observed::Observed, pod::spec, runtime::Runtime,
-    volume::token::Tokens,
+    amount::Amount, cgroup::Cgroups, container::fields::Place, events::Events, image::Images, machine::Machine, objects::Objects,
+    options::KubeletOptions, pod::observed::Observed, pod::spec, runtime::Runtime, volume::token::Tokens,
 };
 
 /// Shared by the workers, the node's status and the kubelet API.
@@ -45,7 +45,8 @@ impl Core {
     /// What the downward API tells a pod about where it is.
     pub(crate) fn place(&self, pod: &Pod, observed: &Observed) -> Place {
         let host_ips = self.host_ips();
-        let pod_ips = if spec::is_host_network(pod) { host_ips.clone() } else { observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default() };
+        let pod_ips =
+            if spec::is_host_network(pod) { host_ips.clone() } else { observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default() };
         Place { host_ips, pod_ips, allocatable: self.allocatable.clone() }
     }
 

@@ -34,7 +34,12 @@ impl Events {
 
     /// Something about this node. Its UID is its name, as upstream's kubelet has it, because the event outlives the Node object.
     pub(crate) fn node(&self, kind: EventKind, reason: &str, message: &str) {
-        let about = ObjectReference { kind: Some("Node".into()), name: Some(self.node_name.clone()), uid: Some(self.node_name.clone()), ..Default::default() };
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.node_name.clone()),
+            uid: Some(self.node_name.clone()),
+            ..Default::default()
+        };
         self.recorder.record_ref(about, kind, reason, message);
     }
 }

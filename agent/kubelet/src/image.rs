@@ -56,9 +56,20 @@ impl Images {
     }
 
     /// The image of a container, pulled if its policy says so.
-    pub(crate) async fn ensure(&self, pod: &Pod, container: &Container, sandbox: &cri::PodSandboxConfig, objects: &Objects, events: &Events, clock: &(dyn Fn() -> Timestamp + Sync)) -> Result<cri::Image, Missing> {
+    pub(crate) async fn ensure(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &cri::PodSandboxConfig,
+        objects: &Objects,
+        events: &Events,
+        clock: &(dyn Fn() -> Timestamp + Sync),
+    ) -> Result<cri::Image, Missing> {
         let wanted = container.image.as_deref().unwrap_or_default();
-        let missing = |reason: &str, message: String, retry_at: Option<Timestamp>| Missing { waiting: Waiting { reason: reason.into(), message }, retry_at };
+        let missing = |reason: &str, message: String, retry_at: Option<Timestamp>| Missing {
+            waiting: Waiting { reason: reason.into(), message },
+            retry_at,
+        };
         let image = match reference::normalize(wanted) {
             Ok(image) => image,
             Err(why) => {
@@ -67,12 +78,20 @@ impl Images {
                 return Err(missing("InvalidImageName", message, None));
             }
         };
-        let failure = |e: Error| missing("ImageInspectError", format!("Failed to inspect image {wanted:?}: {e}"), Some(clock() + Duration::from_secs(5)));
+        let failure = |e: Error| {
+            missing("ImageInspectError", format!("Failed to inspect image {wanted:?}: {e}"), Some(clock() + Duration::from_secs(5)))
+        };
         let present = self.runtime.image_status(&image).await.map_err(failure)?;
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         match (present, policy) {
             (Some(present), "Never" | "IfNotPresent") => {
-                events.container(pod, &container.name, EventKind::Normal, "Pulled", &format!("Container image {wanted:?} already present on machine"));
+                events.container(
+                    pod,
+                    &container.name,
+                    EventKind::Normal,
+                    "Pulled",
+                    &format!("Container image {wanted:?} already present on machine"),
+                );
                 return Ok(present);
             }
             (None, "Never") => {
@@ -97,7 +116,13 @@ impl Images {
             Err(error) => {
                 let now = clock();
                 let message = error.to_string();
-                events.container(pod, &container.name, EventKind::Warning, "Failed", &format!("Failed to pull image {wanted:?}: {message}"));
+                events.container(
+                    pod,
+                    &container.name,
+                    EventKind::Warning,
+                    "Failed",
+                    &format!("Failed to pull image {wanted:?}: {message}"),
+                );
                 let mut failed = self.failed.lock();
                 let entry = failed.entry(key).or_insert(Failed { backoff: Backoff::default(), at: now, message: String::new() });
                 let before = entry.at;
@@ -111,7 +136,15 @@ impl Images {
         }
     }
 
-    async fn pull(&self, pod: &Pod, container: &Container, image: &str, sandbox: &cri::PodSandboxConfig, objects: &Objects, events: &Events) -> Result<cri::Image, Error> {
+    async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        image: &str,
+        sandbox: &cri::PodSandboxConfig,
+        objects: &Objects,
+        events: &Events,
+    ) -> Result<cri::Image, Error> {
         let wanted = container.image.as_deref().unwrap_or_default();
         let queued = tokio::time::Instant::now();
         let _permit = self.permits.acquire().await.map_err(|_| Error::Config("the kubelet is stopping".into()))?;
@@ -128,10 +161,19 @@ impl Images {
         let pulled = result?;
         let status = match self.runtime.image_status(&pulled).await? {
             Some(status) => status,
-            None => self.runtime.image_status(image).await?.ok_or_else(|| Error::Config(format!("the runtime lost image {pulled:?} after pulling it")))?,
+            None => self
+                .runtime
+                .image_status(image)
+                .await?
+                .ok_or_else(|| Error::Config(format!("the runtime lost image {pulled:?} after pulling it")))?,
         };
         let (took, waited) = (started.elapsed(), queued.elapsed());
-        let text = format!("Successfully pulled image {wanted:?} in {} ({} including waiting). Image size: {} bytes.", seconds(took), seconds(waited), status.size);
+        let text = format!(
+            "Successfully pulled image {wanted:?} in {} ({} including waiting). Image size: {} bytes.",
+            seconds(took),
+            seconds(waited),
+            status.size
+        );
         events.container(pod, &container.name, EventKind::Normal, "Pulled", &text);
         Ok(status)
     }

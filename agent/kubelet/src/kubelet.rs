@@ -83,7 +83,11 @@ impl Kubelet {
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 3] = [Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())), Box::pin(node::lease::run(core.clone())), Box::pin(logs::rotate::run(core))];
+        let parts: [futures::future::BoxFuture<'static, ()>; 3] = [
+            Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
+            Box::pin(node::lease::run(core.clone())),
+            Box::pin(logs::rotate::run(core)),
+        ];
         for part in parts {
             let cancel = cancel.clone();
             tasks.spawn(async move {

@@ -26,7 +26,12 @@ fn read(path: &str) -> String {
 impl Machine {
     /// Looks around. What cannot be read stays empty: a container without DMI is still a node.
     pub(crate) fn look(data_dir: &Path) -> Machine {
-        let kb = |key: &str| read("/proc/meminfo").lines().find_map(|l| l.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()).unwrap_or_default();
+        let kb = |key: &str| {
+            read("/proc/meminfo")
+                .lines()
+                .find_map(|l| l.strip_prefix(key)?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok())
+                .unwrap_or_default()
+        };
         let disk = nix::sys::statvfs::statvfs(data_dir).map(|fs| fs.blocks() as i64 * fs.fragment_size() as i64).unwrap_or_default();
         let os = read("/etc/os-release");
         let os_image = os.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"').to_string());
@@ -72,7 +77,13 @@ impl Machine {
 /// Memory that could be had without swapping, and the free and total bytes of the file system at `path`.
 pub(crate) fn pressure(path: &Path) -> (i64, i64, i64) {
     let text = read("/proc/meminfo");
-    let available = text.lines().find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok()).unwrap_or(i64::MAX / 1024) * 1024;
-    let (free, total) = nix::sys::statvfs::statvfs(path).map(|fs| (fs.blocks_available() as i64 * fs.fragment_size() as i64, fs.blocks() as i64 * fs.fragment_size() as i64)).unwrap_or((i64::MAX, i64::MAX));
+    let available = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok())
+        .unwrap_or(i64::MAX / 1024)
+        * 1024;
+    let (free, total) = nix::sys::statvfs::statvfs(path)
+        .map(|fs| (fs.blocks_available() as i64 * fs.fragment_size() as i64, fs.blocks() as i64 * fs.fragment_size() as i64))
+        .unwrap_or((i64::MAX, i64::MAX));
     (available, free, total)
 }

@@ -77,14 +77,22 @@ async fn register(core: &Core) -> Result<(), trireme_client::Error> {
         Ok(node) => {
             let have = node.metadata.labels.clone().unwrap_or_default();
             let missing: BTreeMap<_, _> = labels(core).into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect();
-            let node = if missing.is_empty() { node } else { core.client.patch::<Node>(None, name, &Patch::Merge(json!({"metadata": {"labels": missing}}))).await? };
+            let node = if missing.is_empty() {
+                node
+            } else {
+                core.client.patch::<Node>(None, name, &Patch::Merge(json!({"metadata": {"labels": missing}}))).await?
+            };
             *core.node.write() = Some(Arc::new(node));
             Ok(())
         }
         Err(e) if e.is_not_found() => {
             let node = Node {
                 metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels(core)), ..Default::default() },
-                spec: Some(NodeSpec { taints: (!core.options.taints.is_empty()).then(|| core.options.taints.clone()), provider_id: core.options.provider_id.clone(), ..Default::default() }),
+                spec: Some(NodeSpec {
+                    taints: (!core.options.taints.is_empty()).then(|| core.options.taints.clone()),
+                    provider_id: core.options.provider_id.clone(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             let made = core.client.create::<Node>(None, &node).await?;
@@ -96,7 +104,12 @@ async fn register(core: &Core) -> Result<(), trireme_client::Error> {
     }
 }
 
-async fn report(core: &Core, view: &mut NodeView, reported_at: &mut Option<Instant>, runtime_up: bool) -> Result<(), trireme_client::Error> {
+async fn report(
+    core: &Core,
+    view: &mut NodeView,
+    reported_at: &mut Option<Instant>,
+    runtime_up: bool,
+) -> Result<(), trireme_client::Error> {
     view.look(core, runtime_up).await;
     let Some(node) = core.node.read().clone() else { return Ok(()) };
     let fresh = status::compose(core, view, node.status.as_ref());

@@ -84,8 +84,17 @@ fn hold<T: Typed>(cache: &Mutex<HashMap<Key, Watched<T>>>, objects: &Objects, na
     for name in names {
         let watched = cache.entry((namespace.to_string(), name.clone())).or_insert_with(|| {
             let cancel = objects.cancel.child_token();
-            let options = InformerOptions { namespace: Some(namespace.to_string()), field_selector: Some(format!("metadata.name={name}")), ..Default::default() };
-            let informer = Informer::start_with(objects.client.clone(), options, |object: &mut T| object.meta_mut().managed_fields = None, cancel.clone());
+            let options = InformerOptions {
+                namespace: Some(namespace.to_string()),
+                field_selector: Some(format!("metadata.name={name}")),
+                ..Default::default()
+            };
+            let informer = Informer::start_with(
+                objects.client.clone(),
+                options,
+                |object: &mut T| object.meta_mut().managed_fields = None,
+                cancel.clone(),
+            );
             let holders: Arc<Mutex<HashSet<String>>> = Arc::default();
             let (told, on_change) = (holders.clone(), objects.on_change.clone());
             informer.on_event(move |_| {

@@ -1,6 +1,11 @@
 //! What a kubelet is told when it starts. The agent builds this from flags, the join answer and the node's certificates.
 
-use std::{collections::BTreeMap, net::{IpAddr, SocketAddr}, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::Taint;
 use trireme_client::Client;

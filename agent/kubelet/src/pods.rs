@@ -91,7 +91,15 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn new(core: Arc<Core>, handles: Arc<Handles>, cancel: CancellationToken) -> Arc<Pods> {
-        Arc::new(Pods { core, handles, cancel, changed_at_ms: AtomicU64::new(0), began: Instant::now(), stir: Notify::new(), runtime_up: watch::Sender::new(false) })
+        Arc::new(Pods {
+            core,
+            handles,
+            cancel,
+            changed_at_ms: AtomicU64::new(0),
+            began: Instant::now(),
+            stir: Notify::new(),
+            runtime_up: watch::Sender::new(false),
+        })
     }
 
     /// Runs until cancelled.
@@ -119,7 +127,8 @@ impl Pods {
         self.adopt_orphans(&known);
         self.sweep_leftovers(&known);
         loop {
-            let busy = self.began.elapsed().saturating_sub(Duration::from_millis(self.changed_at_ms.load(Ordering::Relaxed))) < STAYS_BUSY || self.anyone_may_end();
+            let busy = self.began.elapsed().saturating_sub(Duration::from_millis(self.changed_at_ms.load(Ordering::Relaxed))) < STAYS_BUSY
+                || self.anyone_may_end();
             let up = *self.runtime_up.borrow();
             tokio::select! {
                 () = tokio::time::sleep(if busy || !up { BUSY } else { QUIET }) => {}
@@ -145,7 +154,11 @@ impl Pods {
 
     /// Pods that run to completion are watched closely: somebody waits for their end.
     fn anyone_may_end(&self) -> bool {
-        self.core.pods.list().iter().any(|pod| !spec::is_finished(pod) && (spec::restart_policy(pod) != spec::RestartPolicy::Always || spec::is_deleted(pod)))
+        self.core
+            .pods
+            .list()
+            .iter()
+            .any(|pod| !spec::is_finished(pod) && (spec::restart_policy(pod) != spec::RestartPolicy::Always || spec::is_deleted(pod)))
     }
 
     fn stir(&self) {
@@ -222,7 +235,12 @@ impl Pods {
             let entry = seen.entry(uid.clone()).or_default();
             if entry.metadata.name.is_empty() {
                 let label = |key: &str| container.labels.get(key).cloned().unwrap_or_default();
-                entry.metadata = cri::PodSandboxMetadata { name: label(keys::POD_NAME), namespace: label(keys::POD_NAMESPACE), uid: uid.clone(), attempt: 0 };
+                entry.metadata = cri::PodSandboxMetadata {
+                    name: label(keys::POD_NAME),
+                    namespace: label(keys::POD_NAMESPACE),
+                    uid: uid.clone(),
+                    attempt: 0,
+                };
             }
             entry.states.insert((container.id, container.state));
         }
@@ -280,7 +298,14 @@ impl Pods {
 
     /// Burstable pods together weigh what they ask for together.
     fn weigh_burstable(&self) {
-        let milli = self.core.pods.list().iter().filter(|p| !spec::is_finished(p) && spec::qos(p) == Qos::Burstable).map(|p| resources::pod_request(p, "cpu").milli()).sum();
+        let milli = self
+            .core
+            .pods
+            .list()
+            .iter()
+            .filter(|p| !spec::is_finished(p) && spec::qos(p) == Qos::Burstable)
+            .map(|p| resources::pod_request(p, "cpu").milli())
+            .sum();
         if let Err(error) = self.core.cgroups.set_burstable_cpu(milli) {
             tracing::debug!(%error, "cannot set the weight of burstable pods");
         }

@@ -91,7 +91,11 @@ impl Probes {
             }
             let cancel = CancellationToken::new();
             self.running.insert(run.id.clone(), cancel.clone());
-            let probes = [(Which::Startup, &container.startup_probe), (Which::Readiness, &container.readiness_probe), (Which::Liveness, &container.liveness_probe)];
+            let probes = [
+                (Which::Startup, &container.startup_probe),
+                (Which::Readiness, &container.readiness_probe),
+                (Which::Liveness, &container.liveness_probe),
+            ];
             for (which, probe) in probes {
                 let Some(probe) = probe else { continue };
                 let task = Task {
@@ -168,7 +172,9 @@ impl Task {
                     }
                 }
                 // The probe itself could not be made: says nothing about the container.
-                Outcome::Unknown(why) => tracing::debug!(pod = spec::name(&self.pod), container = self.container.name, %why, "probe could not run"),
+                Outcome::Unknown(why) => {
+                    tracing::debug!(pod = spec::name(&self.pod), container = self.container.name, %why, "probe could not run")
+                }
             }
         }
     }

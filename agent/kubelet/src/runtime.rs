@@ -114,13 +114,16 @@ impl Runtime {
 
     /// Creates a container in a sandbox; returns its id.
     pub async fn create_container(&self, sandbox_id: &str, config: cri::ContainerConfig, sandbox: cri::PodSandboxConfig) -> Result<String> {
-        let request = cri::CreateContainerRequest { pod_sandbox_id: sandbox_id.into(), config: Some(config), sandbox_config: Some(sandbox) };
+        let request =
+            cri::CreateContainerRequest { pod_sandbox_id: sandbox_id.into(), config: Some(config), sandbox_config: Some(sandbox) };
         Ok(call("CreateContainer", CALL, self.runtime.clone().create_container(request)).await?.container_id)
     }
 
     /// Starts a created container.
     pub async fn start_container(&self, id: &str) -> Result<()> {
-        call("StartContainer", CALL, self.runtime.clone().start_container(cri::StartContainerRequest { container_id: id.into() })).await.map(drop)
+        call("StartContainer", CALL, self.runtime.clone().start_container(cri::StartContainerRequest { container_id: id.into() }))
+            .await
+            .map(drop)
     }
 
     /// Stops a container: SIGTERM, and SIGKILL after `grace_secs`. Returns when it is dead. Idempotent.

@@ -65,7 +65,11 @@ pub(crate) async fn bind(core: &Arc<Core>, pods: Arc<Pods>) -> Result<Server> {
         Some(address) => Some(listen(address).await?),
         None => None,
     };
-    Ok(Server { api: Arc::new(Api { core: core.clone(), pods, auth: Auth::new(core.client.clone(), &core.options.node_name) }), secure, health })
+    Ok(Server {
+        api: Arc::new(Api { core: core.clone(), pods, auth: Auth::new(core.client.clone(), &core.options.node_name) }),
+        secure,
+        health,
+    })
 }
 
 fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig> {
@@ -75,7 +79,10 @@ fn tls_config(tls: &ServingTls) -> Result<rustls::ServerConfig> {
     for certificate in CertificateDer::pem_slice_iter(&tls.client_ca_pem) {
         roots.add(certificate.map_err(|e| wrong(&e))?).map_err(|e| wrong(&e))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).allow_unauthenticated().build().map_err(|e| wrong(&e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| wrong(&e))?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| wrong(&e))?
@@ -139,7 +146,9 @@ async fn serve_tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router,
             let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
             let peer = Peer::of(tls.get_ref().1.peer_certificates());
             let router = router.layer(axum::Extension(peer));
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tls), TowerToHyperService::new(router)).with_upgrades();
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
+                .with_upgrades();
             cancel.run_until_cancelled(connection).await;
         });
     }

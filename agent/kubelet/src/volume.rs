@@ -13,7 +13,10 @@ pub(crate) mod mounts;
 pub(crate) mod subpath;
 pub(crate) mod token;
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -107,7 +110,11 @@ fn kind(volume: &Volume) -> String {
 
 /// True when a change of a ConfigMap or Secret has to reach the pod's files.
 pub(crate) fn has_content(pod: &Pod) -> bool {
-    spec::pod_spec(pod).volumes.iter().flatten().any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
+    spec::pod_spec(pod)
+        .volumes
+        .iter()
+        .flatten()
+        .any(|v| v.config_map.is_some() || v.secret.is_some() || v.projected.is_some() || v.downward_api.is_some())
 }
 
 /// Unmounts and deletes everything below a pod's directory. Idempotent. Never follows a mount or a link out of it:

@@ -29,10 +29,16 @@ struct Lab {
 
 impl Lab {
     async fn start() -> Lab {
-        let _ = tracing_subscriber::fmt().with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into())).with_test_writer().try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(std::env::var("RUST_LOG").unwrap_or_else(|_| "info".into()))
+            .with_test_writer()
+            .try_init();
         let api = Api::new();
         let ports = json!([{"name": "https", "port": 443}]);
-        api.put("/api/v1/namespaces/default/services/kubernetes", json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.43.0.1", "ports": ports}}));
+        api.put(
+            "/api/v1/namespaces/default/services/kubernetes",
+            json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.43.0.1", "ports": ports}}),
+        );
         let mut lab = Lab { api, containerd: Containerd::start(), kubelet: None };
         lab.start_kubelet().await;
         lab
@@ -84,7 +90,11 @@ impl Lab {
     }
 
     fn events(&self) -> Vec<String> {
-        self.api.find("/events/").iter().map(|e| format!("{}: {}", e["reason"].as_str().unwrap_or_default(), e["message"].as_str().unwrap_or_default())).collect()
+        self.api
+            .find("/events/")
+            .iter()
+            .map(|e| format!("{}: {}", e["reason"].as_str().unwrap_or_default(), e["message"].as_str().unwrap_or_default()))
+            .collect()
     }
 
     async fn until<F: Fn() -> bool>(&self, what: &str, condition: F) {
@@ -133,10 +143,15 @@ async fn a_pod_runs_is_adopted_and_is_deleted_gracefully() {
     lab.stop_kubelet().await;
     lab.containerd.restart();
     lab.start_kubelet().await;
-    let second = lab.create("second", json!({"restartPolicy": "Never", "containers": [{"name": "b", "image": IMAGE, "command": shell("exit 0")}]}));
+    let second =
+        lab.create("second", json!({"restartPolicy": "Never", "containers": [{"name": "b", "image": IMAGE, "command": shell("exit 0")}]}));
     lab.until("the restarted kubelet works", || lab.status(&second)["phase"] == "Succeeded").await;
     let status = lab.status(&path);
-    assert_eq!((&status["containerStatuses"][0]["containerID"], &status["containerStatuses"][0]["restartCount"]), (&container_id, &json!(0)), "it was left alone");
+    assert_eq!(
+        (&status["containerStatuses"][0]["containerID"], &status["containerStatuses"][0]["restartCount"]),
+        (&container_id, &json!(0)),
+        "it was left alone"
+    );
 
     lab.api.delete_gracefully(&path, 10);
     lab.api.delete_gracefully(&second, 10);
@@ -182,7 +197,10 @@ async fn volumes_init_containers_probes_and_restarts() {
     lab.until("the pod is ready", || condition(&lab.status(&path), "Ready") == "True").await;
 
     lab.api.put("/api/v1/namespaces/default/configmaps/cm", json!({"metadata": {"name": "cm"}, "data": {"a": "changed"}}));
-    lab.until("the files follow the ConfigMap", || std::fs::read_to_string(volumes.join("kubernetes.io~configmap/cm/a")).is_ok_and(|t| t == "changed")).await;
+    lab.until("the files follow the ConfigMap", || {
+        std::fs::read_to_string(volumes.join("kubernetes.io~configmap/cm/a")).is_ok_and(|t| t == "changed")
+    })
+    .await;
     assert!(!volumes.join("kubernetes.io~configmap/cm/b").exists());
 
     std::fs::write(shared.join("die"), "").unwrap();
@@ -191,19 +209,29 @@ async fn volumes_init_containers_probes_and_restarts() {
     lab.until("the last end is told", || lab.status(&path)["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 3).await;
     assert_eq!(lab.status(&path)["containerStatuses"][0]["lastState"]["terminated"]["message"], "last words\n");
     std::fs::write(shared.join("die"), "").unwrap();
-    lab.until("the second failure is held back", || lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff").await;
+    lab.until("the second failure is held back", || {
+        lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+    })
+    .await;
     let message = lab.status(&path)["containerStatuses"][0]["state"]["waiting"]["message"].clone();
     assert_eq!(message, format!("back-off 10s restarting failed container=a pod=rich_default({uid})"));
     std::fs::remove_file(shared.join("die")).unwrap();
     lab.until("it runs again", || !lab.status(&path)["containerStatuses"][0]["state"]["running"].is_null()).await;
     std::fs::write(shared.join("sick"), "").unwrap();
-    lab.until("the liveness probe ends it", || lab.events().iter().any(|e| e == "Killing: Container a failed liveness probe, will be restarted")).await;
+    lab.until("the liveness probe ends it", || {
+        lab.events().iter().any(|e| e == "Killing: Container a failed liveness probe, will be restarted")
+    })
+    .await;
     assert_eq!(lab.status(&path)["initContainerStatuses"][1]["restartCount"], 0, "the sidecar stayed");
 
     for (name, container, reason) in [
         ("bad-name", json!({"image": "Not An Image"}), "InvalidImageName"),
         ("never", json!({"image": "docker.io/library/absent:1", "imagePullPolicy": "Never"}), "ErrImageNeverPull"),
-        ("no-key", json!({"image": IMAGE, "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "nope"}}}]}), "CreateContainerConfigError"),
+        (
+            "no-key",
+            json!({"image": IMAGE, "env": [{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "nope"}}}]}),
+            "CreateContainerConfigError",
+        ),
         ("no-file", json!({"image": IMAGE, "command": ["/nope"]}), "RunContainerError"),
     ] {
         let mut container = container;
@@ -238,18 +266,23 @@ async fn logs_and_exec_over_the_kubelet_api() {
     let (code, pods) = get("/pods", "good").await;
     assert!(code == 200 && pods.contains("\"PodList\""));
     let (code, metrics) = get("/metrics/resource", "good").await;
-    assert!(code == 200 && metrics.contains("container_memory_working_set_bytes{container=\"a\",namespace=\"default\",pod=\"p\"}"), "{metrics}");
+    assert!(
+        code == 200 && metrics.contains("container_memory_working_set_bytes{container=\"a\",namespace=\"default\",pod=\"p\"}"),
+        "{metrics}"
+    );
 
     let exec = |query: &str| format!("/exec/default/p/a?output=1&error=1&{query}");
     for protocol in ["v4.channel.k8s.io", "v5.channel.k8s.io"] {
-        let run = client::exec(address, &exec("command=/bin/sh&command=-c&command=echo+out%3B+echo+err+%3E%262%3B+exit+7"), protocol, None).await;
+        let run =
+            client::exec(address, &exec("command=/bin/sh&command=-c&command=echo+out%3B+echo+err+%3E%262%3B+exit+7"), protocol, None).await;
         assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\n", "err\n"), "{protocol}");
         assert_eq!(run.status["details"]["causes"][0]["message"], "7", "{protocol}: {}", run.status);
     }
     // cat only ends when its input does.
     let run = client::exec(address, &exec("input=1&command=/bin/cat"), "v5.channel.k8s.io", Some("hello")).await;
     assert_eq!((run.stdout.as_str(), run.status["status"].as_str()), ("hello", Some("Success")));
-    let run = client::exec(address, "/exec/default/p/a?output=1&input=1&tty=1&command=/bin/stty&command=size", "v5.channel.k8s.io", None).await;
+    let run =
+        client::exec(address, "/exec/default/p/a?output=1&input=1&tty=1&command=/bin/stty&command=size", "v5.channel.k8s.io", None).await;
     assert_eq!(run.status["status"], "Success", "{}", run.stdout);
     lab.api.delete_gracefully(&path, 0);
     lab.until("all is gone", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;

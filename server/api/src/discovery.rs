@@ -156,8 +156,7 @@ impl Group<'_> {
 
     fn to_aggregated(&self) -> Value {
         let version = |version: &&str| {
-            let resources: Vec<Value> =
-                self.rows.iter().filter(|r| r.serves(version)).map(|r| aggregated_resource(r)).collect();
+            let resources: Vec<Value> = self.rows.iter().filter(|r| r.serves(version)).map(|r| aggregated_resource(r)).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         };
         let versions: Vec<Value> = self.versions.iter().map(version).collect();
@@ -252,7 +251,9 @@ mod tests {
         let find = |name: &str| core["resources"].as_array().into_iter().flatten().find(|r| r["name"] == name).cloned();
         assert_eq!(
             find("pods/eviction"),
-            Some(json!({"name": "pods/eviction", "singularName": "", "namespaced": true, "group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]}))
+            Some(
+                json!({"name": "pods/eviction", "singularName": "", "namespaced": true, "group": "policy", "version": "v1", "kind": "Eviction", "verbs": ["create"]})
+            )
         );
         // The hash is upstream's, so that its clients see the same storage version.
         assert_eq!(find("configmaps").map(|r| r["storageVersionHash"].clone()), Some("qFsyl6wFWjQ=".into()));

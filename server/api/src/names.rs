@@ -295,11 +295,9 @@ mod tests {
     fn grammars_and_messages() {
         assert_eq!(
             is_dns1123_label("My_App"),
-            [
-                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with \
+            ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with \
                  an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-                 '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-            ]
+                 '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
         );
         assert_eq!(is_dns1123_label("a.b"), ["must not contain dots"]);
         assert_eq!(is_dns1123_label(&"a".repeat(64)), ["must be no more than 63 bytes"]);

@@ -76,8 +76,7 @@ pub fn v3_hash(rows: &[Resource], group_version: &GroupVersion) -> String {
 
 /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`; None if nothing is served there.
 pub fn v3(rows: &[Resource], group_version: &GroupVersion) -> Option<Bytes> {
-    let rows: Vec<&Resource> =
-        rows.iter().filter(|r| r.group == group_version.group && r.serves(&group_version.version)).collect();
+    let rows: Vec<&Resource> = rows.iter().filter(|r| r.group == group_version.group && r.serves(&group_version.version)).collect();
     if rows.is_empty() {
         return None;
     }

@@ -398,8 +398,17 @@ mod tests {
     #[test]
     fn bad_texts_fail_as_upstream() {
         use QuantityError::{Format, Suffix};
-        let cases =
-            [("", Format), ("abc", Format), ("1.2.3", Format), ("1 ", Format), ("1mm", Suffix), ("1x", Format), ("1e", Suffix), ("--1", Format), ("1KI", Format)];
+        let cases = [
+            ("", Format),
+            ("abc", Format),
+            ("1.2.3", Format),
+            ("1 ", Format),
+            ("1mm", Suffix),
+            ("1x", Format),
+            ("1e", Suffix),
+            ("--1", Format),
+            ("1KI", Format),
+        ];
         for (text, want) in cases {
             assert_eq!(text.parse::<Quantity>().err(), Some(want), "{text}");
         }

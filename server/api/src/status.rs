@@ -258,8 +258,7 @@ impl Status {
 
     /// 415; `accepted` are the media types that would have done.
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
+        let message = format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", "));
         Self::failure(415, "UnsupportedMediaType", message)
     }
 
@@ -295,8 +294,7 @@ impl Status {
 
     /// 500 ServerTimeout: could not be done at this time, safe to try again.
     pub fn server_timeout(resource: &GroupResource, operation: &str, retry_after_secs: u16) -> Self {
-        let message =
-            format!("The {operation} operation against {resource} could not be completed at this time, please try again.");
+        let message = format!("The {operation} operation against {resource} could not be completed at this time, please try again.");
         Self::failure(500, "ServerTimeout", message).with_resource(resource, operation).with_retry_after(retry_after_secs)
     }
 

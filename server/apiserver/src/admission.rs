@@ -94,15 +94,9 @@ impl AdmissionChain {
         let (Operation::Create | Operation::Update, Some(new)) = (request.operation, &request.object) else {
             return Ok(());
         };
-        EscalationCheck {
-            user: &request.user,
-            resource,
-            namespace: &request.namespace,
-            new,
-            old: request.old_object.as_deref(),
-        }
-        .run(&self.authorizer)
-        .await
+        EscalationCheck { user: &request.user, resource, namespace: &request.namespace, new, old: request.old_object.as_deref() }
+            .run(&self.authorizer)
+            .await
     }
 }
 
@@ -126,13 +120,7 @@ fn shown_name(request: &AdmissionRequest) -> String {
 
 /// One object; if it isn't visible here, looked for again after a ReadIndex: it may have been made through
 /// another server a moment ago.
-async fn find(
-    reader: &dyn ObjectReader,
-    group: &str,
-    plural: &str,
-    namespace: &str,
-    name: &str,
-) -> Option<LookedUp> {
+async fn find(reader: &dyn ObjectReader, group: &str, plural: &str, namespace: &str, name: &str) -> Option<LookedUp> {
     if let Some(found) = reader.get(group, plural, namespace, name) {
         return Some(found);
     }

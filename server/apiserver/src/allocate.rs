@@ -90,7 +90,8 @@ fn wants_ip(service: &Value) -> bool {
 
 /// The addresses that a Service holds.
 fn held_ips(service: &Value) -> Vec<Ipv4Addr> {
-    let mut ips: Vec<Ipv4Addr> = meta::list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
+    let mut ips: Vec<Ipv4Addr> =
+        meta::list_at(service, &["spec", "clusterIPs"]).iter().filter_map(|ip| ip.as_str()?.parse().ok()).collect();
     if let Ok(ip) = cluster_ip(service).parse()
         && !ips.contains(&ip)
     {
@@ -178,9 +179,7 @@ fn settle(mutation: &Mutation<'_>, service: &mut Value, existing: Option<&Value>
         if chosen != "None" && !effects.ops.iter().any(|op| puts(op, &chosen)) {
             set_ip(service, &chosen);
             let path = FieldPath::new("spec").child("clusterIPs");
-            let refuse = |why: &str| {
-                FieldError::invalid(&path, json!([chosen]), format!("failed to allocate IP {chosen}: {why}"))
-            };
+            let refuse = |why: &str| FieldError::invalid(&path, json!([chosen]), format!("failed to allocate IP {chosen}: {why}"));
             match chosen.parse::<Ipv4Addr>() {
                 Ok(ip) if old_ips.contains(&ip) => {}
                 Ok(ip) if !ranges.holds(ip) => errors.push(refuse("the provided network does not match the current range")),
@@ -267,7 +266,11 @@ fn settle_ports(
         } else if !mine.contains(&(protocol.clone(), port)) && !old.contains(&(protocol.clone(), port)) {
             let (low, high) = ranges.node_ports;
             if !(low..=high).contains(&port) {
-                errors.push(FieldError::invalid(&path, port, format!("provided port is not in the valid range. The range of valid ports is {low}-{high}")));
+                errors.push(FieldError::invalid(
+                    &path,
+                    port,
+                    format!("provided port is not in the valid range. The range of valid ports is {low}-{high}"),
+                ));
                 continue;
             }
             let key = keys::node_port(&protocol, port);
@@ -304,7 +307,8 @@ fn settle_health_port(
     let given = meta::i64_at(service, &["spec", "healthCheckNodePort"]).and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
     let old = existing.and_then(|e| meta::i64_at(e, &["spec", "healthCheckNodePort"])).and_then(|p| u16::try_from(p).ok()).unwrap_or(0);
     if !needs {
-        if given != 0 && given == old
+        if given != 0
+            && given == old
             && let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut)
         {
             spec.remove("healthCheckNodePort");
@@ -341,7 +345,8 @@ fn set_ip(service: &mut Value, ip: &str) {
 }
 
 fn families(service: &mut Value) {
-    let headless_external = cluster_ip(service) == "None" && meta::get(service, &["spec", "selector"]).is_none_or(|s| s.as_object().is_none_or(serde_json::Map::is_empty));
+    let headless_external = cluster_ip(service) == "None"
+        && meta::get(service, &["spec", "selector"]).is_none_or(|s| s.as_object().is_none_or(serde_json::Map::is_empty));
     let spec = meta::map_at(service, "spec");
     let empty = |v: Option<&Value>| v.is_none_or(|v| v.is_null() || v == "" || v.as_array().is_some_and(Vec::is_empty));
     if empty(spec.get("ipFamilyPolicy")) {

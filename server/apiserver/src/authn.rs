@@ -86,13 +86,7 @@ impl Authenticator {
     }
 
     /// Finds the identity of a request, or refuses with 401.
-    pub async fn authenticate(
-        &self,
-        peer: &Peer,
-        headers: &HeaderMap,
-        path: &str,
-        now: Timestamp,
-    ) -> Result<UserInfo, Box<Status>> {
+    pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap, path: &str, now: Timestamp) -> Result<UserInfo, Box<Status>> {
         if peer.is_front_proxy(now)
             && let Some(user) = front_proxy::user(headers)
         {

@@ -150,9 +150,7 @@ pub fn forbidden_message(request: &Attributes) -> String {
         format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} at the cluster scope")
     } else {
         let namespace = &request.namespace;
-        format!(
-            "User {user:?} cannot {verb} resource {resource:?} in API group {group:?} in the namespace {namespace:?}"
-        )
+        format!("User {user:?} cannot {verb} resource {resource:?} in API group {group:?} in the namespace {namespace:?}")
     }
 }
 

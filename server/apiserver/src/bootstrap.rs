@@ -96,8 +96,12 @@ impl Bootstrap {
         let cluster_roles = tasks(RBAC, "clusterroles", rbac_defaults::cluster_roles(), rbac::role);
         let roles = tasks(RBAC, "roles", rbac_defaults::roles(), rbac::role);
         self.all(cluster_roles.chain(roles)).await?;
-        let bindings = tasks(RBAC, "clusterrolebindings", rbac_defaults::cluster_role_bindings(), rbac::binding)
-            .chain(tasks(RBAC, "rolebindings", rbac_defaults::role_bindings(), rbac::binding));
+        let bindings = tasks(RBAC, "clusterrolebindings", rbac_defaults::cluster_role_bindings(), rbac::binding).chain(tasks(
+            RBAC,
+            "rolebindings",
+            rbac_defaults::role_bindings(),
+            rbac::binding,
+        ));
         let levels = tasks(FLOW_CONTROL, "prioritylevelconfigurations", bootstrap::priority_levels(), follow_spec);
         let flows = tasks(FLOW_CONTROL, "flowschemas", bootstrap::flow_schemas(), follow_spec);
         let classes = tasks(SCHEDULING, "priorityclasses", bootstrap::priority_classes(), keep);
@@ -105,12 +109,7 @@ impl Bootstrap {
         let authentication = tasks(CORE, "configmaps", vec![authentication(keys)], follow_data);
         let service = endpoints::service(self.service_ip, self.https_port);
         let service = tasks(CORE, "services", vec![service], endpoints::repair_service);
-        let cidr = tasks(
-            ("networking.k8s.io", "/apis/networking.k8s.io/v1"),
-            "servicecidrs",
-            vec![service_cidr(&self.service_cidr)],
-            keep,
-        );
+        let cidr = tasks(("networking.k8s.io", "/apis/networking.k8s.io/v1"), "servicecidrs", vec![service_cidr(&self.service_cidr)], keep);
         self.all(cidr.chain(authentication).chain(service)).await
     }
 

@@ -146,7 +146,12 @@ impl Cache {
                                 self.ingest(transaction);
                             }
                             revision = revision.max(batch.revision);
-                            self.ingested.send_if_modified(|at| batch.revision > *at && { *at = batch.revision; true });
+                            self.ingested.send_if_modified(|at| {
+                                batch.revision > *at && {
+                                    *at = batch.revision;
+                                    true
+                                }
+                            });
                         }
                         Err(error) => break error.to_string(),
                     }

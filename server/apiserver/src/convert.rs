@@ -94,9 +94,10 @@ fn hpa_to_v1(hpa: &mut Value) -> Result<(), String> {
     let spec = meta::map_at(hpa, "spec");
     let mut metrics = spec.remove("metrics").and_then(|v| v.as_array().cloned()).unwrap_or_default();
     let behavior = spec.remove("behavior").filter(|v| !v.is_null());
-    if let Some(at) = metrics.iter().position(|m| {
-        m["type"] == "Resource" && m["resource"]["name"] == "cpu" && m["resource"]["target"]["averageUtilization"].is_i64()
-    }) {
+    if let Some(at) = metrics
+        .iter()
+        .position(|m| m["type"] == "Resource" && m["resource"]["name"] == "cpu" && m["resource"]["target"]["averageUtilization"].is_i64())
+    {
         let target = metrics.remove(at)["resource"]["target"]["averageUtilization"].clone();
         spec.insert("targetCPUUtilizationPercentage".to_owned(), target);
     }

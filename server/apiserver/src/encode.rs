@@ -78,7 +78,13 @@ mod tests {
     #[test]
     fn order_and_resource_version() {
         let object = json!({"apiVersion": "x", "data": {"a": "b"}, "kind": "y", "metadata": {"name": "n", "resourceVersion": "5"}});
-        assert_eq!(payload(&object, "v1", "ConfigMap"), br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"n"},"data":{"a":"b"}}"#);
-        assert_eq!(object_json(&object), br#"{"kind":"y","apiVersion":"x","metadata":{"name":"n","resourceVersion":"5"},"data":{"a":"b"}}"#);
+        assert_eq!(
+            payload(&object, "v1", "ConfigMap"),
+            br#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"n"},"data":{"a":"b"}}"#
+        );
+        assert_eq!(
+            object_json(&object),
+            br#"{"kind":"y","apiVersion":"x","metadata":{"name":"n","resourceVersion":"5"},"data":{"a":"b"}}"#
+        );
     }
 }

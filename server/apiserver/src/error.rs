@@ -37,7 +37,9 @@ pub type Answer<T> = Result<T, Box<Status>>;
 pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &str) -> Status {
     match error {
         StoreError::NotLeader { .. } | StoreError::NoLeader(_) => Status::server_timeout(resource, operation, 1),
-        StoreError::OutcomeUnknown { .. } => Status::timeout("request did not complete within the allotted time: the outcome of the write is unknown", 0),
+        StoreError::OutcomeUnknown { .. } => {
+            Status::timeout("request did not complete within the allotted time: the outcome of the write is unknown", 0)
+        }
         StoreError::Fenced => Status::conflict(resource, "", "the leadership under which this was written has ended"),
         StoreError::Compacted { .. } => Status::expired("The resourceVersion for the provided list is too old."),
         StoreError::FutureRevision { requested, current } => {

@@ -20,8 +20,8 @@ use serde::Serialize;
 use trireme_api::{
     gvk::GroupResource,
     join::{
-        CA_PATH, ClusterFacts, NODE_PATH, NodeJoinAnswer, NodeJoinRequest, SERVER_PATH, SERVERS_PATH,
-        ServerJoinAnswer, ServerJoinRequest, ServerList,
+        CA_PATH, ClusterFacts, NODE_PATH, NodeJoinAnswer, NodeJoinRequest, SERVER_PATH, SERVERS_PATH, ServerJoinAnswer, ServerJoinRequest,
+        ServerList,
     },
     names,
     status::Status,
@@ -80,13 +80,7 @@ impl JoinService {
     }
 
     /// Answers a stranger's request, before any authentication; `None` if the path is not one of these doors.
-    pub async fn stranger(
-        &self,
-        parts: &Parts,
-        body: &Bytes,
-        from: Option<IpAddr>,
-        now: Timestamp,
-    ) -> Option<Response<Bytes>> {
+    pub async fn stranger(&self, parts: &Parts, body: &Bytes, from: Option<IpAddr>, now: Timestamp) -> Option<Response<Bytes>> {
         let (method, path) = (&parts.method, parts.uri.path());
         if !matches!(path, CA_PATH | NODE_PATH | SERVER_PATH) {
             return None;
@@ -152,8 +146,7 @@ impl JoinService {
         self.inner.secrets.claim(&request.node_name, &request.node_password, now).await?;
         let options = &self.inner.options;
         let client = Profile::KubeletClient { node_name: request.node_name.clone() };
-        let serving =
-            Profile::KubeletServing { node_name: request.node_name.clone(), addresses: request.node_ips.clone() };
+        let serving = Profile::KubeletServing { node_name: request.node_name.clone(), addresses: request.node_ips.clone() };
         let sign = |profile: &Profile, csr: &str| profile.sign_csr(&options.keys, csr, now).map_err(bad_csr);
         let answer = NodeJoinAnswer {
             client_certificate_pem: sign(&client, &request.client_csr_pem)?,
@@ -184,16 +177,9 @@ impl JoinService {
 
     /// The sealed keys as the store has them.
     fn sealed(&self) -> Answer<SealedBundle> {
-        let record = self
-            .inner
-            .options
-            .store
-            .sealed(SEALED_NAME)
-            .map_err(|error| Box::new(store_status(&error, &members(), "get")))?;
+        let record = self.inner.options.store.sealed(SEALED_NAME).map_err(|error| Box::new(store_status(&error, &members(), "get")))?;
         let key = record.and_then(|record| record.key);
-        let key = key.ok_or_else(|| {
-            Box::new(Status::service_unavailable("this cluster has not stored its keys yet, try again"))
-        })?;
+        let key = key.ok_or_else(|| Box::new(Status::service_unavailable("this cluster has not stored its keys yet, try again")))?;
         SealedBundle::from_stored(&key).map_err(|error| Box::new(Status::internal(error)))
     }
 
@@ -212,9 +198,7 @@ impl JoinService {
         );
         match self.inner.options.store.add_learner(record).await {
             Ok(ticket) => Ok(BASE64_STANDARD.encode(ticket.to_bytes())),
-            Err(StoreError::Invalid(reason)) => {
-                Err(Box::new(Status::conflict(&members(), &request.node_name, &reason)))
-            }
+            Err(StoreError::Invalid(reason)) => Err(Box::new(Status::conflict(&members(), &request.node_name, &reason))),
             Err(error) => Err(Box::new(store_status(&error, &members(), "create"))),
         }
     }

@@ -13,9 +13,8 @@ use crate::request_info::RequestInfo;
 use crate::rows::Rows;
 
 /// Upstream's buckets of request durations.
-const DURATION_BUCKETS: [f64; 24] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0,
-];
+const DURATION_BUCKETS: [f64; 24] =
+    [0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0];
 /// Upstream's buckets of response sizes.
 const SIZE_BUCKETS: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 
@@ -79,7 +78,12 @@ impl Metrics {
         let metrics = Metrics {
             registry: Registry::new(),
             requests: counter("apiserver_request_total", "Counter of apiserver requests.", &with(&["dry_run", "code"])),
-            durations: histogram("apiserver_request_duration_seconds", "Response latency in seconds.", &with(&["dry_run"]), &DURATION_BUCKETS),
+            durations: histogram(
+                "apiserver_request_duration_seconds",
+                "Response latency in seconds.",
+                &with(&["dry_run"]),
+                &DURATION_BUCKETS,
+            ),
             sli_durations: histogram(
                 "apiserver_request_sli_duration_seconds",
                 "Response latency in seconds, without time spent in webhooks and queues.",
@@ -94,7 +98,11 @@ impl Metrics {
             .expect("invariant: static names are valid"),
             long_running: IntGaugeVec::new(Opts::new("apiserver_longrunning_requests", "Long-running requests being served."), &REQUEST)
                 .expect("invariant: static names are valid"),
-            watch_events: counter("apiserver_watch_events_total", "Number of events sent in watch clients.", &["group", "version", "resource"]),
+            watch_events: counter(
+                "apiserver_watch_events_total",
+                "Number of events sent in watch clients.",
+                &["group", "version", "resource"],
+            ),
             watch_bytes: histogram(
                 "apiserver_watch_events_sizes",
                 "Watch event size distribution in bytes.",
@@ -106,24 +114,42 @@ impl Metrics {
                 "Number of requests which apiserver terminated in self-defense.",
                 &["component", "code", "group", "resource", "scope", "subresource", "verb", "version"],
             ),
-            tls_handshake_errors: IntCounter::new("apiserver_tls_handshake_errors_total", "Number of requests dropped with TLS handshake errors.")
-                .expect("invariant: static names are valid"),
+            tls_handshake_errors: IntCounter::new(
+                "apiserver_tls_handshake_errors_total",
+                "Number of requests dropped with TLS handshake errors.",
+            )
+            .expect("invariant: static names are valid"),
             authentications: counter("authentication_attempts", "Counter of authenticated attempts.", &["result"]),
-            authorizations: counter("apiserver_authorization_decisions_total", "Decisions made by an authorizer.", &["decision", "name", "type"]),
+            authorizations: counter(
+                "apiserver_authorization_decisions_total",
+                "Decisions made by an authorizer.",
+                &["decision", "name", "type"],
+            ),
             store_duration: histogram(
                 "etcd_request_duration_seconds",
                 "Store request latency in seconds for each operation and resource.",
                 &["operation", "group", "resource"],
-                &[0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0],
+                &[
+                    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0,
+                    45.0, 60.0,
+                ],
             ),
             objects: gauge("apiserver_storage_objects", "Number of stored objects at the time of last check, by kind.", &["resource"]),
-            resource_objects: gauge("apiserver_resource_objects", "Number of stored objects at the time of last check, by kind.", &["group", "resource"]),
+            resource_objects: gauge(
+                "apiserver_resource_objects",
+                "Number of stored objects at the time of last check, by kind.",
+                &["group", "resource"],
+            ),
             resource_bytes: gauge(
                 "apiserver_resource_size_estimate_bytes",
                 "Estimated size of stored objects in the store, by kind.",
                 &["group", "resource"],
             ),
-            cache_version: gauge("apiserver_watch_cache_resource_version", "Revision of the watch cache, by resource.", &["group", "resource"]),
+            cache_version: gauge(
+                "apiserver_watch_cache_resource_version",
+                "Revision of the watch cache, by resource.",
+                &["group", "resource"],
+            ),
             cpu: CounterVec::new(Opts::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."), &[])
                 .expect("invariant: static names are valid"),
             process: [
@@ -166,7 +192,11 @@ impl Metrics {
         for (_, gauge) in &self.process {
             add(Box::new(gauge.clone()));
         }
-        let build = gauge("kubernetes_build_info", "A metric with a constant '1' value labeled by version.", &["git_version", "major", "minor", "platform"]);
+        let build = gauge(
+            "kubernetes_build_info",
+            "A metric with a constant '1' value labeled by version.",
+            &["git_version", "major", "minor", "platform"],
+        );
         build
             .with_label_values(&[crate::version::GIT_VERSION, crate::version::MAJOR, crate::version::MINOR, std::env::consts::ARCH])
             .set(1.0);
@@ -218,8 +248,7 @@ impl Metrics {
         const PAGE: f64 = 4096.0;
         const TICKS: f64 = 100.0;
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let fields: Vec<f64> =
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
+        let fields: Vec<f64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
         let field = |n: usize| fields.get(n).copied().unwrap_or(0.0);
         let cpu = self.cpu.with_label_values(&[] as &[&str]);
         cpu.inc_by(((field(11) + field(12)) / TICKS - cpu.get()).max(0.0));

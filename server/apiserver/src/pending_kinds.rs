@@ -28,8 +28,7 @@ const PENDING: [(&str, &str, &str); 21] = [
 
 /// The warning for a new object of a kind that nothing acts upon.
 pub fn warning(group: &str, plural: &str) -> Option<String> {
-    PENDING
-        .iter()
-        .find(|(g, p, _)| (*g, *p) == (group, plural))
-        .map(|(_, plural, actor)| format!("{plural} are stored, but this release of trireme has no {actor} yet: nothing will act on this object"))
+    PENDING.iter().find(|(g, p, _)| (*g, *p) == (group, plural)).map(|(_, plural, actor)| {
+        format!("{plural} are stored, but this release of trireme has no {actor} yet: nothing will act on this object")
+    })
 }

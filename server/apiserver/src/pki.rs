@@ -60,10 +60,7 @@ pub enum PkiError {
 
 impl PkiError {
     pub(crate) fn malformed(what: &'static str, reason: impl std::fmt::Display) -> PkiError {
-        PkiError::Malformed {
-            what,
-            reason: reason.to_string(),
-        }
+        PkiError::Malformed { what, reason: reason.to_string() }
     }
 }
 

@@ -118,11 +118,14 @@ impl ListOptions {
                         "NotOlderThan" => Some(VersionMatch::NotOlderThan),
                         "Exact" => Some(VersionMatch::Exact),
                         other => {
-                            return Err(invalid_options("ListOptions", vec![FieldError::not_supported(
-                                &FieldPath::new("resourceVersionMatch"),
-                                other,
-                                &["Exact", "NotOlderThan", ""],
-                            )]));
+                            return Err(invalid_options(
+                                "ListOptions",
+                                vec![FieldError::not_supported(
+                                    &FieldPath::new("resourceVersionMatch"),
+                                    other,
+                                    &["Exact", "NotOlderThan", ""],
+                                )],
+                            ));
                         }
                     }
                 }
@@ -131,18 +134,27 @@ impl ListOptions {
             }
         }
         options.allow_watch_bookmarks = query_flag(query, "allowWatchBookmarks");
-        options.send_initial_events = query_value(query, "sendInitialEvents").filter(|v| !v.is_empty()).map(|_| query_flag(query, "sendInitialEvents"));
+        options.send_initial_events =
+            query_value(query, "sendInitialEvents").filter(|v| !v.is_empty()).map(|_| query_flag(query, "sendInitialEvents"));
         options.resource_version = resource_version(&rv_text)?;
         let field = FieldPath::new("resourceVersionMatch");
         let mut errors = FieldErrors::new();
         if watch {
             match (options.send_initial_events, options.version_match) {
                 (Some(_), Some(VersionMatch::NotOlderThan)) | (None, None) => {}
-                (Some(_), _) => errors.push(FieldError::forbidden(&field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")),
-                (None, Some(_)) => errors.push(FieldError::forbidden(&field, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")),
+                (Some(_), _) => {
+                    errors.push(FieldError::forbidden(&field, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"))
+                }
+                (None, Some(_)) => errors.push(FieldError::forbidden(
+                    &field,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                )),
             }
             if options.send_initial_events.is_some() && !options.allow_watch_bookmarks {
-                errors.push(FieldError::forbidden(&FieldPath::new("allowWatchBookmarks"), "sendInitialEvents requires setting allowWatchBookmarks to true"));
+                errors.push(FieldError::forbidden(
+                    &FieldPath::new("allowWatchBookmarks"),
+                    "sendInitialEvents requires setting allowWatchBookmarks to true",
+                ));
             }
         } else {
             if options.send_initial_events.is_some() {
@@ -269,7 +281,8 @@ impl DeleteOptions {
             options.resource_version = text("resourceVersion");
             policy = body.get("propagationPolicy").and_then(Value::as_str).map(str::to_owned);
             orphan = body.get("orphanDependents").and_then(Value::as_bool);
-            dry_run = body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+            dry_run =
+                body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
         }
         for (key, value) in query_pairs(query) {
             match key.as_str() {
@@ -285,7 +298,11 @@ impl DeleteOptions {
         }
         options.dry_run = !dry_run.is_empty();
         if policy.is_some() && orphan.is_some() {
-            errors.push(FieldError::invalid(&FieldPath::new("propagationPolicy"), policy.clone().unwrap_or_default(), "orphanDependents and deletionPropagation cannot be both set"));
+            errors.push(FieldError::invalid(
+                &FieldPath::new("propagationPolicy"),
+                policy.clone().unwrap_or_default(),
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
         }
         options.propagation = match (policy.as_deref(), orphan) {
             (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
@@ -293,7 +310,11 @@ impl DeleteOptions {
             (Some("Foreground"), _) => Some(Propagation::Foreground),
             (None, None) => None,
             (Some(other), _) => {
-                errors.push(FieldError::not_supported(&FieldPath::new("propagationPolicy"), other, &["Foreground", "Background", "Orphan", "nil"]));
+                errors.push(FieldError::not_supported(
+                    &FieldPath::new("propagationPolicy"),
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                ));
                 None
             }
         };

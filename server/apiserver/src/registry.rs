@@ -87,11 +87,7 @@ impl Registry {
     /// Waits until store and cache have everything that was acknowledged before the call (D3). Returns that revision.
     pub async fn refresh(&self, row: &Row) -> Answer<i64> {
         let revision = self.barrier(row).await?;
-        if self.cache.wait_for(revision, CACHE_PATIENCE).await {
-            Ok(revision)
-        } else {
-            Err(too_large(revision, self.cache.ingested()))
-        }
+        if self.cache.wait_for(revision, CACHE_PATIENCE).await { Ok(revision) } else { Err(too_large(revision, self.cache.ingested())) }
     }
 
     /// Waits until the local store has everything that was acknowledged before the call.
@@ -132,9 +128,7 @@ impl Registry {
     /// Decodes a value that was read from history.
     pub fn decode(&self, row: &Row, kv: etcd::KeyValue) -> Answer<Cached> {
         let key = String::from_utf8_lossy(&kv.key).into_owned();
-        self.cache
-            .decode(row, &key, kv.value, kv.mod_revision, crate::cache::EventType::Added)
-            .map_err(|e| Box::new(Status::internal(e)))
+        self.cache.decode(row, &key, kv.value, kv.mod_revision, crate::cache::EventType::Added).map_err(|e| Box::new(Status::internal(e)))
     }
 
     /// Writes or removes `key` if its last change is still `expected` (0: it does not exist) and all of `effects` hold.
@@ -205,11 +199,8 @@ impl Registry {
         {
             return Ok(id);
         }
-        let grant = self
-            .store
-            .lease_grant(ttl_secs + LEASE_BUCKET_SECS, 0)
-            .await
-            .map_err(|e| store_status(&e, &row.group_resource(), "create"))?;
+        let grant =
+            self.store.lease_grant(ttl_secs + LEASE_BUCKET_SECS, 0).await.map_err(|e| store_status(&e, &row.group_resource(), "create"))?;
         self.leases.lock().insert(ttl_secs, (grant.id, Instant::now()));
         Ok(grant.id)
     }

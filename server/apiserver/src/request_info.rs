@@ -103,12 +103,13 @@ impl RequestInfo {
         } else if info.verb == "get" && info.subresource.is_empty() && query_flag(query, "watch") {
             info.verb = "watch".to_owned();
         }
-        if matches!(info.verb.as_str(), "list" | "watch") && info.name.is_empty()
+        if matches!(info.verb.as_str(), "list" | "watch")
+            && info.name.is_empty()
             && let Some(selector) = query_value(query, "fieldSelector")
-            && let Some(name) = selector.split(',').find_map(|term| {
-                term.strip_prefix("metadata.name==").or_else(|| term.strip_prefix("metadata.name="))
-            })
-            && !name.is_empty() && !name.contains('/')
+            && let Some(name) =
+                selector.split(',').find_map(|term| term.strip_prefix("metadata.name==").or_else(|| term.strip_prefix("metadata.name=")))
+            && !name.is_empty()
+            && !name.contains('/')
         {
             info.name = name.to_owned();
         }
@@ -181,7 +182,17 @@ mod tests {
     fn check(method: Method, target: &str, want: &str) {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let i = RequestInfo::parse(&method, path, query);
-        let got = format!("{} {}/{} {} {} {}/{} {}", i.verb, i.group, i.version, i.resource, i.subresource, i.namespace, i.name, i.trailing.join(","));
+        let got = format!(
+            "{} {}/{} {} {} {}/{} {}",
+            i.verb,
+            i.group,
+            i.version,
+            i.resource,
+            i.subresource,
+            i.namespace,
+            i.name,
+            i.trailing.join(",")
+        );
         assert_eq!(got, want, "{target}");
     }
 

@@ -38,8 +38,7 @@ impl Selection {
 
     /// Whether an object is selected.
     pub fn matches(&self, view: &View, row: &Row, object: &Cached) -> bool {
-        self.everything
-            || (self.labels.matches_by(|key| object.label(key)) && row.matches_fields(&view.resource, &self.fields, object))
+        self.everything || (self.labels.matches_by(|key| object.label(key)) && row.matches_fields(&view.resource, &self.fields, object))
     }
 
     /// The namespace that the field selector pins, if any.

@@ -73,7 +73,8 @@ pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::Se
             tracing::warn!(%address, "too many connections, one more is closed");
             continue;
         };
-        let (server, acceptor, http, watcher, bodies) = (server.clone(), acceptor.clone(), http.clone(), graceful.watcher(), bodies.clone());
+        let (server, acceptor, http, watcher, bodies) =
+            (server.clone(), acceptor.clone(), http.clone(), graceful.watcher(), bodies.clone());
         tokio::spawn(async move {
             let _place = place;
             if let Some((stream, peer)) = handshake(&server, acceptor, stream, address).await {
@@ -152,11 +153,7 @@ enum Read {
 
 /// The whole body, and in `held` its room among all bodies. What is too much is read and thrown away up to a bound, so that a client that
 /// only reads after writing sees the answer instead of a broken pipe.
-async fn read_body(
-    mut body: Incoming,
-    bodies: &Arc<Semaphore>,
-    held: &mut Option<OwnedSemaphorePermit>,
-) -> Result<Read, hyper::Error> {
+async fn read_body(mut body: Incoming, bodies: &Arc<Semaphore>, held: &mut Option<OwnedSemaphorePermit>) -> Result<Read, hyper::Error> {
     let mut pieces: Vec<Bytes> = Vec::new();
     let mut total = 0;
     while let Some(frame) = body.frame().await {

@@ -68,7 +68,15 @@ pub fn partial_metadata_list(objects: &[Value], metadata: Value, form: Form) -> 
 }
 
 /// A Table of objects; `columns` is off for all but the first event of a watch.
-pub fn table_of(view: &View, objects: &[Value], metadata: Value, form: Form, include: IncludeObject, columns: bool, now: Timestamp) -> Value {
+pub fn table_of(
+    view: &View,
+    objects: &[Value],
+    metadata: Value,
+    form: Form,
+    include: IncludeObject,
+    columns: bool,
+    now: Timestamp,
+) -> Value {
     let (group, plural) = (&*view.resource.group, &*view.resource.plural);
     let rows: Vec<Value> = objects
         .iter()
@@ -104,9 +112,7 @@ pub fn table_of(view: &View, objects: &[Value], metadata: Value, form: Form, inc
 fn column_definitions(view: &View) -> Value {
     table::columns(&view.resource.group, &view.resource.plural)
         .iter()
-        .map(|c| {
-            json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority})
-        })
+        .map(|c| json!({"name": c.name, "type": c.type_, "format": c.format, "description": c.description, "priority": c.priority}))
         .collect()
 }
 

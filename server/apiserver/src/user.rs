@@ -29,11 +29,7 @@ pub struct UserInfo {
 impl UserInfo {
     /// An identity of only a name and groups.
     pub fn new(name: impl Into<String>, groups: &[&str]) -> UserInfo {
-        UserInfo {
-            name: name.into(),
-            groups: groups.iter().map(|g| (*g).to_owned()).collect(),
-            ..UserInfo::default()
-        }
+        UserInfo { name: name.into(), groups: groups.iter().map(|g| (*g).to_owned()).collect(), ..UserInfo::default() }
     }
 
     /// The identity of a request without credentials.

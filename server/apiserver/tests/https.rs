@@ -42,7 +42,8 @@ impl Client {
     async fn connect(cluster: &Cluster, identity: Option<&Issued>) -> Client {
         let config = client_tls(&cluster.keys.server_ca.certificate_pem, identity);
         let tcp = TcpStream::connect(cluster.address).await.unwrap();
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+        let tls =
+            tokio_rustls::TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
         tokio::spawn(connection.with_upgrades());
         Client { sender }
@@ -99,8 +100,13 @@ async fn identities_and_bad_input() {
         ("bad number", Method::GET, "/api/v1/pods?limit=abc", String::new(), 400),
         ("wrong verb", Method::POST, "/api/v1/namespaces/default/configmaps/x", "{}".to_owned(), 405),
         ("empty body", Method::POST, maps, String::new(), 400),
-        ("unknown field", Method::POST, "/api/v1/namespaces/default/configmaps?fieldValidation=Strict",
-            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}"#.to_owned(), 400),
+        (
+            "unknown field",
+            Method::POST,
+            "/api/v1/namespaces/default/configmaps?fieldValidation=Strict",
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"x"},"dat":{}}"#.to_owned(),
+            400,
+        ),
     ] {
         let (code, answer) = admin.send(method, target, body).await;
         assert_eq!(code, want, "{what}: {answer}");
@@ -158,7 +164,8 @@ async fn kubelet(keys: &ClusterKeys) -> u16 {
 async fn logs_and_exec_reach_the_kubelet() {
     let cluster = Cluster::start_on("127.0.0.1:0", |options| {
         let identity = Profile::ApiServerKubeletClient.issue(&options.keys, jiff::Timestamp::now()).unwrap();
-        let ca = Profile::KubeletServing { node_name: String::new(), addresses: Vec::new() }.authority(&options.keys).certificate_pem.clone();
+        let ca =
+            Profile::KubeletServing { node_name: String::new(), addresses: Vec::new() }.authority(&options.keys).certificate_pem.clone();
         options.kubelet_tls = Some(Arc::new(client_tls(&ca, Some(&identity))));
     })
     .await;

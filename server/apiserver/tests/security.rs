@@ -117,7 +117,10 @@ async fn a_node_and_its_pods_token_reach_what_is_theirs() {
     assert_eq!(answer["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
     let other = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n2"}});
     let (code, answer) = kubelet(Method::POST, "/api/v1/nodes", other).await;
-    assert_eq!((code, answer["message"].as_str()), (403, Some("nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\"")));
+    assert_eq!(
+        (code, answer["message"].as_str()),
+        (403, Some("nodes \"n2\" is forbidden: node \"n1\" is not allowed to modify node \"n2\""))
+    );
 
     let namespace = "/api/v1/namespaces/default";
     for name in ["used", "unused"] {
@@ -189,6 +192,11 @@ async fn grants_are_checked_and_take_effect() {
     let (code, answer) = proxy(wanted).await;
     assert_eq!(code, 403);
     let message = answer["message"].as_str().unwrap();
-    assert!(message.contains("is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"), "{message}");
+    assert!(
+        message.contains(
+            "is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"
+        ),
+        "{message}"
+    );
     cluster.stop().await;
 }

@@ -31,7 +31,9 @@ async fn addresses_and_ports_have_one_owner() {
     assert!(text.contains("provided IP is already allocated") && text.contains("provided port is already allocated"), "{text}");
 
     // Racing for one address: exactly one wins.
-    let racers = (0..8).map(|n| cluster.admin(Method::POST, SERVICES, service(&format!("r{n}"), json!({"clusterIP": "10.43.9.9", "ports": [{"port": 1}]}))));
+    let racers = (0..8).map(|n| {
+        cluster.admin(Method::POST, SERVICES, service(&format!("r{n}"), json!({"clusterIP": "10.43.9.9", "ports": [{"port": 1}]})))
+    });
     let codes: Vec<u16> = futures::future::join_all(racers).await.into_iter().map(|(code, _)| code).collect();
     assert_eq!((codes.iter().filter(|c| **c == 201).count(), codes.iter().filter(|c| **c == 422).count()), (1, 7), "{codes:?}");
 
@@ -41,7 +43,11 @@ async fn addresses_and_ports_have_one_owner() {
         bare["spec"].as_object_mut().unwrap().remove(key);
     }
     let (code, kept) = cluster.admin(Method::PUT, &format!("{SERVICES}/a"), bare).await;
-    assert_eq!((code, kept["spec"]["clusterIP"].as_str(), &kept["spec"]["ports"][0]["nodePort"]), (200, Some("10.43.7.7"), &json!(30100)), "{kept}");
+    assert_eq!(
+        (code, kept["spec"]["clusterIP"].as_str(), &kept["spec"]["ports"][0]["nodePort"]),
+        (200, Some("10.43.7.7"), &json!(30100)),
+        "{kept}"
+    );
     cluster.admin(Method::DELETE, &format!("{SERVICES}/a"), Value::Null).await;
     let (code, again) = cluster.admin(Method::POST, SERVICES, service("b", wanted)).await;
     assert_eq!(code, 201, "{again}");
@@ -55,7 +61,8 @@ async fn a_budget_is_spent_once() {
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     assert_eq!(cluster.admin(Method::POST, budgets, budget).await.0, 201);
-    let status = json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 3, "desiredHealthy": 2, "expectedPods": 3, "observedGeneration": 1}});
+    let status =
+        json!({"status": {"disruptionsAllowed": 1, "currentHealthy": 3, "desiredHealthy": 2, "expectedPods": 3, "observedGeneration": 1}});
     let (code, answer) = cluster.admin(Method::PATCH, &format!("{budgets}/b/status"), status).await;
     assert_eq!(code, 200, "{answer}");
     for name in ["p0", "p1", "p2"] {

@@ -17,8 +17,8 @@ use serde_json::value::RawValue;
 use crate::params::Query;
 use crate::watch::Lines;
 use crate::{
-    Body, DeleteOptions, Error, Fence, Identity, List, ListOptions, Object, PartialMeta, Patch, PatchOptions,
-    ResourceType, Status, Transport, TransportError, WatchEvent, watch,
+    Body, DeleteOptions, Error, Fence, Identity, List, ListOptions, Object, PartialMeta, Patch, PatchOptions, ResourceType, Status,
+    Transport, TransportError, WatchEvent, watch,
 };
 
 /// A request that answers at once may take this long; upstream's servers give up after 60 s.
@@ -45,10 +45,7 @@ pub struct Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client")
-            .field("identity", &self.identity)
-            .field("fence", &self.fence)
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("identity", &self.identity).field("fence", &self.fence).finish_non_exhaustive()
     }
 }
 
@@ -116,12 +113,7 @@ impl Client {
     }
 
     /// Replaces an object's status.
-    pub async fn replace_status<T: Typed>(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-        object: &T,
-    ) -> Result<T, Error> {
+    pub async fn replace_status<T: Typed>(&self, namespace: Option<&str>, name: &str, object: &T) -> Result<T, Error> {
         let path = self.write_path(T::resource_type().path(namespace, Some(name), Some("status")));
         self.call(Method::PUT, path, JSON, Some((JSON, encode(object)?))).await
     }
@@ -132,12 +124,7 @@ impl Client {
     }
 
     /// Patches an object's status.
-    pub async fn patch_status<T: Typed>(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-        patch: &Patch,
-    ) -> Result<T, Error> {
+    pub async fn patch_status<T: Typed>(&self, namespace: Option<&str>, name: &str, patch: &Patch) -> Result<T, Error> {
         self.patch_subresource(namespace, name, "status", patch).await
     }
 
@@ -154,12 +141,7 @@ impl Client {
     }
 
     /// Deletes an object. Whether it is already gone or still terminating is the server's answer, ignored here.
-    pub async fn delete<T: Typed>(
-        &self,
-        namespace: Option<&str>,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<(), Error> {
+    pub async fn delete<T: Typed>(&self, namespace: Option<&str>, name: &str, options: &DeleteOptions) -> Result<(), Error> {
         self.delete_any(&T::resource_type(), namespace, name, options).await
     }
 
@@ -197,9 +179,7 @@ impl Client {
             "metadata": {"name": pod, "namespace": namespace, "uid": pod_uid},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
-        self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "binding", &body)
-            .await
-            .map(drop)
+        self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "binding", &body).await.map(drop)
     }
 
     /// Evicts a pod, if its disruption budget allows.
@@ -210,30 +190,18 @@ impl Client {
             "metadata": {"name": pod, "namespace": namespace},
             "deleteOptions": options,
         });
-        self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "eviction", &body)
-            .await
-            .map(drop)
+        self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "eviction", &body).await.map(drop)
     }
 
     // --- verbs for any resource ---
 
     /// Reads one object of any resource.
-    pub async fn get_any<T: DeserializeOwned>(
-        &self,
-        resource: &ResourceType,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<T, Error> {
+    pub async fn get_any<T: DeserializeOwned>(&self, resource: &ResourceType, namespace: Option<&str>, name: &str) -> Result<T, Error> {
         self.call(Method::GET, resource.path(namespace, Some(name), None), JSON, None).await
     }
 
     /// Reads one object's metadata.
-    pub async fn get_meta(
-        &self,
-        resource: &ResourceType,
-        namespace: Option<&str>,
-        name: &str,
-    ) -> Result<PartialMeta, Error> {
+    pub async fn get_meta(&self, resource: &ResourceType, namespace: Option<&str>, name: &str) -> Result<PartialMeta, Error> {
         self.call(Method::GET, resource.path(namespace, Some(name), None), METADATA, None).await
     }
 
@@ -279,9 +247,7 @@ impl Client {
         options: &DeleteOptions,
     ) -> Result<(), Error> {
         let path = resource.path(namespace, Some(name), None);
-        self.call::<serde::de::IgnoredAny>(Method::DELETE, path, JSON, Some((JSON, delete_body(options)?)))
-            .await
-            .map(drop)
+        self.call::<serde::de::IgnoredAny>(Method::DELETE, path, JSON, Some((JSON, delete_body(options)?))).await.map(drop)
     }
 
     /// Deletes every object of a collection that the options select.
@@ -293,9 +259,7 @@ impl Client {
         select: &ListOptions,
     ) -> Result<(), Error> {
         let path = resource.path(namespace, None, None) + &select.query(false);
-        self.call::<serde::de::IgnoredAny>(Method::DELETE, path, JSON, Some((JSON, delete_body(options)?)))
-            .await
-            .map(drop)
+        self.call::<serde::de::IgnoredAny>(Method::DELETE, path, JSON, Some((JSON, delete_body(options)?))).await.map(drop)
     }
 
     /// Lists any resource; asks for metadata only when `T` is [`PartialMeta`].
@@ -402,13 +366,7 @@ impl Client {
         }
     }
 
-    fn build(
-        &self,
-        method: Method,
-        path: String,
-        accept: &str,
-        body: Option<(&'static str, Bytes)>,
-    ) -> Result<Request<Bytes>, Error> {
+    fn build(&self, method: Method, path: String, accept: &str, body: Option<(&'static str, Bytes)>) -> Result<Request<Bytes>, Error> {
         let mut builder = Request::builder().method(method).uri(path).header(ACCEPT, accept);
         let bytes = match body {
             Some((content_type, bytes)) => {
@@ -451,13 +409,15 @@ impl Client {
                     .await
                     .map_err(|_| TransportError::Timeout(UNARY_TIMEOUT))??;
                 let status = response.status();
-                if status == StatusCode::TOO_MANY_REQUESTS && throttled < MAX_THROTTLE_RETRIES
-                    && let Some(wait) = retry_after(&response) {
-                        throttled += 1;
-                        drop(response);
-                        tokio::time::sleep(wait).await;
-                        continue;
-                    }
+                if status == StatusCode::TOO_MANY_REQUESTS
+                    && throttled < MAX_THROTTLE_RETRIES
+                    && let Some(wait) = retry_after(&response)
+                {
+                    throttled += 1;
+                    drop(response);
+                    tokio::time::sleep(wait).await;
+                    continue;
+                }
                 if !status.is_success() {
                     return Err(refused(response).await);
                 }

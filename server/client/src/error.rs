@@ -27,10 +27,7 @@ impl Status {
     pub fn from_response(code: u16, body: &[u8]) -> Self {
         let mut status = match serde_json::from_slice::<Status>(body) {
             Ok(status) if status.code != 0 || !status.reason.is_empty() || !status.message.is_empty() => status,
-            _ => Status {
-                message: String::from_utf8_lossy(&body[..body.len().min(1024)]).trim().to_owned(),
-                ..Status::default()
-            },
+            _ => Status { message: String::from_utf8_lossy(&body[..body.len().min(1024)]).trim().to_owned(), ..Status::default() },
         };
         if status.code == 0 {
             status.code = code;
@@ -45,11 +42,7 @@ impl Status {
             .as_ref()
             .and_then(|details| details.get("causes"))
             .and_then(|causes| causes.as_array())
-            .is_some_and(|causes| {
-                causes
-                    .iter()
-                    .any(|cause| cause.get("reason").and_then(|r| r.as_str()) == Some(reason))
-            })
+            .is_some_and(|causes| causes.iter().any(|cause| cause.get("reason").and_then(|r| r.as_str()) == Some(reason)))
     }
 
     /// The server's wish for when to come back.
@@ -99,8 +92,7 @@ impl Error {
     }
 
     fn is(&self, code: u16, reason: &str) -> bool {
-        self.status()
-            .is_some_and(|status| status.reason == reason || (status.reason.is_empty() && status.code == code))
+        self.status().is_some_and(|status| status.reason == reason || (status.reason.is_empty() && status.code == code))
     }
 
     /// 404.
@@ -124,8 +116,7 @@ impl Error {
     /// 410: the resourceVersion or continue token is too old.
     #[must_use]
     pub fn is_gone(&self) -> bool {
-        self.status()
-            .is_some_and(|status| status.code == 410 || status.reason == "Expired" || status.reason == "Gone")
+        self.status().is_some_and(|status| status.code == 410 || status.reason == "Expired" || status.reason == "Gone")
     }
 
     /// 422.
@@ -162,9 +153,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Api(status) => {
-                matches!(status.code, 429 | 500 | 502 | 503 | 504) || status.reason == "Conflict"
-            }
+            Error::Api(status) => matches!(status.code, 429 | 500 | 502 | 503 | 504) || status.reason == "Conflict",
             Error::Transport(TransportError::Config(_)) => false,
             Error::Transport(_) | Error::Body(_) => true,
             Error::Decode { .. } | Error::Request(_) => false,

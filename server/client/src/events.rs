@@ -9,8 +9,8 @@ mod correlate;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -140,14 +140,7 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Record>) {
                     "count": count, "lastTimestamp": stamp(now), "message": message,
                 }));
                 let patched = client
-                    .patch_any::<serde::de::IgnoredAny>(
-                        &events,
-                        Some(&namespace),
-                        &name,
-                        None,
-                        &patch,
-                        &crate::PatchOptions::default(),
-                    )
+                    .patch_any::<serde::de::IgnoredAny>(&events, Some(&namespace), &name, None, &patch, &crate::PatchOptions::default())
                     .await;
                 match patched {
                     Err(error) if error.is_not_found() => {
@@ -206,14 +199,7 @@ fn body(record: &Record, namespace: &str, name: &str, message: &str, now: Timest
 /// `metadata` of an object, for callers that hold only a reference.
 impl EventRecorder {
     /// Something happened to an object of any resource.
-    pub fn record_any<T: Object>(
-        &self,
-        resource: &ResourceType,
-        object: &T,
-        kind: EventKind,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn record_any<T: Object>(&self, resource: &ResourceType, object: &T, kind: EventKind, reason: &str, message: impl Into<String>) {
         let reference = ObjectReference {
             api_version: Some(resource.api_version()),
             kind: Some(resource.kind.clone().into_owned()),

@@ -97,12 +97,7 @@ impl HttpsTransport {
     pub fn new(options: HttpsOptions) -> Result<Self, TransportError> {
         let servers = parse_servers(&options.servers)?;
         let link = Link::new(options.ca_pem, &options.credentials)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                servers: Mutex::new(Servers::new(servers)),
-                link: RwLock::new(Arc::new(link)),
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { servers: Mutex::new(Servers::new(servers)), link: RwLock::new(Arc::new(link)) }) })
     }
 
     /// Changes the list of servers. Requests to a server that is no longer listed run to their end.
@@ -162,11 +157,8 @@ impl Shared {
                     tracing::debug!(%server, %error, "request failed");
                     self.failed(&server);
                     let connect = error.is_connect();
-                    last = if connect {
-                        TransportError::Connect(chain(&error).into())
-                    } else {
-                        TransportError::Broken(chain(&error).into())
-                    };
+                    last =
+                        if connect { TransportError::Connect(chain(&error).into()) } else { TransportError::Broken(chain(&error).into()) };
                     if !connect && !idempotent {
                         return Err(last);
                     }
@@ -236,9 +228,10 @@ impl Link {
             Bearer::File { path, read } => {
                 let known = read.lock().clone();
                 if let Some((at, value)) = &known
-                    && at.elapsed() < TOKEN_FILE_AGE {
-                        return Some(value.clone());
-                    }
+                    && at.elapsed() < TOKEN_FILE_AGE
+                {
+                    return Some(value.clone());
+                }
                 // An unreadable file keeps the token that we know.
                 let fresh = tokio::fs::read_to_string(path)
                     .await
@@ -291,11 +284,7 @@ fn parse_servers(servers: &[String]) -> Result<Vec<Uri>, TransportError> {
 }
 
 /// The request, sent to this server.
-fn aim(
-    request: &Request<Bytes>,
-    server: &Uri,
-    authorization: Option<HeaderValue>,
-) -> Result<Request<Full<Bytes>>, TransportError> {
+fn aim(request: &Request<Bytes>, server: &Uri, authorization: Option<HeaderValue>) -> Result<Request<Full<Bytes>>, TransportError> {
     let mut parts = server.clone().into_parts();
     parts.path_and_query = request.uri().path_and_query().cloned();
     let uri = Uri::from_parts(parts).map_err(|error| TransportError::Config(error.to_string()))?;

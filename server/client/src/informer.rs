@@ -47,11 +47,7 @@ impl ObjectKey {
 
 impl std::fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() {
-            f.write_str(&self.name)
-        } else {
-            write!(f, "{}/{}", self.namespace, self.name)
-        }
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
     }
 }
 
@@ -177,12 +173,7 @@ impl<T: Typed> Informer<T> {
 
 impl<T: Object> Informer<T> {
     /// Starts to follow any resource.
-    pub fn start_for(
-        resource: ResourceType,
-        client: Client,
-        options: InformerOptions,
-        cancel: CancellationToken,
-    ) -> Arc<Self> {
+    pub fn start_for(resource: ResourceType, client: Client, options: InformerOptions, cancel: CancellationToken) -> Arc<Self> {
         Self::launch(resource, client, options, None, cancel)
     }
 
@@ -386,8 +377,7 @@ impl<T: Object> Informer<T> {
         for object in objects {
             keep.insert(ObjectKey::of(&object));
             let same = self.get(object.namespace(), object.name()).is_some_and(|known| {
-                known.meta().resource_version.is_some()
-                    && known.meta().resource_version == object.meta().resource_version
+                known.meta().resource_version.is_some() && known.meta().resource_version == object.meta().resource_version
             });
             if !same {
                 self.upsert(object);

@@ -36,15 +36,13 @@ pub fn matches_map(selector: &Labels, labels: Option<&Labels>) -> bool {
 /// Whether a selector selects everything, which for a controller means: nothing that is its own.
 #[must_use]
 pub fn is_empty(selector: &LabelSelector) -> bool {
-    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
-        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// The selector's string form, for `labelSelector=`.
 #[must_use]
 pub fn to_query(selector: &LabelSelector) -> String {
-    let mut parts: Vec<String> =
-        selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
     for requirement in selector.match_expressions.iter().flatten() {
         let key = &requirement.key;
         let values = requirement.values.as_deref().unwrap_or_default().join(",");

@@ -100,11 +100,7 @@ impl ResourceType {
     /// `v1` or `apps/v1`.
     #[must_use]
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone().into_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone().into_owned() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// The path of a collection, an object, or one of its subresources.

@@ -175,10 +175,7 @@ impl DeleteOptions {
     /// Deletes only the object with this uid.
     #[must_use]
     pub fn uid(uid: impl Into<String>) -> Self {
-        Self {
-            preconditions: Some(Preconditions { uid: Some(uid.into()), resource_version: None }),
-            ..Self::default()
-        }
+        Self { preconditions: Some(Preconditions { uid: Some(uid.into()), resource_version: None }), ..Self::default() }
     }
 
     /// With this propagation.

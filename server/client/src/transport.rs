@@ -19,10 +19,7 @@ pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
 /// with an error when its server dies in the middle of it.
 pub trait Transport: Send + Sync + 'static {
     /// Sends the request; resolves when the response head is there.
-    fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'static, Result<http::Response<Body>, TransportError>>;
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'static, Result<http::Response<Body>, TransportError>>;
 }
 
 /// Why no response came.
@@ -86,7 +83,5 @@ impl Identity {
 /// A body that is already complete: for in-process transports and tests.
 #[must_use]
 pub fn full_body(bytes: Bytes) -> Body {
-    http_body_util::Full::new(bytes)
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    http_body_util::Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }

@@ -62,10 +62,9 @@ pub(crate) fn decode_event<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEven
             let bookmark: BookmarkObject = serde_json::from_str(object).map_err(decode)?;
             WatchEvent::Bookmark { resource_version: bookmark.metadata.resource_version }
         }
-        "ERROR" => WatchEvent::Error(serde_json::from_str(object).unwrap_or_else(|_| Status {
-            message: object.to_owned(),
-            ..Status::default()
-        })),
+        "ERROR" => {
+            WatchEvent::Error(serde_json::from_str(object).unwrap_or_else(|_| Status { message: object.to_owned(), ..Status::default() }))
+        }
         other => return Err(Error::Body(format!("unknown watch event type {other:?}"))),
     })
 }

@@ -13,9 +13,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trireme_client::{
-    Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions, Transport,
-};
+use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions, Transport};
 
 struct Authority {
     issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
@@ -31,10 +29,7 @@ impl Authority {
 
     fn server_config(&self) -> Arc<rustls::ServerConfig> {
         let key = rcgen::KeyPair::generate().unwrap();
-        let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
-            .unwrap()
-            .signed_by(&key, &*self.issuer)
-            .unwrap();
+        let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &*self.issuer).unwrap();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -115,8 +110,7 @@ async fn requests_and_watches_move_to_the_server_that_lives() {
     let first = who_answers(&client).await;
     let (kill_first, kill_second) = if first == "one" { (kill_one, kill_two) } else { (kill_two, kill_one) };
     let cancel = CancellationToken::new();
-    let informer: Arc<Informer<ConfigMap>> =
-        Informer::start(client.clone(), InformerOptions::default(), cancel.clone());
+    let informer: Arc<Informer<ConfigMap>> = Informer::start(client.clone(), InformerOptions::default(), cancel.clone());
     informer.wait_synced().await;
     assert!(informer.get("ns", &first).is_some());
 

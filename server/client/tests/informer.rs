@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use trireme_client::{
-    Body, BoxError, Client, Event, Informer, InformerOptions, Object, Transport, TransportError, full_body,
-};
+use trireme_client::{Body, BoxError, Client, Event, Informer, InformerOptions, Object, Transport, TransportError, full_body};
 
 /// The answer to one request, in the order of the script.
 enum Answer {
@@ -48,10 +46,7 @@ impl Script {
 }
 
 impl Transport for Script {
-    fn send(
-        &self,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'static, Result<http::Response<Body>, TransportError>> {
+    fn send(&self, request: http::Request<Bytes>) -> BoxFuture<'static, Result<http::Response<Body>, TransportError>> {
         self.asked.lock().push(request.uri().to_string());
         let answer = self.answers.lock().pop_front();
         Box::pin(async move {
@@ -89,8 +84,7 @@ type Heard = Arc<Mutex<Vec<String>>>;
 
 fn start(script: &Script) -> (Arc<Informer<ConfigMap>>, Heard, CancellationToken) {
     let cancel = CancellationToken::new();
-    let informer =
-        Informer::start(Client::new(Arc::new(script.clone())), InformerOptions::default(), cancel.clone());
+    let informer = Informer::start(Client::new(Arc::new(script.clone())), InformerOptions::default(), cancel.clone());
     let heard = Heard::default();
     listen(&informer, &heard);
     (informer, heard, cancel)
@@ -133,10 +127,7 @@ async fn it_resumes_from_the_last_revision_and_lists_again_only_when_that_is_gon
     // The revision is compacted, told as an ERROR event: list again, and tell only the difference.
     script.then(list(40, &[object("a", 11), object("c", 33)]));
     let third = script.then_watch();
-    second
-        .send(event("ERROR", json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"})))
-        .await
-        .unwrap();
+    second.send(event("ERROR", json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}))).await.unwrap();
     informer.wait_revision(40).await;
     third.send(event("BOOKMARK", object("", 41))).await.unwrap();
     informer.wait_revision(41).await;
@@ -150,11 +141,7 @@ async fn it_resumes_from_the_last_revision_and_lists_again_only_when_that_is_gon
             (uri.contains("watch=true"), from)
         })
         .collect();
-    assert_eq!(
-        starts,
-        [(false, "0"), (false, "0"), (true, "10"), (true, "20"), (false, "21"), (true, "40")],
-        "{asked:#?}"
-    );
+    assert_eq!(starts, [(false, "0"), (false, "0"), (true, "10"), (true, "20"), (false, "21"), (true, "40")], "{asked:#?}");
 
     // A late handler hears what is there.
     let late = Heard::default();
@@ -182,11 +169,14 @@ async fn one_object_that_cannot_be_decoded_does_not_hide_the_others() {
     script.then(list(10, &[object("a", 5), bad.clone()]));
     let watch = script.then_watch();
     let (informer, heard, _cancel) = start(&script);
-    watch.send(event("MODIFIED", {
-        let mut bad = bad;
-        bad["metadata"]["resourceVersion"] = "15".into();
-        bad
-    })).await.unwrap();
+    watch
+        .send(event("MODIFIED", {
+            let mut bad = bad;
+            bad["metadata"]["resourceVersion"] = "15".into();
+            bad
+        }))
+        .await
+        .unwrap();
     informer.wait_revision(15).await;
     assert_eq!(*heard.lock(), ["+a@5"]);
 }
@@ -205,9 +195,7 @@ async fn indexes_follow_the_objects() {
     red["data"] = json!({"color": "red"});
     watch.send(event("MODIFIED", red.clone())).await.unwrap();
     informer.wait_revision(11).await;
-    let names = |value: &str| -> Vec<String> {
-        informer.by_index("color", value).iter().map(|map| map.name().to_owned()).collect()
-    };
+    let names = |value: &str| -> Vec<String> { informer.by_index("color", value).iter().map(|map| map.name().to_owned()).collect() };
     assert_eq!(names("red"), ["a"]);
     red["metadata"]["resourceVersion"] = "12".into();
     red["data"]["color"] = "blue".into();

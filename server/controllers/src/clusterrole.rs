@@ -53,8 +53,8 @@ fn sum(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>> 
     let selectors = role.aggregation_rule.as_ref()?.cluster_role_selectors.as_deref().unwrap_or_default();
     let mut rules: Vec<PolicyRule> = Vec::new();
     for other in all {
-        let selected = other.name() != role.name()
-            && selectors.iter().any(|selector| labels::matches(selector, other.metadata.labels.as_ref()));
+        let selected =
+            other.name() != role.name() && selectors.iter().any(|selector| labels::matches(selector, other.metadata.labels.as_ref()));
         if selected {
             for rule in other.rules.iter().flatten() {
                 if !rules.contains(rule) {

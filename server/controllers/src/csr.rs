@@ -53,11 +53,7 @@ struct Controller {
 pub(crate) fn start(lead: &mut Lead) {
     let csrs = Arc::clone(&lead.informers.csrs);
     let queue = WorkQueue::new();
-    let controller = Arc::new(Controller {
-        client: lead.client(NAME),
-        csrs: Arc::clone(&csrs),
-        options: Arc::clone(&lead.options),
-    });
+    let controller = Arc::new(Controller { client: lead.client(NAME), csrs: Arc::clone(&csrs), options: Arc::clone(&lead.options) });
     let keys = queue.clone();
     lead.keep(csrs.subscribe(move |event| keys.add(event.object().name().to_owned())));
     lead.work(NAME, &queue, &controller);
@@ -138,21 +134,12 @@ impl Controller {
                 fresh["status"]["certificate"] = json!(ByteString(certificate));
                 self.put(csr, "status", &fresh).await
             }
-            Err(SignError::Refused(why)) => {
-                self.add_condition(csr, "status", "Failed", "SignerValidationFailure", &why).await
-            }
+            Err(SignError::Refused(why)) => self.add_condition(csr, "status", "Failed", "SignerValidationFailure", &why).await,
             Err(SignError::Unavailable(why)) => Err(Error::Invalid(why)),
         }
     }
 
-    async fn add_condition(
-        &self,
-        csr: &Csr,
-        subresource: &str,
-        kind: &str,
-        reason: &str,
-        message: &str,
-    ) -> Result<(), Error> {
+    async fn add_condition(&self, csr: &Csr, subresource: &str, kind: &str, reason: &str, message: &str) -> Result<(), Error> {
         let mut fresh = self.fresh(csr).await?;
         let condition = json!({
             "type": kind, "status": "True", "reason": reason, "message": message,
@@ -177,9 +164,7 @@ impl Controller {
 
     async fn put(&self, csr: &Csr, subresource: &str, object: &Value) -> Result<(), Error> {
         let resource = ResourceType::of::<Csr>();
-        self.client
-            .replace_any::<_, serde::de::IgnoredAny>(&resource, None, csr.name(), Some(subresource), object)
-            .await?;
+        self.client.replace_any::<_, serde::de::IgnoredAny>(&resource, None, csr.name(), Some(subresource), object).await?;
         Ok(())
     }
 }

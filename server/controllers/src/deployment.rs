@@ -18,9 +18,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::{Value, json};
-use trireme_client::{
-    Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue, labels,
-};
+use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue, labels};
 
 use crate::informers::BY_CONTROLLER;
 use crate::replicaset::status::status_patch;
@@ -127,8 +125,7 @@ impl Reconcile<ObjectKey> for Controller {
         let done = self.take(key, &view, step, &mut status).await;
         self.write_status(key, &view, status).await?;
         done?;
-        Ok(status::stuck_check_secs(&view, clock::now())
-            .map_or(Next::Wait, |secs| Next::After(Duration::from_secs(secs.unsigned_abs()))))
+        Ok(status::stuck_check_secs(&view, clock::now()).map_or(Next::Wait, |secs| Next::After(Duration::from_secs(secs.unsigned_abs()))))
     }
 }
 
@@ -151,10 +148,7 @@ impl Controller {
         let Some(spec) = &deployment.spec else { return Ok(Vec::new()) };
         let mut candidates = self.sets.by_index(BY_CONTROLLER, deployment.uid());
         candidates.extend(
-            self.sets
-                .list_namespace(deployment.namespace())
-                .into_iter()
-                .filter(|set| owners::controller_of(&set.metadata).is_none()),
+            self.sets.list_namespace(deployment.namespace()).into_iter().filter(|set| owners::controller_of(&set.metadata).is_none()),
         );
         let claim = owners::claim(&deployment.metadata, &spec.selector, candidates);
         let key = ObjectKey::of(deployment);
@@ -198,13 +192,7 @@ impl Controller {
     }
 
     /// Carries the step out.
-    async fn take(
-        &self,
-        key: &ObjectKey,
-        view: &View<'_>,
-        step: Step,
-        status: &mut DeploymentStatusDraft,
-    ) -> Result<(), Error> {
+    async fn take(&self, key: &ObjectKey, view: &View<'_>, step: Step, status: &mut DeploymentStatusDraft) -> Result<(), Error> {
         if let Some((reason, message)) = step.progress {
             status.progress = Some((reason, message));
         }
@@ -216,14 +204,12 @@ impl Controller {
         }
         for (set, annotations) in step.annotate {
             let patch = json!({"metadata": {"uid": set.uid(), "annotations": annotations}});
-            let written: ReplicaSet =
-                self.client.patch(Some(set.namespace()), set.name(), &Patch::Merge(patch)).await?;
+            let written: ReplicaSet = self.client.patch(Some(set.namespace()), set.name(), &Patch::Merge(patch)).await?;
             self.set_writes.wrote(key, &written);
         }
         if let Some((set, seconds)) = step.min_ready {
             let patch = json!({"metadata": {"uid": set.uid()}, "spec": {"minReadySeconds": seconds}});
-            let written: ReplicaSet =
-                self.client.patch(Some(set.namespace()), set.name(), &Patch::Merge(patch)).await?;
+            let written: ReplicaSet = self.client.patch(Some(set.namespace()), set.name(), &Patch::Merge(patch)).await?;
             self.set_writes.wrote(key, &written);
         }
         for (set, replicas) in step.scale {
@@ -244,8 +230,7 @@ impl Controller {
             "uid": deployment.uid(),
             "annotations": {annotations::REVISION: revision.to_string()},
         }});
-        let written: Deployment =
-            self.client.patch(Some(deployment.namespace()), deployment.name(), &Patch::Merge(patch)).await?;
+        let written: Deployment = self.client.patch(Some(deployment.namespace()), deployment.name(), &Patch::Merge(patch)).await?;
         self.own_writes.wrote(key, &written);
         Ok(())
     }

@@ -101,11 +101,7 @@ fn services_of(event: &Event<Pod>, services: &Informer<Service>) -> Vec<ObjectKe
         .iter()
         .filter(|service| {
             let Some(selector) = selector(service) else { return false };
-            event
-                .old()
-                .into_iter()
-                .chain([pod])
-                .any(|pod| labels::matches_map(selector, pod.metadata.labels.as_ref()))
+            event.old().into_iter().chain([pod]).any(|pod| labels::matches_map(selector, pod.metadata.labels.as_ref()))
         })
         .map(|service| ObjectKey::of(&**service))
         .collect()
@@ -156,10 +152,11 @@ impl Reconcile<ObjectKey> for SliceController {
         let plan = slices::plan(&service, &pods, &existing, zone_of);
         let result = self.write(key, plan).await;
         if let Err(error) = &result
-            && !error.is_expected() {
-                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
-                self.recorder.record(&*service, EventKind::Warning, "FailedToUpdateEndpointSlices", message);
-            }
+            && !error.is_expected()
+        {
+            let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
+            self.recorder.record(&*service, EventKind::Warning, "FailedToUpdateEndpointSlices", message);
+        }
         result.map(|()| Next::Wait)
     }
 }

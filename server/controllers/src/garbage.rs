@@ -124,8 +124,7 @@ impl Collector {
                     ..DeleteOptions::default().propagation(propagation)
                 };
                 debug!(resource = %vertex.resource, namespace = vertex.namespace, name = vertex.name, "deleting");
-                let deleted =
-                    self.client.delete_any(&vertex.resource, namespace(&vertex), &vertex.name, &options).await;
+                let deleted = self.client.delete_any(&vertex.resource, namespace(&vertex), &vertex.name, &options).await;
                 match deleted {
                     Ok(()) => Ok(()),
                     Err(error) if error.is_not_found() => Ok(()),
@@ -177,13 +176,8 @@ impl Collector {
         if let Some(known) = self.graph.lock().owner(dependent, owner) {
             return Ok(known);
         }
-        let asked: Asked = (
-            owner.api_version.clone(),
-            owner.kind.clone(),
-            dependent.namespace.clone(),
-            owner.name.clone(),
-            owner.uid.clone(),
-        );
+        let asked: Asked =
+            (owner.api_version.clone(), owner.kind.clone(), dependent.namespace.clone(), owner.name.clone(), owner.uid.clone());
         if self.absent.lock().contains(&asked) {
             return Ok(Owner::Absent);
         }
@@ -215,19 +209,13 @@ impl Collector {
 
     fn resource_of(&self, owner: &OwnerReference) -> Option<Arc<ResourceType>> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
-        self.served
-            .read()
-            .iter()
-            .find(|resource| resource.group == group && resource.kind == owner.kind)
-            .cloned()
+        self.served.read().iter().find(|resource| resource.group == group && resource.kind == owner.kind).cloned()
     }
 
     async fn patch(&self, vertex: &Vertex, patch: Value) -> Result<(), Error> {
         let options = PatchOptions::default();
-        let patched: Result<serde::de::IgnoredAny, _> = self
-            .client
-            .patch_any(&vertex.resource, namespace(vertex), &vertex.name, None, &Patch::Merge(patch), &options)
-            .await;
+        let patched: Result<serde::de::IgnoredAny, _> =
+            self.client.patch_any(&vertex.resource, namespace(vertex), &vertex.name, None, &Patch::Merge(patch), &options).await;
         match patched {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),

@@ -62,20 +62,14 @@ pub struct InformerSet {
 impl InformerSet {
     pub(crate) fn start(client: &Client, cancel: &CancellationToken) -> Self {
         let all = InformerOptions::default;
-        let named = |name: &str| InformerOptions {
-            field_selector: Some(format!("metadata.name={name}")),
-            ..InformerOptions::default()
-        };
+        let named = |name: &str| InformerOptions { field_selector: Some(format!("metadata.name={name}")), ..InformerOptions::default() };
         macro_rules! start {
             ($options:expr) => {
                 Informer::start(client.clone(), $options, cancel.clone())
             };
         }
         let nodes = start!(all());
-        let node_leases = start!(InformerOptions {
-            namespace: Some("kube-node-lease".to_owned()),
-            ..InformerOptions::default()
-        });
+        let node_leases = start!(InformerOptions { namespace: Some("kube-node-lease".to_owned()), ..InformerOptions::default() });
         let set = Self {
             node_seen: NodeSeen::start(&nodes, &node_leases),
             pods: start!(all()),
@@ -94,9 +88,8 @@ impl InformerSet {
         };
         set.pods.add_index(BY_CONTROLLER, controller_uid);
         set.replica_sets.add_index(BY_CONTROLLER, controller_uid);
-        set.pods.add_index(BY_NODE, |pod| {
-            pod.spec.iter().filter_map(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()).collect()
-        });
+        set.pods
+            .add_index(BY_NODE, |pod| pod.spec.iter().filter_map(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()).collect());
         set.endpoint_slices.add_index(BY_SERVICE, |slice| {
             let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME_LABEL));
             service.map(|service| format!("{}/{service}", slice.namespace())).into_iter().collect()
@@ -111,8 +104,19 @@ impl InformerSet {
             ($($field:ident),*) => { tokio::join!($(self.$field.ensure_revision(revision, PATIENCE)),*) };
         }
         all!(
-            pods, nodes, services, deployments, replica_sets, endpoint_slices, endpoints, namespaces,
-            service_accounts, root_cas, node_leases, csrs, cluster_roles
+            pods,
+            nodes,
+            services,
+            deployments,
+            replica_sets,
+            endpoint_slices,
+            endpoints,
+            namespaces,
+            service_accounts,
+            root_cas,
+            node_leases,
+            csrs,
+            cluster_roles
         );
     }
 }

@@ -13,8 +13,8 @@
 mod clock;
 mod clusterrole;
 mod csr;
-mod discovery;
 mod deployment;
+mod discovery;
 mod endpoints;
 mod error;
 mod garbage;
@@ -108,11 +108,7 @@ impl Controllers {
         cancel: &CancellationToken,
     ) -> Arc<Self> {
         let informers = InformerSet::start(&client_for(SHARED_INFORMERS), cancel);
-        Arc::new(Self {
-            client_for: Arc::new(client_for),
-            informers: Arc::new(informers),
-            options: Arc::new(options),
-        })
+        Arc::new(Self { client_for: Arc::new(client_for), informers: Arc::new(informers), options: Arc::new(options) })
     }
 
     /// The informers, to be shared with the scheduler of the same server.
@@ -135,13 +131,7 @@ impl Controllers {
         let client_for = Arc::clone(&self.client_for);
         let fenced = move |name: &str| client_for(name).with_fence(fence).with_field_manager(name);
         let recorder = EventRecorder::start(fenced(SHARED_INFORMERS), "controllers", &self.options.host, cancel.child_token());
-        let mut lead = Lead::new(
-            Arc::new(fenced),
-            Arc::clone(&self.informers),
-            Arc::clone(&self.options),
-            recorder,
-            cancel.child_token(),
-        );
+        let mut lead = Lead::new(Arc::new(fenced), Arc::clone(&self.informers), Arc::clone(&self.options), recorder, cancel.child_token());
         replicaset::start(&mut lead);
         deployment::start(&mut lead);
         endpoints::start(&mut lead);

@@ -12,8 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
 use trireme_client::{
-    Client, DeleteOptions, Informer, ListOptions, Object, ObjectKey, PartialMeta, Patch, Propagation, ResourceType,
-    WorkQueue,
+    Client, DeleteOptions, Informer, ListOptions, Object, ObjectKey, PartialMeta, Patch, Propagation, ResourceType, WorkQueue,
 };
 
 use crate::discovery::{self, Served};
@@ -76,8 +75,7 @@ impl Controller {
                 return report;
             }
         };
-        report.discovery_failures =
-            discovery.failed.iter().map(|(group, reason)| format!("{group}: {reason}")).collect();
+        report.discovery_failures = discovery.failed.iter().map(|(group, reason)| format!("{group}: {reason}")).collect();
         let mut served: Vec<Served> = discovery
             .served
             .into_iter()

@@ -68,11 +68,7 @@ impl Controller {
 
     fn is_out_of_service(&self, pod: &Pod) -> bool {
         let Some(node) = pods::node_name(pod).and_then(|name| self.nodes.get("", name)) else { return false };
-        let tainted = node
-            .spec
-            .iter()
-            .flat_map(|spec| spec.taints.iter().flatten())
-            .any(|taint| taint.key == OUT_OF_SERVICE);
+        let tainted = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == OUT_OF_SERVICE);
         let ready = node
             .status
             .iter()

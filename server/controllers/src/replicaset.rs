@@ -12,9 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use trireme_client::{
-    Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue,
-};
+use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue};
 
 use crate::informers::BY_CONTROLLER;
 use crate::runtime::{Lead, Next, Reconcile};
@@ -69,9 +67,7 @@ fn sets_of(event: &Event<Pod>, sets: &Informer<ReplicaSet>) -> Vec<ObjectKey> {
             sets.list_namespace(pod.namespace())
                 .iter()
                 .filter(|set| {
-                    set.spec.as_ref().is_some_and(|spec| {
-                        trireme_client::labels::matches(&spec.selector, pod.metadata.labels.as_ref())
-                    })
+                    set.spec.as_ref().is_some_and(|spec| trireme_client::labels::matches(&spec.selector, pod.metadata.labels.as_ref()))
                 })
                 .map(|set| ObjectKey::of(&**set)),
         );
@@ -84,11 +80,7 @@ impl Reconcile<ObjectKey> for Controller {
         self.writes.settle(key).await?;
         let Some(set) = self.sets.get_key(key) else { return Ok(Next::Wait) };
         let owned = self.claim(&set).await?;
-        let managed = if set.metadata.deletion_timestamp.is_none() {
-            self.manage(&set, &owned).await
-        } else {
-            Ok(())
-        };
+        let managed = if set.metadata.deletion_timestamp.is_none() { self.manage(&set, &owned).await } else { Ok(()) };
         let now = clock::now();
         let failure = managed.as_ref().err().map(|failure| (failure.reason, failure.error.to_string()));
         self.write_status(&set, &owned, failure, now).await?;
@@ -151,12 +143,8 @@ impl Controller {
     async fn manage(&self, set: &Arc<ReplicaSet>, owned: &[Arc<Pod>]) -> Result<(), Failure> {
         match plan::plan(set, owned, |node| plan::colocated(set, owned, &self.sets, &self.pods, node)) {
             Plan::Nothing => Ok(()),
-            Plan::Create(count) => {
-                self.create(set, count).await.map_err(|error| Failure { reason: "FailedCreate", error })
-            }
-            Plan::Delete(victims) => {
-                self.delete(set, victims).await.map_err(|error| Failure { reason: "FailedDelete", error })
-            }
+            Plan::Create(count) => self.create(set, count).await.map_err(|error| Failure { reason: "FailedCreate", error }),
+            Plan::Delete(victims) => self.delete(set, victims).await.map_err(|error| Failure { reason: "FailedDelete", error }),
         }
     }
 

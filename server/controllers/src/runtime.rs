@@ -45,15 +45,7 @@ impl Lead {
         recorder: EventRecorder,
         cancel: CancellationToken,
     ) -> Self {
-        Self {
-            client_for,
-            informers,
-            options,
-            recorder,
-            cancel,
-            tasks: JoinSet::new(),
-            subscriptions: Vec::new(),
-        }
+        Self { client_for, informers, options, recorder, cancel, tasks: JoinSet::new(), subscriptions: Vec::new() }
     }
 
     /// The fenced client of a controller.
@@ -153,4 +145,3 @@ where
     }
     queue.done(&key);
 }
-

@@ -52,11 +52,7 @@ impl Reconcile<String> for Controller {
             return Ok(Next::Wait);
         }
         let account = ServiceAccount {
-            metadata: ObjectMeta {
-                name: Some(DEFAULT.to_owned()),
-                namespace: Some(key.clone()),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(DEFAULT.to_owned()), namespace: Some(key.clone()), ..ObjectMeta::default() },
             ..ServiceAccount::default()
         };
         match self.client.create(Some(key), &account).await {

@@ -66,9 +66,7 @@ impl<T: Object> OwnWrites<T> {
         let Some(entry) = pending.get(key) else { return true };
         self.informer.last_revision() >= entry.revision
             && entry.deleted.iter().all(|(key, uid)| {
-                self.informer
-                    .get_key(key)
-                    .is_none_or(|object| object.uid() != uid || object.meta().deletion_timestamp.is_some())
+                self.informer.get_key(key).is_none_or(|object| object.uid() != uid || object.meta().deletion_timestamp.is_some())
             })
     }
 }

@@ -31,8 +31,11 @@ impl Cluster {
         };
         let client_for = move |name: &str| Client::new(Arc::new(transport.clone())).with_user_agent(name);
         let controllers = Controllers::start(client_for, options, &cancel);
-        api.create("namespaces", json!({"metadata": {"name": "ns"}, "spec": {"finalizers": ["kubernetes"]},
-            "status": {"phase": "Active"}}));
+        api.create(
+            "namespaces",
+            json!({"metadata": {"name": "ns"}, "spec": {"finalizers": ["kubernetes"]},
+            "status": {"phase": "Active"}}),
+        );
         tokio::spawn(run_pods(api.clone()));
         Self { api, controllers, cancel }
     }
@@ -96,9 +99,9 @@ fn ready_addresses(api: &FakeApi) -> usize {
 fn is_rolled_out(api: &FakeApi, replicas: i32) -> bool {
     let Some(deployment) = api.get("deployments", "ns", "web") else { return false };
     let status = &deployment["status"];
-    let progressed = status["conditions"].as_array().is_some_and(|conditions| {
-        conditions.iter().any(|one| one["type"] == "Progressing" && one["reason"] == "NewReplicaSetAvailable")
-    });
+    let progressed = status["conditions"]
+        .as_array()
+        .is_some_and(|conditions| conditions.iter().any(|one| one["type"] == "Progressing" && one["reason"] == "NewReplicaSetAvailable"));
     progressed
         && status["availableReplicas"] == json!(replicas)
         && status["updatedReplicas"] == json!(replicas)
@@ -117,9 +120,12 @@ async fn a_deployment_lives_rolls_loses_its_leader_and_is_collected() {
     })
     .await;
 
-    api.create("services", json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {
+    api.create(
+        "services",
+        json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {
         "clusterIP": "10.43.0.5", "ipFamilies": ["IPv4"], "selector": {"app": "web"},
-        "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}));
+        "ports": [{"name": "http", "port": 80, "targetPort": "http"}]}}),
+    );
     api.create("deployments", deployment("i:1", 3));
     api.until("three pods run", |api| is_rolled_out(api, 3)).await;
     api.until("three endpoints", |api| ready_addresses(api) == 3).await;
@@ -148,10 +154,7 @@ async fn a_deployment_lives_rolls_loses_its_leader_and_is_collected() {
     api.until("the Deployment is gone", |api| api.get("deployments", "ns", "web").is_none()).await;
     assert!(api.list("replicasets").is_empty() && api.list("pods").is_empty(), "foreground: they go first");
     api.delete("services", "ns", "web", "Background");
-    api.until("the endpoints are gone", |api| {
-        api.list("endpointslices").is_empty() && api.list("endpoints").is_empty()
-    })
-    .await;
+    api.until("the endpoints are gone", |api| api.list("endpointslices").is_empty() && api.list("endpoints").is_empty()).await;
 
     api.create("deployments", deployment("i:3", 2));
     api.until("two pods run", |api| is_rolled_out(api, 2)).await;
@@ -190,10 +193,16 @@ async fn a_silent_node_is_tainted_and_its_pods_move() {
     let api = &cluster.api;
     let (_stop, _work) = cluster.lead(1);
     for name in ["n1", "n2"] {
-        api.create("nodes", json!({"metadata": {"name": name}, "spec": {},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
-        api.create("leases", json!({"metadata": {"name": name, "namespace": "kube-node-lease"},
-            "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}));
+        api.create(
+            "nodes",
+            json!({"metadata": {"name": name}, "spec": {},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+        );
+        api.create(
+            "leases",
+            json!({"metadata": {"name": name, "namespace": "kube-node-lease"},
+            "spec": {"renewTime": "2026-01-01T00:00:00.000000Z"}}),
+        );
     }
     api.until("both have a pod network", |api| {
         let mut cidrs: Vec<Value> = api.list("nodes").iter().map(|node| node["spec"]["podCIDR"].clone()).collect();

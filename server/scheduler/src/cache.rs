@@ -44,9 +44,10 @@ impl Cache {
 
     pub(crate) fn remove_node(&mut self, name: &str) {
         if let Some(info) = self.nodes.remove(name)
-            && !info.pods.is_empty() {
-                self.homeless.insert(name.to_owned(), info.pods);
-            }
+            && !info.pods.is_empty()
+        {
+            self.homeless.insert(name.to_owned(), info.pods);
+        }
     }
 
     /// The API says that the pod is on this node.

@@ -27,8 +27,7 @@ impl Unfit {
         match &self.overall {
             Some(overall) => text.push_str(overall),
             None => {
-                let mut parts: Vec<String> =
-                    self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+                let mut parts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
                 parts.sort();
                 text.push_str(&parts.join(", "));
             }
@@ -41,12 +40,7 @@ impl Unfit {
 }
 
 /// The name of the node for a pod. `tie` decides among equals.
-pub(crate) fn schedule(
-    plugins: &[Box<dyn Plugin>],
-    pod: &PodInfo,
-    snapshot: &Snapshot<'_>,
-    tie: u64,
-) -> Result<String, Unfit> {
+pub(crate) fn schedule(plugins: &[Box<dyn Plugin>], pod: &PodInfo, snapshot: &Snapshot<'_>, tie: u64) -> Result<String, Unfit> {
     let mut unfit = Unfit { nodes: snapshot.nodes.len(), ..Unfit::default() };
     for plugin in plugins {
         if let Err(reason) = plugin.pre_filter(pod) {
@@ -84,11 +78,7 @@ fn refusal(prepared: &[(&dyn Plugin, Box<dyn Prepared + '_>)], node: &NodeInfo) 
     })
 }
 
-fn best<'n>(
-    prepared: &[(&dyn Plugin, Box<dyn Prepared + '_>)],
-    nodes: &[&'n NodeInfo],
-    tie: u64,
-) -> &'n NodeInfo {
+fn best<'n>(prepared: &[(&dyn Plugin, Box<dyn Prepared + '_>)], nodes: &[&'n NodeInfo], tie: u64) -> &'n NodeInfo {
     let mut totals = vec![0_i64; nodes.len()];
     for (plugin, ready) in prepared.iter().filter(|(plugin, _)| plugin.weight() > 0) {
         for (total, score) in totals.iter_mut().zip(ready.score(nodes)) {
@@ -96,8 +86,7 @@ fn best<'n>(
         }
     }
     let top = totals.iter().copied().max().unwrap_or(0);
-    let tops: Vec<&&NodeInfo> =
-        nodes.iter().zip(&totals).filter(|(_, total)| **total == top).map(|(node, _)| node).collect();
+    let tops: Vec<&&NodeInfo> = nodes.iter().zip(&totals).filter(|(_, total)| **total == top).map(|(node, _)| node).collect();
     let nth = usize::try_from(tie % (tops.len() as u64)).unwrap_or(0);
     tops[nth]
 }

@@ -100,12 +100,7 @@ impl Scheduler {
         }
         tracing::info!(term = fence.term, revision, "scheduler starts");
         let client = self.client.clone().with_fence(fence).with_field_manager("kube-scheduler");
-        let recorder = EventRecorder::start(
-            client.clone(),
-            &self.options.scheduler_name,
-            &self.options.host,
-            cancel.child_token(),
-        );
+        let recorder = EventRecorder::start(client.clone(), &self.options.scheduler_name, &self.options.host, cancel.child_token());
         let holder = format!("{}_{}", self.options.host, fence.term);
         tokio::select! {
             () = run::run(client.clone(), recorder, self.informers.clone(), self.options.clone(), cancel) => {}

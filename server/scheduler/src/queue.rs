@@ -22,9 +22,14 @@ type Rank = (Reverse<i32>, Instant, u64, String);
 enum State {
     Active(Rank),
     Backoff(Instant),
-    Unschedulable { since: Instant, plugins: BTreeSet<&'static str> },
+    Unschedulable {
+        since: Instant,
+        plugins: BTreeSet<&'static str>,
+    },
     /// Being tried.
-    InFlight { woken: Vec<Wake> },
+    InFlight {
+        woken: Vec<Wake>,
+    },
 }
 
 struct Entry {
@@ -47,15 +52,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) fn new(initial: Duration, max: Duration, flush: Duration) -> Self {
-        Self {
-            entries: HashMap::new(),
-            active: BTreeSet::new(),
-            backoff: BTreeSet::new(),
-            sequence: 0,
-            initial,
-            max,
-            flush,
-        }
+        Self { entries: HashMap::new(), active: BTreeSet::new(), backoff: BTreeSet::new(), sequence: 0, initial, max, flush }
     }
 
     /// A pod that waits, new or changed. A changed pod that was unschedulable is tried again.
@@ -65,8 +62,7 @@ impl Queue {
             None => {
                 let rank = self.rank(&pod, now);
                 self.active.insert(rank.clone());
-                let entry =
-                    Entry { pod, attempts: 0, queued_at: now, last_failure: now, state: State::Active(rank) };
+                let entry = Entry { pod, attempts: 0, queued_at: now, last_failure: now, state: State::Active(rank) };
                 self.entries.insert(uid, entry);
             }
             Some(entry) => {
@@ -105,13 +101,7 @@ impl Queue {
     }
 
     /// The pod found no node, because of these plugins; none: something went wrong on the way, so time alone may help.
-    pub(crate) fn failed(
-        &mut self,
-        uid: &str,
-        plugins: BTreeSet<&'static str>,
-        wakes: impl Fn(&str, Wake) -> bool,
-        now: Instant,
-    ) {
+    pub(crate) fn failed(&mut self, uid: &str, plugins: BTreeSet<&'static str>, wakes: impl Fn(&str, Wake) -> bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.last_failure = now;
         let woken = match &entry.state {
@@ -182,10 +172,7 @@ impl Queue {
     /// Active as soon as the wait since the last failure is over.
     fn wake(&mut self, uid: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
-        let wait = self
-            .initial
-            .saturating_mul(2_u32.saturating_pow(entry.attempts.saturating_sub(1).min(30)))
-            .min(self.max);
+        let wait = self.initial.saturating_mul(2_u32.saturating_pow(entry.attempts.saturating_sub(1).min(30))).min(self.max);
         let due = entry.last_failure + wait;
         if due > now {
             entry.state = State::Backoff(due);

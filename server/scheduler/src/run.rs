@@ -147,9 +147,10 @@ impl Shared {
 
     fn on_pod(&self, event: &Event<Pod>) {
         if let Event::Updated { old, new } = event
-            && old.uid() != new.uid() {
-                self.pod_gone(old);
-            }
+            && old.uid() != new.uid()
+        {
+            self.pod_gone(old);
+        }
         let pod = event.object();
         if matches!(event, Event::Deleted(_)) || is_over(pod) {
             self.pod_gone(pod);
@@ -200,13 +201,8 @@ impl Shared {
         let info = PodInfo::new(current);
         let mut cache = self.cache.lock();
         let node = {
-            let namespaces: HashMap<_, _> = self
-                .informers
-                .namespaces
-                .list()
-                .into_iter()
-                .map(|namespace| (namespace.name().to_owned(), namespace))
-                .collect();
+            let namespaces: HashMap<_, _> =
+                self.informers.namespaces.list().into_iter().map(|namespace| (namespace.name().to_owned(), namespace)).collect();
             let snapshot = Snapshot { nodes: cache.nodes().collect(), namespaces };
             cycle::schedule(&self.plugins, &info, &snapshot, tie)?
         };
@@ -256,8 +252,7 @@ impl Shared {
                 "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
                 "lastTransitionTime": since.to_string(),
             }]}});
-            let patched =
-                self.client.patch_status::<Pod>(Some(pod.namespace()), pod.name(), &Patch::Strategic(patch)).await;
+            let patched = self.client.patch_status::<Pod>(Some(pod.namespace()), pod.name(), &Patch::Strategic(patch)).await;
             if let Err(error) = patched {
                 debug!(namespace = pod.namespace(), pod = pod.name(), %error, "the condition was not written");
             }
@@ -292,9 +287,7 @@ fn is_over(pod: &Pod) -> bool {
 
 /// Whether a node's change can matter to any pod.
 fn is_other_place(old: &Node, new: &Node) -> bool {
-    let spec = |node: &Node| {
-        node.spec.as_ref().map(|spec| (spec.unschedulable, spec.taints.clone()))
-    };
+    let spec = |node: &Node| node.spec.as_ref().map(|spec| (spec.unschedulable, spec.taints.clone()));
     let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
     old.metadata.labels != new.metadata.labels || spec(old) != spec(new) || allocatable(old) != allocatable(new)
 }

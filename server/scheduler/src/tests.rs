@@ -85,9 +85,7 @@ fn the_emptier_node_is_chosen_and_a_full_cluster_says_why() {
     let greedy = pod("p5", "2", json!({"spec": {"overhead": {"memory": "64Gi", "example.com/gpu": "1"}}}));
     assert_eq!(
         world.place(&greedy),
-        refused(
-            "0/2 nodes are available: 2 Insufficient cpu, 2 Insufficient example.com/gpu, 2 Insufficient memory."
-        )
+        refused("0/2 nodes are available: 2 Insufficient cpu, 2 Insufficient example.com/gpu, 2 Insufficient memory.")
     );
     world.0.forget("p3");
     assert_eq!(world.place(&pod("p4", "2", json!({}))), placed("a"), "a forgotten pod gives its place back");
@@ -98,11 +96,7 @@ fn the_emptier_node_is_chosen_and_a_full_cluster_says_why() {
 fn each_filter_speaks_upstreams_words() {
     let cases: Vec<(Value, Value, &str)> = vec![
         (json!({"spec": {"unschedulable": true}}), json!({}), "node(s) were unschedulable"),
-        (
-            json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}),
-            json!({}),
-            "node(s) had untolerated taint(s)",
-        ),
+        (json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}), json!({}), "node(s) had untolerated taint(s)"),
         (json!({}), json!({"spec": {"nodeSelector": {"disk": "ssd"}}}), "node(s) didn't match Pod's node affinity/selector"),
         (json!({"status": {"allocatable": {"pods": "0"}}}), json!({}), "Too many pods"),
         (
@@ -149,10 +143,7 @@ fn tolerations_ports_and_affinities_open_and_close_nodes() {
     let first = world.place(&pod("p1", "1", apart.clone())).unwrap();
     let second = world.place(&pod("p2", "1", apart.clone())).unwrap();
     assert_ne!(first, second);
-    assert_eq!(
-        world.place(&pod("p3", "1", apart)),
-        refused("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.")
-    );
+    assert_eq!(world.place(&pod("p3", "1", apart)), refused("0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules."));
     assert_eq!(
         world.place(&pod("p4", "1", json!({}))),
         refused("0/2 nodes are available: 2 node(s) didn't satisfy existing pods anti-affinity rules.")
@@ -183,9 +174,7 @@ async fn unschedulable_pods_wait_for_what_may_help_them_and_back_off() {
     let fit: BTreeSet<&'static str> = BTreeSet::from(["Fit"]);
     queue.add(pod("low", "1", json!({})), start);
     queue.add(pod("high", "1", json!({"spec": {"priority": 100}})), start);
-    let names = |queue: &mut Queue, at: Instant| {
-        std::iter::from_fn(|| queue.pop(at)).map(|pod| pod.name().to_owned()).collect::<Vec<_>>()
-    };
+    let names = |queue: &mut Queue, at: Instant| std::iter::from_fn(|| queue.pop(at)).map(|pod| pod.name().to_owned()).collect::<Vec<_>>();
     assert_eq!(names(&mut queue, start), ["high", "low"]);
     queue.remove("low");
 

@@ -57,10 +57,7 @@ async fn pods_are_bound_or_say_why_not_and_are_woken_by_what_helps() {
     api.until("the first node takes it", |api| node_of(api, "first") == "n1").await;
 
     api.create("pods", pod("second", "2"));
-    api.until("it says what is missing", |api| {
-        message(api, "second") == "0/1 nodes are available: 1 Insufficient cpu."
-    })
-    .await;
+    api.until("it says what is missing", |api| message(api, "second") == "0/1 nodes are available: 1 Insufficient cpu.").await;
     let condition = api.get("pods", "ns", "second").unwrap()["status"]["conditions"][0].clone();
     assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("Unschedulable")));
     api.delete("pods", "ns", "first", "Background");

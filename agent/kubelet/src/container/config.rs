@@ -57,7 +57,11 @@ pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
     ]);
     Ok(cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt }),
-        image: Some(cri::ImageSpec { image: image.id.clone(), user_specified_image: container.image.clone().unwrap_or_default(), ..Default::default() }),
+        image: Some(cri::ImageSpec {
+            image: image.id.clone(),
+            user_specified_image: container.image.clone().unwrap_or_default(),
+            ..Default::default()
+        }),
         command: expand(&container.command),
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
@@ -81,7 +85,10 @@ fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str
     let container = parts.container;
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let volume = parts.volumes.get(&mount.name).ok_or_else(|| Error::Config(format!("mount.Name {:?} was not found among the pod's volumes", mount.name)))?;
+        let volume = parts
+            .volumes
+            .get(&mount.name)
+            .ok_or_else(|| Error::Config(format!("mount.Name {:?} was not found among the pod's volumes", mount.name)))?;
         let host_path = host_path(parts, mount, volume, index, variables)?;
         let container_path = if mount.mount_path.starts_with('/') { mount.mount_path.clone() } else { format!("/{}", mount.mount_path) };
         let propagation = match mount.mount_propagation.as_deref() {
@@ -110,7 +117,12 @@ fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str
 }
 
 fn plain_mount(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {
-    cri::Mount { container_path: container_path.into(), host_path: host_path.to_string_lossy().into_owned(), readonly, ..Default::default() }
+    cri::Mount {
+        container_path: container_path.into(),
+        host_path: host_path.to_string_lossy().into_owned(),
+        readonly,
+        ..Default::default()
+    }
 }
 
 fn host_path(parts: &Parts<'_>, mount: &VolumeMount, volume: &Mounted, index: usize, variables: &BTreeMap<&str, &str>) -> Result<PathBuf> {

@@ -57,7 +57,9 @@ fn parse(file: &str) -> cri::DnsConfig {
         let mut words = line.split(['#', ';']).next().unwrap_or_default().split_whitespace();
         match words.next() {
             Some("nameserver") => config.servers.extend(words.next().map(str::to_string)),
-            Some("search" | "domain") => config.searches = words.map(|w| if w == "." { w } else { w.trim_end_matches('.') }.to_string()).collect(),
+            Some("search" | "domain") => {
+                config.searches = words.map(|w| if w == "." { w } else { w.trim_end_matches('.') }.to_string()).collect()
+            }
             Some("options") => config.options = words.map(str::to_string).collect(),
             _ => {}
         }

@@ -87,7 +87,13 @@ fn variables_of(service: &Service, name: &str, variables: &mut BTreeMap<String, 
 }
 
 /// The environment of one container. A key or object that is missing (and not optional) is a [`Error::Config`].
-pub(crate) async fn environment(pod: &Pod, container: &Container, place: &Place, services: &BTreeMap<String, String>, objects: &Objects) -> Result<Environment> {
+pub(crate) async fn environment(
+    pod: &Pod,
+    container: &Container,
+    place: &Place,
+    services: &BTreeMap<String, String>,
+    objects: &Objects,
+) -> Result<Environment> {
     let mut set = Setter::default();
     let namespace = spec::namespace(pod);
     for source in container.env_from.iter().flatten() {
@@ -142,7 +148,11 @@ async fn value_from(pod: &Pod, container: &Container, place: &Place, source: &En
     if let Some(from) = &source.secret_key_ref {
         let secret = objects.secret(namespace, &from.name).await?;
         let secret = required(secret, from.optional, || format!("secret {:?} not found", from.name))?;
-        let value = secret.as_ref().and_then(|s| s.data.as_ref()).and_then(|d| d.get(&from.key)).map(|v| String::from_utf8_lossy(&v.0).into_owned());
+        let value = secret
+            .as_ref()
+            .and_then(|s| s.data.as_ref())
+            .and_then(|d| d.get(&from.key))
+            .map(|v| String::from_utf8_lossy(&v.0).into_owned());
         return required(value, from.optional, || format!("couldn't find key {} in Secret {namespace}/{}", from.key, from.name));
     }
     Err(Error::Config("unsupported source of an environment variable".into()))
@@ -187,7 +197,9 @@ mod tests {
     #[test]
     fn references_expand_and_dollars_escape() {
         let lookup = |name: &str| (name == "A").then(|| "1".to_string());
-        for (text, expected) in [("$(A)", "1"), ("x$(A)y$(A)", "x1y1"), ("$(B)", "$(B)"), ("$$(A)", "$(A)"), ("$A $", "$A $"), ("$(A", "$(A"), ("$$$(A)", "$1")] {
+        for (text, expected) in
+            [("$(A)", "1"), ("x$(A)y$(A)", "x1y1"), ("$(B)", "$(B)"), ("$$(A)", "$(A)"), ("$A $", "$A $"), ("$(A", "$(A"), ("$$$(A)", "$1")]
+        {
             assert_eq!(expand(text, lookup), expected, "{text}");
         }
     }

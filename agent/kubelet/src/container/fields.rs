@@ -85,7 +85,10 @@ fn quote(text: &str) -> String {
 pub(crate) fn resource(pod: &Pod, place: &Place, selector: &ResourceFieldSelector, container: Option<&str>) -> Result<String> {
     let name = selector.container_name.as_deref().filter(|n| !n.is_empty()).or(container).unwrap_or_default();
     let (_, container) = spec::container(pod, name).ok_or_else(|| Error::Config(format!("container {name} not found")))?;
-    let (which, resource) = selector.resource.split_once('.').ok_or_else(|| Error::Config(format!("unsupported container resource : {}", selector.resource)))?;
+    let (which, resource) = selector
+        .resource
+        .split_once('.')
+        .ok_or_else(|| Error::Config(format!("unsupported container resource : {}", selector.resource)))?;
     let value = match which {
         "limits" => resources::limit(container, resource).or_else(|| place.allocatable.get(resource).copied()).unwrap_or_default(),
         "requests" => resources::request(container, resource).unwrap_or_default(),
@@ -115,6 +118,9 @@ mod tests {
             let selector: ResourceFieldSelector = serde_json::from_value(json!({"resource": resource, "divisor": divisor})).unwrap();
             super::resource(&pod, &place, &selector, Some("c")).unwrap()
         };
-        assert_eq!((get("limits.cpu", None).as_str(), get("limits.cpu", Some("1m")).as_str(), get("limits.memory", Some("1Mi")).as_str()), ("2", "1500", "1024"));
+        assert_eq!(
+            (get("limits.cpu", None).as_str(), get("limits.cpu", Some("1m")).as_str(), get("limits.memory", Some("1Mi")).as_str()),
+            ("2", "1500", "1024")
+        );
     }
 }

@@ -42,7 +42,8 @@ fn content(pod: &Pod, ips: &[String], cluster_domain: &str, host_file: &str) -> 
 
 /// Writes the file for a pod whose addresses are known; the same inode stays, because it is bind-mounted.
 pub(crate) async fn write(path: &Path, pod: &Pod, ips: &[String], cluster_domain: &str) -> Result<()> {
-    let host_file = if spec::is_host_network(pod) { tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default() } else { String::new() };
+    let host_file =
+        if spec::is_host_network(pod) { tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default() } else { String::new() };
     let text = content(pod, ips, cluster_domain, &host_file);
     if tokio::fs::read_to_string(path).await.is_ok_and(|current| current == text) {
         return Ok(());

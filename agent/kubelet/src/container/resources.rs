@@ -91,7 +91,9 @@ pub(crate) fn pod_request(pod: &Pod, resource: &str) -> Amount {
 
 /// A pod's limit, if every container has one.
 pub(crate) fn pod_limit(pod: &Pod, resource: &str) -> Option<Amount> {
-    spec::all_containers(pod).all(|(_, c)| limit(c, resource).is_some_and(|l| !l.is_zero())).then(|| pod_total(pod, |c| limit(c, resource), resource))
+    spec::all_containers(pod)
+        .all(|(_, c)| limit(c, resource).is_some_and(|l| !l.is_zero()))
+        .then(|| pod_total(pod, |c| limit(c, resource), resource))
 }
 
 #[cfg(test)]
@@ -102,14 +104,19 @@ mod tests {
 
     #[test]
     fn classes_shares_quotas_and_oom_scores() {
-        let pod = |resources: serde_json::Value| -> Pod { serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": resources}]}})).unwrap() };
+        let pod = |resources: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [{"name": "a", "resources": resources}]}})).unwrap()
+        };
         let of = |pod: &Pod| container(pod, &spec::main_containers(pod)[0], 1 << 30);
         let best = of(&pod(json!({})));
         assert_eq!((best.cpu_shares, best.cpu_quota, best.memory_limit_in_bytes, best.oom_score_adj), (2, 0, 0, 1000));
         let burst = of(&pod(json!({"requests": {"cpu": "250m", "memory": "512Mi"}})));
         assert_eq!((burst.cpu_shares, burst.cpu_quota, burst.oom_score_adj), (256, 0, 500));
         let guaranteed = of(&pod(json!({"limits": {"cpu": "1.5", "memory": "64Mi"}})));
-        assert_eq!((guaranteed.cpu_shares, guaranteed.cpu_quota, guaranteed.memory_limit_in_bytes, guaranteed.oom_score_adj), (1536, 150_000, 64 << 20, -997));
+        assert_eq!(
+            (guaranteed.cpu_shares, guaranteed.cpu_quota, guaranteed.memory_limit_in_bytes, guaranteed.oom_score_adj),
+            (1536, 150_000, 64 << 20, -997)
+        );
     }
 
     #[test]

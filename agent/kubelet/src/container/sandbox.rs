@@ -39,7 +39,10 @@ fn hostname(pod: &Pod, cluster_domain: &str) -> Result<String> {
         Some(domain) if pod_spec.set_hostname_as_fqdn == Some(true) => {
             let full = format!("{short}.{domain}");
             if full.len() > 64 {
-                return Err(Error::Config(format!("Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long (64 characters is the max, {} characters requested)", full.len())));
+                return Err(Error::Config(format!(
+                    "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long (64 characters is the max, {} characters requested)",
+                    full.len()
+                )));
             }
             Ok(full)
         }
@@ -56,7 +59,12 @@ pub(crate) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
         (_, Some(true)) => cri::NamespaceMode::Pod,
         _ => cri::NamespaceMode::Container,
     };
-    cri::NamespaceOption { network: node_or_pod(pod_spec.host_network) as i32, pid: pid as i32, ipc: node_or_pod(pod_spec.host_ipc) as i32, target_id: String::new() }
+    cri::NamespaceOption {
+        network: node_or_pod(pod_spec.host_network) as i32,
+        pid: pid as i32,
+        ipc: node_or_pod(pod_spec.host_ipc) as i32,
+        target_id: String::new(),
+    }
 }
 
 /// `/var/log/pods/<namespace>_<name>_<uid>`.
@@ -65,7 +73,13 @@ pub(crate) fn log_directory(pod: &Pod, options: &KubeletOptions) -> std::path::P
 }
 
 /// The sandbox configuration for one attempt. Deterministic: the same pod and attempt give the same name in the runtime.
-pub(crate) fn config(pod: &Pod, attempt: u32, options: &KubeletOptions, cgroup_parent: &str, resolv_conf: &str) -> Result<cri::PodSandboxConfig> {
+pub(crate) fn config(
+    pod: &Pod,
+    attempt: u32,
+    options: &KubeletOptions,
+    cgroup_parent: &str,
+    resolv_conf: &str,
+) -> Result<cri::PodSandboxConfig> {
     let pod_spec = spec::pod_spec(pod);
     if pod_spec.host_users == Some(false) {
         // containerd 1.6 would ignore the wish silently and run the pod as the host's root.
@@ -77,7 +91,12 @@ pub(crate) fn config(pod: &Pod, attempt: u32, options: &KubeletOptions, cgroup_p
     annotations.insert(keys::GRACE_PERIOD.into(), spec::grace_period_secs(pod).to_string());
     let sysctls = pod_spec.security_context.as_ref().and_then(|s| s.sysctls.as_ref());
     Ok(cri::PodSandboxConfig {
-        metadata: Some(cri::PodSandboxMetadata { name: spec::name(pod).into(), uid: spec::uid(pod).into(), namespace: spec::namespace(pod).into(), attempt }),
+        metadata: Some(cri::PodSandboxMetadata {
+            name: spec::name(pod).into(),
+            uid: spec::uid(pod).into(),
+            namespace: spec::namespace(pod).into(),
+            attempt,
+        }),
         hostname: hostname(pod, &options.cluster_domain)?,
         log_directory: log_directory(pod, options).to_string_lossy().into_owned(),
         dns_config: Some(dns::dns_config(pod, options, resolv_conf)),

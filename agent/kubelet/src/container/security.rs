@@ -12,7 +12,18 @@ use crate::{
 };
 
 /// What of /proc and /sys a container must not see, unless it is privileged or asks for an unmasked /proc.
-const MASKED: [&str; 10] = ["/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware"];
+const MASKED: [&str; 10] = [
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+];
 const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 fn pod_context(pod: &Pod) -> Option<&PodSecurityContext> {
@@ -48,7 +59,12 @@ pub(crate) fn groups(pod: &Pod) -> Vec<i64> {
 }
 
 /// Of one container. `image` is needed to judge runAsNonRoot.
-pub(crate) fn container(pod: &Pod, container: &Container, image: Option<&cri::Image>, seccomp_dir: &Path) -> Result<cri::LinuxContainerSecurityContext> {
+pub(crate) fn container(
+    pod: &Pod,
+    container: &Container,
+    image: Option<&cri::Image>,
+    seccomp_dir: &Path,
+) -> Result<cri::LinuxContainerSecurityContext> {
     let empty = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&empty);
     let of_pod = pod_context(pod);
@@ -91,7 +107,9 @@ fn verify_not_root(pod: &Pod, container: &Container, run_as_user: Option<i64>, i
     match (run_as_user, image.and_then(|i| i.uid.as_ref()), image.map(|i| i.username.as_str()).unwrap_or_default()) {
         (Some(0), _, _) => Err(Error::Config(format!("container's runAsUser breaks non-root policy {place}"))),
         (Some(_), _, _) => Ok(()),
-        (None, Some(uid), _) if uid.value == 0 => Err(Error::Config(format!("container has runAsNonRoot and image will run as root {place}"))),
+        (None, Some(uid), _) if uid.value == 0 => {
+            Err(Error::Config(format!("container has runAsNonRoot and image will run as root {place}")))
+        }
         (None, _, name) if !name.is_empty() => Err(Error::Config(format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {place}"
         ))),

@@ -58,5 +58,12 @@ fn parse(server: &str, auth: &Value) -> cri::AuthConfig {
         Some((user, password)) => (user.to_string(), password.trim_end_matches('\0').to_string()),
         None => (text("username"), text("password")),
     };
-    cri::AuthConfig { username, password, server_address: server.into(), identity_token: text("identitytoken"), registry_token: text("registrytoken"), ..Default::default() }
+    cri::AuthConfig {
+        username,
+        password,
+        server_address: server.into(),
+        identity_token: text("identitytoken"),
+        registry_token: text("registrytoken"),
+        ..Default::default()
+    }
 }

@@ -47,7 +47,10 @@ fn is_registry(first: &str) -> bool {
 
 fn is_host(host: &str) -> bool {
     let (name, port) = host.rsplit_once(':').unwrap_or((host, "1"));
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':')) && !port.is_empty() && port.chars().all(|c| c.is_ascii_digit())
+    !name.is_empty()
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '[' | ']' | ':'))
+        && !port.is_empty()
+        && port.chars().all(|c| c.is_ascii_digit())
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -56,7 +59,9 @@ fn is_tag(tag: &str) -> bool {
 }
 
 fn is_digest(digest: &str) -> bool {
-    digest.split_once(':').is_some_and(|(algorithm, hash)| !algorithm.is_empty() && hash.len() >= 32 && hash.chars().all(|c| c.is_ascii_hexdigit()))
+    digest
+        .split_once(':')
+        .is_some_and(|(algorithm, hash)| !algorithm.is_empty() && hash.len() >= 32 && hash.chars().all(|c| c.is_ascii_hexdigit()))
 }
 
 /// Lower-case words joined by one period, one or two underscores, or any number of hyphens.
@@ -74,7 +79,12 @@ mod tests {
 
     #[test]
     fn names_get_a_tag_or_are_refused() {
-        for (image, expected) in [("busybox", "busybox:latest"), ("a.b:5000/c/d", "a.b:5000/c/d:latest"), ("nginx:1.2", "nginx:1.2"), ("localhost/x_y", "localhost/x_y:latest")] {
+        for (image, expected) in [
+            ("busybox", "busybox:latest"),
+            ("a.b:5000/c/d", "a.b:5000/c/d:latest"),
+            ("nginx:1.2", "nginx:1.2"),
+            ("localhost/x_y", "localhost/x_y:latest"),
+        ] {
             assert_eq!(normalize(image).unwrap(), expected);
         }
         for bad in ["", "a b", "UPPER/x", ":tag", "x:", "x@sha256:1", "-a", "a//b", "http://x/y"] {

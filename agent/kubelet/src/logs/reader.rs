@@ -125,7 +125,13 @@ pub(crate) async fn read_once(path: &Path, options: &Options, out: &mut Vec<u8>)
 
 /// Sends what is there, and with `follow` what comes, until the container has ended (and its file is read to the end), the limit
 /// is reached or the reader goes away. Rotation is followed: the file of that name is opened anew when the old one is at its end.
-pub(crate) async fn stream<F, Fut>(path: PathBuf, options: Options, follow: bool, is_running: F, sender: mpsc::Sender<std::io::Result<Bytes>>) -> std::io::Result<()>
+pub(crate) async fn stream<F, Fut>(
+    path: PathBuf,
+    options: Options,
+    follow: bool,
+    is_running: F,
+    sender: mpsc::Sender<std::io::Result<Bytes>>,
+) -> std::io::Result<()>
 where
     F: Fn() -> Fut + Send,
     Fut: Future<Output = bool> + Send,
@@ -216,7 +222,10 @@ mod tests {
         }
         assert_eq!(read(LOG, Options { since: Some("2026-01-01T00:00:02Z".parse().unwrap()), ..Default::default() }).await, "two\nthree\n");
         assert_eq!(read(LOG, Options { limit_bytes: Some(5), ..Default::default() }).await, "one\nt");
-        assert_eq!(read(LOG, Options { timestamps: true, tail_lines: Some(2), ..Default::default() }).await, "2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n");
+        assert_eq!(
+            read(LOG, Options { timestamps: true, tail_lines: Some(2), ..Default::default() }).await,
+            "2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n"
+        );
     }
 
     #[tokio::test]

@@ -10,7 +10,10 @@ use std::{
 use jiff::Timestamp;
 use trireme_proto::cri;
 
-use crate::{core::Core, error::{Error, Result}};
+use crate::{
+    core::Core,
+    error::{Error, Result},
+};
 
 /// Upstream's interval.
 const EVERY: Duration = Duration::from_secs(10);

@@ -43,8 +43,18 @@ async fn renew(core: &Core) -> Result<(), trireme_client::Error> {
     let Some(uid) = core.node.read().as_ref().and_then(|n| n.metadata.uid.clone()) else { return Ok(()) };
     let owner = OwnerReference { api_version: "v1".into(), kind: "Node".into(), name: name.clone(), uid, ..Default::default() };
     let lease = Lease {
-        metadata: ObjectMeta { name: Some(name.clone()), namespace: Some(NAMESPACE.into()), owner_references: Some(vec![owner]), ..Default::default() },
-        spec: Some(LeaseSpec { holder_identity: Some(name.clone()), lease_duration_seconds: Some(DURATION_SECS), renew_time: Some(now), ..Default::default() }),
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(NAMESPACE.into()),
+            owner_references: Some(vec![owner]),
+            ..Default::default()
+        },
+        spec: Some(LeaseSpec {
+            holder_identity: Some(name.clone()),
+            lease_duration_seconds: Some(DURATION_SECS),
+            renew_time: Some(now),
+            ..Default::default()
+        }),
     };
     match core.client.create::<Lease>(Some(NAMESPACE), &lease).await {
         Err(e) if e.is_already_exists() => Ok(()),

@@ -43,7 +43,8 @@ impl NodeView {
         let (available, free, total) = machine::pressure(&core.options.data_dir);
         self.memory_pressure = available < MEMORY_FLOOR_BYTES;
         self.disk_pressure = free < total / 100 * DISK_FLOOR_PERCENT;
-        let running = std::fs::read_to_string("/proc/loadavg").ok().and_then(|l| l.split(['/', ' ']).nth(4)?.parse::<i64>().ok()).unwrap_or_default();
+        let running =
+            std::fs::read_to_string("/proc/loadavg").ok().and_then(|l| l.split(['/', ' ']).nth(4)?.parse::<i64>().ok()).unwrap_or_default();
         self.pid_pressure = running > core.machine.max_pids / 10 * 9;
     }
 
@@ -65,7 +66,8 @@ impl NodeView {
         if let Some(c) = not("RuntimeReady") {
             return Some(format!("container runtime not ready: RuntimeReady=false reason:{} message:{}", c.reason, c.message));
         }
-        not("NetworkReady").map(|c| format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", c.reason, c.message))
+        not("NetworkReady")
+            .map(|c| format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", c.reason, c.message))
     }
 }
 
@@ -76,7 +78,10 @@ async fn images(core: &Core) -> Option<Vec<ContainerImage>> {
         .await
         .ok()?
         .into_iter()
-        .map(|image| ContainerImage { names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect()), size_bytes: i64::try_from(image.size).ok() })
+        .map(|image| ContainerImage {
+            names: Some(image.repo_digests.into_iter().chain(image.repo_tags).take(MAX_NAMES).collect()),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
         .collect();
     images.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
     images.truncate(MAX_IMAGES);
@@ -154,8 +159,18 @@ fn conditions(view: &NodeView, before: Option<&NodeStatus>) -> Vec<NodeCondition
             ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
             ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
         ),
-        pressure("DiskPressure", view.disk_pressure, ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"), ("KubeletHasDiskPressure", "kubelet has disk pressure")),
-        pressure("PIDPressure", view.pid_pressure, ("KubeletHasSufficientPID", "kubelet has sufficient PID available"), ("KubeletHasInsufficientPID", "kubelet has insufficient PID available")),
+        pressure(
+            "DiskPressure",
+            view.disk_pressure,
+            ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+        ),
+        pressure(
+            "PIDPressure",
+            view.pid_pressure,
+            ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+        ),
         match &view.trouble {
             None => make("Ready", true, "KubeletReady", "kubelet is posting ready status"),
             Some(trouble) => make("Ready", false, "KubeletNotReady", trouble),

@@ -15,7 +15,10 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>, allocat
     let refuse = |reason: String, message: String| Some(Verdict { reason, message: format!("Pod was rejected: {message}") });
     let capacity = allocatable.get("pods").copied().unwrap_or_default().units();
     if running.len() as i64 + 1 > capacity {
-        return refuse("OutOfpods".into(), format!("Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {capacity}", running.len()));
+        return refuse(
+            "OutOfpods".into(),
+            format!("Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {capacity}", running.len()),
+        );
     }
     for resource in ["cpu", "memory", "ephemeral-storage"] {
         let requested = resources::pod_request(pod, resource);
@@ -23,7 +26,12 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>, allocat
         let have = allocatable.get(resource).copied().unwrap_or_default();
         if !requested.is_zero() && used + requested > have {
             let show = |a: Amount| if resource == "cpu" { a.milli() } else { a.units() };
-            let message = format!("Node didn't have enough resource: {resource}, requested: {}, used: {}, capacity: {}", show(requested), show(used), show(have));
+            let message = format!(
+                "Node didn't have enough resource: {resource}, requested: {}, used: {}, capacity: {}",
+                show(requested),
+                show(used),
+                show(have)
+            );
             return refuse(format!("OutOf{resource}"), message);
         }
     }
@@ -33,7 +41,10 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>, allocat
     }
     for port in host_ports(pod) {
         if running.iter().any(|other| host_ports(other).any(|taken| conflict(&port, &taken))) {
-            return refuse("NodePorts".into(), "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into());
+            return refuse(
+                "NodePorts".into(),
+                "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+            );
         }
     }
     None
@@ -58,14 +69,20 @@ fn wants(pod: &Pod, node: &Node) -> bool {
     if !pod_spec.node_selector.iter().flatten().all(|(key, value)| labels.get(key) == Some(value)) {
         return false;
     }
-    let required = pod_spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref()).and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = pod_spec
+        .affinity
+        .as_ref()
+        .and_then(|a| a.node_affinity.as_ref())
+        .and_then(|n| n.required_during_scheduling_ignored_during_execution.as_ref());
     let Some(required) = required else { return true };
     let name = BTreeMap::from([("metadata.name".to_string(), node.metadata.name.clone().unwrap_or_default())]);
     required.node_selector_terms.iter().any(|term| {
         let expressions = term.match_expressions.as_deref().unwrap_or_default();
         let fields = term.match_fields.as_deref().unwrap_or_default();
         // A term that says nothing selects nothing.
-        !(expressions.is_empty() && fields.is_empty()) && expressions.iter().all(|r| fulfils(r, labels)) && fields.iter().all(|r| fulfils(r, &name))
+        !(expressions.is_empty() && fields.is_empty())
+            && expressions.iter().all(|r| fulfils(r, labels))
+            && fields.iter().all(|r| fulfils(r, &name))
     })
 }
 
@@ -95,8 +112,17 @@ mod tests {
 
     #[test]
     fn a_pod_that_does_not_fit_is_refused_in_known_words() {
-        let pod = |uid: &str, cpu: &str| -> Pod { serde_json::from_value(json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}})).unwrap() };
-        let allocatable = BTreeMap::from([("cpu".to_string(), Amount::from_units(2)), ("pods".to_string(), Amount::from_units(3)), ("memory".to_string(), Amount::from_units(1))]);
+        let pod = |uid: &str, cpu: &str| -> Pod {
+            serde_json::from_value(
+                json!({"metadata": {"uid": uid}, "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}}),
+            )
+            .unwrap()
+        };
+        let allocatable = BTreeMap::from([
+            ("cpu".to_string(), Amount::from_units(2)),
+            ("pods".to_string(), Amount::from_units(3)),
+            ("memory".to_string(), Amount::from_units(1)),
+        ]);
         let others = [Arc::new(pod("a", "1500m"))];
         assert_eq!(admit(&pod("b", "500m"), &others, None, &allocatable), None);
         let verdict = admit(&pod("b", "501m"), &others, None, &allocatable).unwrap();

@@ -18,7 +18,15 @@ use crate::{core::Core, error::Result, probe};
 const MIN_GRACE_SECS: i64 = 2;
 
 /// Runs a postStart or preStop hook to its end, or to the deadline.
-pub(crate) async fn hook(core: &Core, pod: &Pod, run_id: &str, container: &str, pod_ip: &str, handler: &LifecycleHandler, timeout: Option<Duration>) -> Result<(), String> {
+pub(crate) async fn hook(
+    core: &Core,
+    pod: &Pod,
+    run_id: &str,
+    container: &str,
+    pod_ip: &str,
+    handler: &LifecycleHandler,
+    timeout: Option<Duration>,
+) -> Result<(), String> {
     let Some((_, container)) = spec::container(pod, container) else { return Ok(()) };
     if let Some(exec) = &handler.exec {
         let command = exec.command.clone().unwrap_or_default();
@@ -45,7 +53,14 @@ pub(crate) async fn hook(core: &Core, pod: &Pod, run_id: &str, container: &str, 
 }
 
 /// Stops one container: preStop hook, SIGTERM, and SIGKILL when the grace period is over.
-pub(crate) async fn kill_container(core: &Core, pod: &Pod, run: &ContainerRun, pod_ip: &str, message: Option<&str>, grace_secs: i64) -> Result<()> {
+pub(crate) async fn kill_container(
+    core: &Core,
+    pod: &Pod,
+    run: &ContainerRun,
+    pod_ip: &str,
+    message: Option<&str>,
+    grace_secs: i64,
+) -> Result<()> {
     if run.state != State::Exited {
         let text = message.map_or_else(|| format!("Stopping container {}", run.name), str::to_string);
         core.events.container(pod, &run.name, EventKind::Normal, "Killing", &text);

@@ -95,7 +95,8 @@ impl Observed {
     }
 
     pub(crate) fn is_anything_running(&self) -> bool {
-        self.sandboxes.iter().any(|s| s.ready) || self.containers.iter().any(|c| matches!(c.state, State::Running | State::Created | State::Unknown))
+        self.sandboxes.iter().any(|s| s.ready)
+            || self.containers.iter().any(|c| matches!(c.state, State::Running | State::Created | State::Unknown))
     }
 }
 
@@ -116,13 +117,21 @@ impl Observer {
                 Some(ips) => ips.clone(),
                 None if ready => {
                     let network = runtime.sandbox_status(&sandbox.id).await?.network.unwrap_or_default();
-                    let ips: Vec<String> = std::iter::once(network.ip).chain(network.additional_ips.into_iter().map(|ip| ip.ip)).filter(|ip| !ip.is_empty()).collect();
+                    let ips: Vec<String> = std::iter::once(network.ip)
+                        .chain(network.additional_ips.into_iter().map(|ip| ip.ip))
+                        .filter(|ip| !ip.is_empty())
+                        .collect();
                     self.ips.insert(sandbox.id.clone(), ips.clone());
                     ips
                 }
                 None => Vec::new(),
             };
-            observed.sandboxes.push(Sandbox { attempt: sandbox.metadata.map(|m| m.attempt).unwrap_or_default(), id: sandbox.id, ready, ips });
+            observed.sandboxes.push(Sandbox {
+                attempt: sandbox.metadata.map(|m| m.attempt).unwrap_or_default(),
+                id: sandbox.id,
+                ready,
+                ips,
+            });
         }
         for listed in runtime.list_containers(Some(uid)).await? {
             let state = State::from(listed.state);

@@ -196,7 +196,9 @@ fn consider(s: &Situation<'_>, sandbox_id: &str, kind: Kind, container: &Contain
             Some(unhealthy) => kill(run, unhealthy.message.clone(), unhealthy.grace_secs, plan),
         },
         State::Running => kill(run, format!("Container {} definition changed, will be restarted", run.name), None, plan),
-        State::Created | State::Unknown => kill(run, format!("Container {} is in an unexpected state, will be restarted", run.name), None, plan),
+        State::Created | State::Unknown => {
+            kill(run, format!("Container {} is in an unexpected state, will be restarted", run.name), None, plan)
+        }
         State::Exited if run.sandbox_id != sandbox_id && kind != Kind::Main => start(s, container, plan, run.attempt + 1, Some(run)),
         State::Exited if should_restart(s.pod, kind, container, run) => start(s, container, plan, run.attempt + 1, Some(run)),
         State::Exited if kind == Kind::Init && run.exit_code != 0 => Verdict::Failed,
@@ -229,7 +231,9 @@ fn first_attempt(pod: &Pod, name: &str) -> u32 {
     let lists = [&status.container_statuses, &status.init_container_statuses];
     let known = lists.into_iter().flatten().flatten().find(|c| c.name == name);
     match known {
-        Some(status) if status.container_id.as_deref().is_some_and(|id| !id.is_empty()) => u32::try_from(status.restart_count).unwrap_or(0) + 1,
+        Some(status) if status.container_id.as_deref().is_some_and(|id| !id.is_empty()) => {
+            u32::try_from(status.restart_count).unwrap_or(0) + 1
+        }
         Some(status) => u32::try_from(status.restart_count).unwrap_or(0),
         None => 0,
     }

@@ -65,7 +65,14 @@ fn a_container_created_before_we_died_is_started_not_made_again() {
 
 #[test]
 fn an_ended_container_follows_the_restart_policy() {
-    for (policy, exit_code, restarts) in [("Always", 0, true), ("Always", 1, true), ("OnFailure", 0, false), ("OnFailure", 1, true), ("Never", 0, false), ("Never", 1, false)] {
+    for (policy, exit_code, restarts) in [
+        ("Always", 0, true),
+        ("Always", 1, true),
+        ("OnFailure", 0, false),
+        ("OnFailure", 1, true),
+        ("Never", 0, false),
+        ("Never", 1, false),
+    ] {
         let pod = pod(policy, json!([]));
         let plan = planned(&pod, vec![sandbox(0, true)], vec![run(&pod, "a", 3, State::Exited, exit_code)]);
         if restarts {
@@ -111,7 +118,16 @@ fn a_failing_container_is_held_back() {
     backoff.retried(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
     let (health, not_before) = Default::default();
     let backoffs = BTreeMap::from([("a".to_string(), backoff)]);
-    let at = |secs| plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, not_before: &not_before, now: Timestamp::from_second(secs).unwrap() });
+    let at = |secs| {
+        plan(&Situation {
+            pod: &pod,
+            observed: &observed,
+            health: &health,
+            backoffs: &backoffs,
+            not_before: &not_before,
+            now: Timestamp::from_second(secs).unwrap(),
+        })
+    };
     assert_eq!(at(3).back_off, [Wait { name: "a".into(), delay: SignedDuration::from_secs(10) }]);
     assert_eq!(at(3).again_at, Some(Timestamp::from_second(10).unwrap()));
     assert_eq!(starts(&at(10)), [("a", 2)]);

@@ -93,14 +93,15 @@ async fn create(core: &Arc<Core>, pod: &Pod, planned: &Start, target: &Target<'_
     let Some((_, container)) = spec::container(pod, &planned.name) else {
         return Err(NotStarted { waiting: None, retry_at: None });
     };
-    let image = core.images.ensure(pod, container, target.sandbox, &core.objects, &core.events, &|| core.now()).await.map_err(|missing| {
-        if matches!(missing.waiting.reason.as_str(), "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName") {
-            core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {}", missing.waiting.reason));
-        } else if missing.waiting.reason == "ImagePullBackOff" {
-            core.events.container(pod, &planned.name, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
-        }
-        NotStarted { waiting: Some(missing.waiting), retry_at: missing.retry_at.or(Some(core.now() + RETRY * 6)) }
-    })?;
+    let image =
+        core.images.ensure(pod, container, target.sandbox, &core.objects, &core.events, &|| core.now()).await.map_err(|missing| {
+            if matches!(missing.waiting.reason.as_str(), "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName") {
+                core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {}", missing.waiting.reason));
+            } else if missing.waiting.reason == "ImagePullBackOff" {
+                core.events.container(pod, &planned.name, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
+            }
+            NotStarted { waiting: Some(missing.waiting), retry_at: missing.retry_at.or(Some(core.now() + RETRY * 6)) }
+        })?;
     let failed = |reason: &str, error: Error| {
         core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {error}"));
         not_started(core, reason, &error)
@@ -111,12 +112,20 @@ async fn create(core: &Arc<Core>, pod: &Pod, planned: &Start, target: &Target<'_
             core.events.container(pod, &planned.name, EventKind::Normal, "Created", &format!("Created container: {}", planned.name));
             Ok(id)
         }
-        Err(e) if e.is_name_reserved() || e.is_runtime_away() => Err(NotStarted { waiting: None, retry_at: Some(core.now() + RETRY_RESERVED) }),
+        Err(e) if e.is_name_reserved() || e.is_runtime_away() => {
+            Err(NotStarted { waiting: None, retry_at: Some(core.now() + RETRY_RESERVED) })
+        }
         Err(e) => Err(failed("CreateContainerError", e)),
     }
 }
 
-async fn configure(core: &Arc<Core>, pod: &Pod, planned: &Start, target: &Target<'_>, image: &cri::Image) -> Result<cri::ContainerConfig, Error> {
+async fn configure(
+    core: &Arc<Core>,
+    pod: &Pod,
+    planned: &Start,
+    target: &Target<'_>,
+    image: &cri::Image,
+) -> Result<cri::ContainerConfig, Error> {
     let Some((_, container)) = spec::container(pod, &planned.name) else {
         return Err(Error::Config(format!("container {} not found", planned.name)));
     };
@@ -124,7 +133,8 @@ async fn configure(core: &Arc<Core>, pod: &Pod, planned: &Start, target: &Target
         return Err(Error::Config("services have not yet been read at least once, cannot construct envs".into()));
     }
     let links = spec::pod_spec(pod).enable_service_links != Some(false);
-    let relevant: Vec<_> = core.services.list_namespace(spec::namespace(pod)).into_iter().chain(core.services.get("default", "kubernetes")).collect();
+    let relevant: Vec<_> =
+        core.services.list_namespace(spec::namespace(pod)).into_iter().chain(core.services.get("default", "kubernetes")).collect();
     let services = env::service_variables(&relevant, spec::namespace(pod), links);
     let environment = env::environment(pod, container, target.place, &services, &core.objects).await?;
     tokio::task::block_in_place(|| {

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodStatus},
+    api::core::v1::{
+        Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, HostIP, Pod,
+        PodCondition, PodIP, PodStatus,
+    },
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -47,10 +50,14 @@ pub(crate) struct Facts<'a> {
 /// Composes the whole status.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let before = facts.pod.status.clone().unwrap_or_default();
-    if facts.observed.sandboxes.is_empty() && facts.observed.containers.is_empty() && (facts.verdict.is_some() || spec::is_finished(facts.pod)) {
+    if facts.observed.sandboxes.is_empty()
+        && facts.observed.containers.is_empty()
+        && (facts.verdict.is_some() || spec::is_finished(facts.pod))
+    {
         return never_ran(facts, before);
     }
-    let init: Vec<ContainerStatus> = spec::all_containers(facts.pod).filter(|(kind, _)| *kind != Kind::Main).map(|(kind, c)| container_status(facts, kind, c)).collect();
+    let init: Vec<ContainerStatus> =
+        spec::all_containers(facts.pod).filter(|(kind, _)| *kind != Kind::Main).map(|(kind, c)| container_status(facts, kind, c)).collect();
     let main: Vec<ContainerStatus> = spec::main_containers(facts.pod).iter().map(|c| container_status(facts, Kind::Main, c)).collect();
     let phase = phase(facts, &init, &main);
     let ips = pod_ips(facts, &before);
@@ -115,7 +122,9 @@ fn container_status(facts: &Facts<'_>, kind: Kind, container: &Container) -> Con
         status.container_id = Some(format!("containerd://{}", run.id));
         status.restart_count = i32::try_from(run.attempt).unwrap_or(i32::MAX);
         status.state = Some(match run.state {
-            State::Running => ContainerState { running: Some(ContainerStateRunning { started_at: run.started_at.map(Time) }), ..Default::default() },
+            State::Running => {
+                ContainerState { running: Some(ContainerStateRunning { started_at: run.started_at.map(Time) }), ..Default::default() }
+            }
             State::Exited => terminated(ended(run)),
             State::Created | State::Unknown => waiting(default_waiting(facts, kind)),
         });
@@ -140,7 +149,9 @@ fn container_status(facts: &Facts<'_>, kind: Kind, container: &Container) -> Con
     status.started = Some(started);
     status.ready = match kind {
         Kind::Init => status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
-        Kind::Main | Kind::Sidecar => started && (container.readiness_probe.is_none() || run.is_some_and(|r| facts.health.ready.contains(&r.id))),
+        Kind::Main | Kind::Sidecar => {
+            started && (container.readiness_probe.is_none() || run.is_some_and(|r| facts.health.ready.contains(&r.id)))
+        }
     };
     status
 }
@@ -237,7 +248,9 @@ fn phase(facts: &Facts<'_>, init: &[ContainerStatus], main: &[ContainerStatus]) 
     if !initialized {
         return "Pending";
     }
-    let never_ran = |s: &&ContainerStatus| s.state.as_ref().is_some_and(|st| st.waiting.is_some()) && s.last_state.as_ref().is_none_or(|l| l.terminated.is_none());
+    let never_ran = |s: &&ContainerStatus| {
+        s.state.as_ref().is_some_and(|st| st.waiting.is_some()) && s.last_state.as_ref().is_none_or(|l| l.terminated.is_none())
+    };
     if main.iter().any(|s| never_ran(&s)) { "Pending" } else { "Running" }
 }
 
@@ -249,7 +262,8 @@ fn is_initialized(facts: &Facts<'_>, init: &[ContainerStatus]) -> bool {
 
 fn conditions(facts: &Facts<'_>, before: &PodStatus, phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Vec<PodCondition> {
     let mut all = Vec::new();
-    let mut set = |type_: &str, status: bool, reason: &str, message: String| all.push(condition(facts, before, type_, status, reason, message));
+    let mut set =
+        |type_: &str, status: bool, reason: &str, message: String| all.push(condition(facts, before, type_, status, reason, message));
     let has_network = facts.observed.ready_sandbox().is_some_and(|s| spec::is_host_network(facts.pod) || !s.ips.is_empty());
     set("PodReadyToStartContainers", has_network, "", String::new());
 
@@ -298,7 +312,9 @@ fn missing_gate(pod: &Pod, before: &PodStatus) -> Option<String> {
         .flatten()
         .filter_map(|gate| match before.conditions.iter().flatten().find(|c| c.type_ == gate.condition_type) {
             None => Some(format!("corresponding condition of pod readiness gate {:?} does not exist.", gate.condition_type)),
-            Some(c) if c.status != "True" => Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, c.status)),
+            Some(c) if c.status != "True" => {
+                Some(format!("the status of pod readiness gate {:?} is not \"True\", but {}", gate.condition_type, c.status))
+            }
             Some(_) => None,
         })
         .collect();

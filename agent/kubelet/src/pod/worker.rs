@@ -94,7 +94,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(core: Arc<Core>, uid: String, desired: watch::Receiver<Desired>, wake: Arc<Notify>, stale_content: Arc<AtomicBool>) -> Worker {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        uid: String,
+        desired: watch::Receiver<Desired>,
+        wake: Arc<Notify>,
+        stale_content: Arc<AtomicBool>,
+    ) -> Worker {
         Worker {
             core,
             uid,
@@ -129,7 +135,9 @@ impl Worker {
                     Some(self.core.now() + delay)
                 }
             };
-            let delay = next.map_or(Duration::from_secs(3600), |at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default() + Duration::from_millis(20));
+            let delay = next.map_or(Duration::from_secs(3600), |at| {
+                Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default() + Duration::from_millis(20)
+            });
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = wake.notified() => {}
@@ -167,7 +175,8 @@ impl Worker {
             }
             let health = self.probes.health();
             let now = self.core.now();
-            let situation = Situation { pod: &pod, observed: &observed, health: &health, backoffs: &self.backoffs, not_before: &self.not_before, now };
+            let situation =
+                Situation { pod: &pod, observed: &observed, health: &health, backoffs: &self.backoffs, not_before: &self.not_before, now };
             let plan = plan::plan(&situation);
             self.note_back_off(&pod, &plan, &observed);
             if plan.finished {
@@ -200,16 +209,26 @@ impl Worker {
         }
         self.admitted = true;
         let deadline = deadline(pod)?;
-        (self.core.now() >= deadline).then(|| Verdict { reason: "DeadlineExceeded".into(), message: "Pod was active on the node longer than the specified deadline".into() })
+        (self.core.now() >= deadline).then(|| Verdict {
+            reason: "DeadlineExceeded".into(),
+            message: "Pod was active on the node longer than the specified deadline".into(),
+        })
     }
 
     fn next_look(&self, pod: &Pod, planned: Option<Timestamp>) -> Option<Timestamp> {
-        [planned, self.volumes_refresh_at, deadline(pod), self.not_before.values().min().copied().filter(|at| *at > self.core.now())].into_iter().flatten().min()
+        [planned, self.volumes_refresh_at, deadline(pod), self.not_before.values().min().copied().filter(|at| *at > self.core.now())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn note_back_off(&mut self, pod: &Pod, plan: &Plan, observed: &Observed) {
         for wait in &plan.back_off {
-            let shown = if wait.delay.as_secs() >= 60 { format!("{}m{}s", wait.delay.as_secs() / 60, wait.delay.as_secs() % 60) } else { format!("{}s", wait.delay.as_secs()) };
+            let shown = if wait.delay.as_secs() >= 60 {
+                format!("{}m{}s", wait.delay.as_secs() / 60, wait.delay.as_secs() % 60)
+            } else {
+                format!("{}s", wait.delay.as_secs())
+            };
             let message = format!("back-off {shown} restarting failed container={} pod={}", wait.name, spec::display(pod));
             let waiting = Waiting { reason: "CrashLoopBackOff".into(), message };
             if self.waiting.get(&wait.name) != Some(&waiting) {
@@ -252,7 +271,8 @@ impl Worker {
         }
         let configuration = self.sandbox_config(pod, current.attempt).await?;
         let place = self.core.place(pod, observed);
-        hosts::write(&self.core.options.pod_dir(&self.uid).join("etc-hosts"), pod, &place.pod_ips, &self.core.options.cluster_domain).await?;
+        hosts::write(&self.core.options.pod_dir(&self.uid).join("etc-hosts"), pod, &place.pod_ips, &self.core.options.cluster_domain)
+            .await?;
         for planned in &plan.start {
             let target = Target { sandbox_id: &current.id, sandbox: &configuration, place: &place, volumes: &volumes };
             let core = self.core.clone();
@@ -306,7 +326,12 @@ impl Worker {
             Err(error) => {
                 let soon = error.is_name_reserved();
                 if !soon {
-                    self.core.events.pod(pod, EventKind::Warning, "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {error}"));
+                    self.core.events.pod(
+                        pod,
+                        EventKind::Warning,
+                        "FailedCreatePodSandBox",
+                        &format!("Failed to create pod sandbox: {error}"),
+                    );
                 }
                 let delay = if soon { SignedDuration::from_secs(1) } else { RETRY_SANDBOX };
                 self.not_before.insert(String::new(), self.core.now() + delay);
@@ -319,7 +344,14 @@ impl Worker {
         let pod_dir = self.core.options.pod_dir(&self.uid);
         tokio::fs::create_dir_all(&pod_dir).await.map_err(Error::io(format!("create {}", pod_dir.display())))?;
         let place = self.core.place(pod, observed);
-        let context = volume::Context { pod_dir: &pod_dir, place: &place, objects: &self.core.objects, tokens: &self.core.tokens, node_memory_bytes: self.core.machine.memory_bytes, now: Timestamp::now() };
+        let context = volume::Context {
+            pod_dir: &pod_dir,
+            place: &place,
+            objects: &self.core.objects,
+            tokens: &self.core.tokens,
+            node_memory_bytes: self.core.machine.memory_bytes,
+            now: Timestamp::now(),
+        };
         match volume::prepare(pod, &context).await {
             Ok(prepared) => {
                 self.last_volume_failure = None;
@@ -345,7 +377,8 @@ impl Worker {
         let newest = observed.sandboxes.first().map(|s| s.id.as_str());
         for run in observed.containers.iter().filter(|c| c.state == State::Exited) {
             let latest = observed.latest(&run.name).is_some_and(|l| l.id == run.id);
-            let before = observed.latest(&run.name).and_then(|l| observed.last_exited(&run.name, Some(&l.id))).is_some_and(|b| b.id == run.id);
+            let before =
+                observed.latest(&run.name).and_then(|l| observed.last_exited(&run.name, Some(&l.id))).is_some_and(|b| b.id == run.id);
             if !latest && !before {
                 if let Err(error) = self.core.runtime.remove_container(&run.id).await {
                     tracing::debug!(%error, container = run.id, "cannot remove an old container");
@@ -433,7 +466,9 @@ impl Worker {
         tokio::task::block_in_place(|| volume::tear_down(&pod_dir))?;
         let logs = sandbox::log_directory(pod, &self.core.options);
         match tokio::fs::remove_dir_all(&logs).await {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => tracing::warn!(error = %e, logs = %logs.display(), "cannot remove a pod's logs"),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(error = %e, logs = %logs.display(), "cannot remove a pod's logs")
+            }
             _ => {}
         }
         Ok(())
@@ -448,7 +483,16 @@ impl Worker {
             basis.status = Some(reported.clone());
         }
         let health = self.probes.health();
-        let facts = Facts { pod: &basis, observed, health: &health, waiting: &self.waiting, terminated, verdict: self.verdict.as_ref(), host_ips: &host_ips, now: self.core.now() };
+        let facts = Facts {
+            pod: &basis,
+            observed,
+            health: &health,
+            waiting: &self.waiting,
+            terminated,
+            verdict: self.verdict.as_ref(),
+            host_ips: &host_ips,
+            now: self.core.now(),
+        };
         let fresh = status::status(&facts);
         let Some(patch) = status::patch(&self.uid, basis.status.as_ref(), &fresh) else { return Ok(()) };
         match self.core.client.patch_status::<Pod>(Some(spec::namespace(pod)), spec::name(pod), &Patch::Strategic(patch)).await {

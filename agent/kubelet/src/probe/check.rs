@@ -47,7 +47,10 @@ pub(crate) async fn check(core: &Core, container: &Container, probe: &Probe, id:
             Ok(Ok(1)) => Outcome::Success,
             Ok(Ok(_)) => Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".into()),
             Ok(Err(why)) => Outcome::Failure(why),
-            Err(_) => Outcome::Failure(format!("timeout: failed to connect service \"{pod_ip}:{port}\" within {}s: context deadline exceeded", timeout.as_secs())),
+            Err(_) => Outcome::Failure(format!(
+                "timeout: failed to connect service \"{pod_ip}:{port}\" within {}s: context deadline exceeded",
+                timeout.as_secs()
+            )),
         };
     }
     Outcome::Unknown("missing probe handler".into())
@@ -61,7 +64,9 @@ async fn exec(core: &Core, id: &str, command: Vec<String>, timeout: Duration) ->
             output.push_str(&String::from_utf8_lossy(&response.stderr));
             Outcome::Failure(output)
         }
-        Err(crate::Error::Runtime { code: tonic::Code::DeadlineExceeded, .. }) => Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs())),
+        Err(crate::Error::Runtime { code: tonic::Code::DeadlineExceeded, .. }) => {
+            Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs()))
+        }
         Err(e) if e.is_runtime_away() => Outcome::Unknown(e.to_string()),
         Err(e) => Outcome::Failure(e.to_string()),
     }
@@ -81,7 +86,8 @@ async fn grpc(host: &str, port: u16, service: String) -> Result<i32, String> {
     }
     let shown = if host.contains(':') { format!("[{host}]") } else { host.to_string() };
     let endpoint = Endpoint::from_shared(format!("http://{shown}:{port}")).map_err(|e| e.to_string())?;
-    let channel = endpoint.connect().await.map_err(|_| format!("timeout: failed to connect service \"{shown}:{port}\": connection refused"))?;
+    let channel =
+        endpoint.connect().await.map_err(|_| format!("timeout: failed to connect service \"{shown}:{port}\": connection refused"))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|e| e.to_string())?;
     let codec = tonic_prost::ProstCodec::<CheckRequest, CheckResponse>::default();

@@ -83,7 +83,10 @@ impl Auth {
                 return None;
             }
         };
-        let user = status.user.filter(|_| status.authenticated == Some(true)).map(|u| User { name: u.username.unwrap_or_default(), groups: u.groups.unwrap_or_default() });
+        let user = status
+            .user
+            .filter(|_| status.authenticated == Some(true))
+            .map(|u| User { name: u.username.unwrap_or_default(), groups: u.groups.unwrap_or_default() });
         let mut tokens = self.tokens.lock();
         if tokens.len() >= MAX_REMEMBERED {
             tokens.clear();
@@ -155,8 +158,18 @@ fn verb(method: &Method) -> &'static str {
 }
 
 /// Lets a request through, or answers 401 or 403.
-pub(crate) async fn guard(State(api): State<std::sync::Arc<Api>>, Extension(Peer(peer)): Extension<Peer>, request: Request, next: Next) -> Response {
-    let bearer = request.headers().get(AUTHORIZATION).and_then(|h| h.to_str().ok()).and_then(|h| h.strip_prefix("Bearer ")).map(|t| t.trim().to_string());
+pub(crate) async fn guard(
+    State(api): State<std::sync::Arc<Api>>,
+    Extension(Peer(peer)): Extension<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let bearer = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|h| h.to_str().ok())
+        .and_then(|h| h.strip_prefix("Bearer "))
+        .map(|t| t.trim().to_string());
     let user = match (peer, bearer) {
         (Some(user), _) => Some(user),
         (None, Some(token)) => api.auth.user_of_token(&token).await,
@@ -171,7 +184,13 @@ pub(crate) async fn guard(State(api): State<std::sync::Arc<Api>>, Extension(Peer
         match api.auth.is_allowed(&user, verb, subresource).await {
             Ok(true) => return next.run(request).await,
             Ok(false) => {}
-            Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource}): {error}", user.name)).into_response(),
+            Err(error) => {
+                return (
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource}): {error}", user.name),
+                )
+                    .into_response();
+            }
         }
     }
     let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])", user.name, wanted.join(" "));

@@ -22,7 +22,11 @@ use crate::{logs::reader, pod::observed::keys};
 /// Blocks read ahead of a slow client.
 const BUFFERED_BLOCKS: usize = 4;
 
-pub(crate) async fn serve(State(api): State<Arc<Api>>, Path((namespace, pod, container)): Path<(String, String, String)>, RawQuery(raw): RawQuery) -> Response {
+pub(crate) async fn serve(
+    State(api): State<Arc<Api>>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    RawQuery(raw): RawQuery,
+) -> Response {
     let query = query(raw.as_deref());
     let (options, follow) = match options(&query) {
         Ok(parsed) => parsed,
@@ -51,7 +55,15 @@ pub(crate) async fn serve(State(api): State<Arc<Api>>, Path((namespace, pod, con
 
 /// The container and its log file: the current attempt, or the one before.
 async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<(String, PathBuf), Response> {
-    let not_there = |what: &str| refuse(StatusCode::BAD_REQUEST, format!("{what} \"{container}\" in pod \"{pod}\" {}", if previous { "not found" } else { "is waiting to start: ContainerCreating" }));
+    let not_there = |what: &str| {
+        refuse(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "{what} \"{container}\" in pod \"{pod}\" {}",
+                if previous { "not found" } else { "is waiting to start: ContainerCreating" }
+            ),
+        )
+    };
     let object = api.core.pods.get(namespace, pod);
     if object.as_deref().is_some_and(|p| crate::pod::spec::container(p, container).is_none()) {
         return Err(refuse(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod \"{pod}\"")));
@@ -63,21 +75,27 @@ async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous
     };
     let wanted = if previous {
         let uid = super::routes::pod_uid(api, namespace, pod)?;
-        let all = api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        let all =
+            api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
         let named = all.into_iter().filter(|c| c.labels.get(keys::CONTAINER_NAME).is_some_and(|n| n == container) && c.id != current.id);
         named.max_by_key(attempt).ok_or_else(|| not_there("previous terminated container"))?
     } else {
         current
     };
-    let status = api.core.runtime.container_status(&wanted.id).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let status =
+        api.core.runtime.container_status(&wanted.id).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok((wanted.id, PathBuf::from(status.log_path)))
 }
 
 fn options(query: &[(String, String)]) -> Result<(reader::Options, bool), String> {
     let query = query.to_vec();
     let number = |name: &str| -> Result<Option<u64>, String> {
-        values(&query, &[name]).first().filter(|v| !v.is_empty()).map(|v| v.parse().map_err(|_| format!("invalid value {v:?} for {name}: must be a number not below 0"))).transpose()
+        values(&query, &[name])
+            .first()
+            .filter(|v| !v.is_empty())
+            .map(|v| v.parse().map_err(|_| format!("invalid value {v:?} for {name}: must be a number not below 0")))
+            .transpose()
     };
     let mut since = None;
     if let Some(seconds) = number("sinceSeconds")? {

@@ -41,8 +41,18 @@ pub(crate) async fn kubelet(State(api): State<Arc<Api>>) -> Response {
             }
         }
     }
-    family(&mut out, "kubelet_running_pods", "gauge", "[BETA] Number of pods that have a running pod sandbox", &[(String::new(), running_pods)]);
-    let named = ["created", "running", "exited", "unknown"].iter().zip(states).map(|(state, n)| (format!("{{container_state=\"{state}\"}}"), n)).collect::<Vec<_>>();
+    family(
+        &mut out,
+        "kubelet_running_pods",
+        "gauge",
+        "[BETA] Number of pods that have a running pod sandbox",
+        &[(String::new(), running_pods)],
+    );
+    let named = ["created", "running", "exited", "unknown"]
+        .iter()
+        .zip(states)
+        .map(|(state, n)| (format!("{{container_state=\"{state}\"}}"), n))
+        .collect::<Vec<_>>();
     family(&mut out, "kubelet_running_containers", "gauge", "[BETA] Number of containers currently running", &named);
     let up = if *api.pods.runtime_up.borrow() { 1.0 } else { 0.0 };
     family(&mut out, "trireme_kubelet_runtime_up", "gauge", "Whether the container runtime answers", &[(String::new(), up)]);
@@ -87,10 +97,22 @@ pub(crate) async fn containers(State(api): State<Arc<Api>>) -> Response {
     let mut out = String::new();
     family(&mut out, "container_cpu_usage_seconds_total", "counter", "Cumulative cpu time consumed in seconds.", &collect(cpu_seconds));
     family(&mut out, "container_memory_working_set_bytes", "gauge", "Current working set in bytes.", &collect(working_set));
-    family(&mut out, "container_memory_usage_bytes", "gauge", "Current memory usage in bytes, including all memory regardless of when it was accessed", &collect(usage));
+    family(
+        &mut out,
+        "container_memory_usage_bytes",
+        "gauge",
+        "Current memory usage in bytes, including all memory regardless of when it was accessed",
+        &collect(usage),
+    );
     family(&mut out, "container_memory_rss", "gauge", "Size of RSS in bytes.", &collect(rss));
     family(&mut out, "machine_cpu_cores", "gauge", "Number of logical CPU cores.", &[(String::new(), api.core.machine.cpus as f64)]);
-    family(&mut out, "machine_memory_bytes", "gauge", "Amount of memory installed on the machine.", &[(String::new(), api.core.machine.memory_bytes as f64)]);
+    family(
+        &mut out,
+        "machine_memory_bytes",
+        "gauge",
+        "Amount of memory installed on the machine.",
+        &[(String::new(), api.core.machine.memory_bytes as f64)],
+    );
     text(out)
 }
 
@@ -102,9 +124,17 @@ pub(crate) async fn resource(State(api): State<Arc<Api>>) -> Response {
     };
     let pods = stats::by_pod(&stats);
     let of_containers = |of: Sample| -> Vec<(String, f64)> {
-        pods.iter().flat_map(|((ns, pod, _), all)| all.iter().map(move |(name, s)| (format!("{{container=\"{name}\",namespace=\"{ns}\",pod=\"{pod}\"}}"), of(s)))).collect()
+        pods.iter()
+            .flat_map(|((ns, pod, _), all)| {
+                all.iter().map(move |(name, s)| (format!("{{container=\"{name}\",namespace=\"{ns}\",pod=\"{pod}\"}}"), of(s)))
+            })
+            .collect()
     };
-    let of_pods = |of: Sample| -> Vec<(String, f64)> { pods.iter().map(|((ns, pod, _), all)| (format!("{{namespace=\"{ns}\",pod=\"{pod}\"}}"), all.iter().map(|(_, s)| of(s)).sum())).collect() };
+    let of_pods = |of: Sample| -> Vec<(String, f64)> {
+        pods.iter()
+            .map(|((ns, pod, _), all)| (format!("{{namespace=\"{ns}\",pod=\"{pod}\"}}"), all.iter().map(|(_, s)| of(s)).sum()))
+            .collect()
+    };
     let starts: Vec<(String, f64)> = pods
         .iter()
         .flat_map(|((ns, pod, _), all)| {
@@ -113,7 +143,9 @@ pub(crate) async fn resource(State(api): State<Arc<Api>>) -> Response {
                 .filter_map(|(name, _)| {
                     let statuses = object.as_ref()?.status.as_ref()?;
                     let listed = statuses.container_statuses.iter().chain(&statuses.init_container_statuses).flatten();
-                    let started: Timestamp = listed.filter(|s| &s.name == name).find_map(|s| s.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|t| t.0))?;
+                    let started: Timestamp = listed
+                        .filter(|s| &s.name == name)
+                        .find_map(|s| s.state.as_ref()?.running.as_ref()?.started_at.as_ref().map(|t| t.0))?;
                     Some((format!("{{container=\"{name}\",namespace=\"{ns}\",pod=\"{pod}\"}}"), started.as_second() as f64))
                 })
                 .collect::<Vec<_>>()
@@ -122,13 +154,49 @@ pub(crate) async fn resource(State(api): State<Arc<Api>>) -> Response {
     let available = crate::machine::pressure(&api.core.options.data_dir).0;
     let node_memory = (api.core.machine.memory_bytes - available) as f64;
     let mut out = String::new();
-    family(&mut out, "container_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the container in core-seconds", &of_containers(cpu_seconds));
-    family(&mut out, "container_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the container in bytes", &of_containers(working_set));
+    family(
+        &mut out,
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the container in core-seconds",
+        &of_containers(cpu_seconds),
+    );
+    family(
+        &mut out,
+        "container_memory_working_set_bytes",
+        "gauge",
+        "[STABLE] Current working set of the container in bytes",
+        &of_containers(working_set),
+    );
     family(&mut out, "container_start_time_seconds", "gauge", "[STABLE] Start time of the container since unix epoch in seconds", &starts);
-    family(&mut out, "node_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the node in core-seconds", &[(String::new(), stats::node_cpu_nanos() as f64 / 1e9)]);
-    family(&mut out, "node_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the node in bytes", &[(String::new(), node_memory)]);
-    family(&mut out, "pod_cpu_usage_seconds_total", "counter", "[STABLE] Cumulative cpu time consumed by the pod in core-seconds", &of_pods(cpu_seconds));
+    family(
+        &mut out,
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the node in core-seconds",
+        &[(String::new(), stats::node_cpu_nanos() as f64 / 1e9)],
+    );
+    family(
+        &mut out,
+        "node_memory_working_set_bytes",
+        "gauge",
+        "[STABLE] Current working set of the node in bytes",
+        &[(String::new(), node_memory)],
+    );
+    family(
+        &mut out,
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "[STABLE] Cumulative cpu time consumed by the pod in core-seconds",
+        &of_pods(cpu_seconds),
+    );
     family(&mut out, "pod_memory_working_set_bytes", "gauge", "[STABLE] Current working set of the pod in bytes", &of_pods(working_set));
-    family(&mut out, "resource_scrape_error", "gauge", "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise", &[(String::new(), 0.0)]);
+    family(
+        &mut out,
+        "resource_scrape_error",
+        "gauge",
+        "[STABLE] 1 if there was an error while getting container metrics, 0 otherwise",
+        &[(String::new(), 0.0)],
+    );
     text(out)
 }

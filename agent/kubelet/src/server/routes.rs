@@ -103,10 +103,13 @@ pub(crate) fn answer_json(value: &serde_json::Value) -> Response {
 /// The newest container of that name, in whatever state.
 pub(crate) async fn find_container(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<cri::Container, Response> {
     let uid = pod_uid(api, namespace, pod)?;
-    let containers = api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let containers =
+        api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let named = containers.into_iter().filter(|c| c.labels.get(keys::CONTAINER_NAME).is_some_and(|n| n == container));
     let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
-    named.max_by_key(|c| (attempt(c), c.created_at)).ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))
+    named
+        .max_by_key(|c| (attempt(c), c.created_at))
+        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))
 }
 
 pub(crate) fn pod_uid(api: &Api, namespace: &str, pod: &str) -> Result<String, Response> {
@@ -126,23 +129,45 @@ fn answer(result: Result<Response, Response>) -> Response {
     result.unwrap_or_else(|refusal| refusal)
 }
 
-async fn exec(State(api): State<Arc<Api>>, Path((namespace, pod, container)): Path<(String, String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+async fn exec(
+    State(api): State<Arc<Api>>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Response {
     let query = query(raw.as_deref());
     let serve = async {
         let container_id = running(&api, &namespace, &pod, &container).await?;
         let wanted = streams::Wanted::of(&query)?;
-        let call = cri::ExecRequest { container_id, cmd: values(&query, &["command"]), tty: wanted.tty, stdin: wanted.stdin, stdout: wanted.stdout, stderr: wanted.stderr };
+        let call = cri::ExecRequest {
+            container_id,
+            cmd: values(&query, &["command"]),
+            tty: wanted.tty,
+            stdin: wanted.stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+        };
         let url = api.core.runtime.exec(call).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         streams::remote_command(request, url, wanted).await
     };
     answer(serve.await)
 }
 
-async fn exec_uid(state: State<Arc<Api>>, Path((namespace, pod, _, container)): Path<(String, String, String, String)>, raw: RawQuery, request: Request) -> Response {
+async fn exec_uid(
+    state: State<Arc<Api>>,
+    Path((namespace, pod, _, container)): Path<(String, String, String, String)>,
+    raw: RawQuery,
+    request: Request,
+) -> Response {
     exec(state, Path((namespace, pod, container)), raw, request).await
 }
 
-async fn attach(State(api): State<Arc<Api>>, Path((namespace, pod, container)): Path<(String, String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+async fn attach(
+    State(api): State<Arc<Api>>,
+    Path((namespace, pod, container)): Path<(String, String, String)>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Response {
     let query = query(raw.as_deref());
     let serve = async {
         let container_id = running(&api, &namespace, &pod, &container).await?;
@@ -158,25 +183,53 @@ async fn attach(State(api): State<Arc<Api>>, Path((namespace, pod, container)): 
     answer(serve.await)
 }
 
-async fn attach_uid(state: State<Arc<Api>>, Path((namespace, pod, _, container)): Path<(String, String, String, String)>, raw: RawQuery, request: Request) -> Response {
+async fn attach_uid(
+    state: State<Arc<Api>>,
+    Path((namespace, pod, _, container)): Path<(String, String, String, String)>,
+    raw: RawQuery,
+    request: Request,
+) -> Response {
     attach(state, Path((namespace, pod, container)), raw, request).await
 }
 
-async fn port_forward(State(api): State<Arc<Api>>, Path((namespace, pod)): Path<(String, String)>, RawQuery(raw): RawQuery, request: Request) -> Response {
+async fn port_forward(
+    State(api): State<Arc<Api>>,
+    Path((namespace, pod)): Path<(String, String)>,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Response {
     let query = query(raw.as_deref());
     let serve = async {
         let uid = pod_uid(&api, &namespace, &pod)?;
-        let sandboxes = api.core.runtime.list_sandboxes(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        let sandboxes =
+            api.core.runtime.list_sandboxes(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         let ready = sandboxes.into_iter().find(|s| s.state == cri::PodSandboxState::SandboxReady as i32);
-        let sandbox = ready.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("not able to find pod sandbox for pod \"{pod}_{namespace}\"")))?;
+        let sandbox =
+            ready.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("not able to find pod sandbox for pod \"{pod}_{namespace}\"")))?;
         let listed = values(&query, &["port", "ports"]);
-        let ports: Vec<u16> = listed.iter().flat_map(|v| v.split(',')).filter(|p| !p.is_empty()).map(str::parse).collect::<Result<_, _>>().map_err(|_| refuse(StatusCode::BAD_REQUEST, format!("invalid port in {listed:?}")))?;
-        let url = api.core.runtime.port_forward(&sandbox.id, ports.iter().map(|p| i32::from(*p)).collect()).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+        let ports: Vec<u16> = listed
+            .iter()
+            .flat_map(|v| v.split(','))
+            .filter(|p| !p.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| refuse(StatusCode::BAD_REQUEST, format!("invalid port in {listed:?}")))?;
+        let url = api
+            .core
+            .runtime
+            .port_forward(&sandbox.id, ports.iter().map(|p| i32::from(*p)).collect())
+            .await
+            .map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         streams::port_forward(request, url, ports).await
     };
     answer(serve.await)
 }
 
-async fn port_forward_uid(state: State<Arc<Api>>, Path((namespace, pod, _)): Path<(String, String, String)>, raw: RawQuery, request: Request) -> Response {
+async fn port_forward_uid(
+    state: State<Arc<Api>>,
+    Path((namespace, pod, _)): Path<(String, String, String)>,
+    raw: RawQuery,
+    request: Request,
+) -> Response {
     port_forward(state, Path((namespace, pod)), raw, request).await
 }

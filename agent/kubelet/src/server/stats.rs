@@ -3,16 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use axum::{
-    extract::State,
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use trireme_proto::cri;
 
-use super::{Api, routes::{answer_json, refuse}};
+use super::{
+    Api,
+    routes::{answer_json, refuse},
+};
 use crate::{machine, pod::observed::keys};
 
 fn time(nanos: i64) -> String {
@@ -42,7 +41,8 @@ fn container(stats: &cri::ContainerStats, name: &str) -> Value {
         out["memory"] = json!({"time": time(memory.timestamp), "workingSetBytes": value(&memory.working_set_bytes), "usageBytes": value(&memory.usage_bytes), "rssBytes": value(&memory.rss_bytes)});
     }
     if let Some(rootfs) = &stats.writable_layer {
-        out["rootfs"] = json!({"time": time(rootfs.timestamp), "usedBytes": value(&rootfs.used_bytes), "inodesUsed": value(&rootfs.inodes_used)});
+        out["rootfs"] =
+            json!({"time": time(rootfs.timestamp), "usedBytes": value(&rootfs.used_bytes), "inodesUsed": value(&rootfs.inodes_used)});
     }
     out
 }

@@ -57,7 +57,10 @@ pub(crate) async fn remote_command(request: Request, url: String, wanted: Wanted
     match upgrade_of(request.headers()).as_deref() {
         Some("websocket") => websocket::remote_command(request, url, wanted).await,
         Some("spdy/3.1") => splice(request, &url).await,
-        _ => Err(refuse(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request: \"Upgrade\" must be websocket or SPDY/3.1")),
+        _ => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "unable to upgrade: missing upgrade headers in request: \"Upgrade\" must be websocket or SPDY/3.1",
+        )),
     }
 }
 
@@ -66,7 +69,10 @@ pub(crate) async fn port_forward(request: Request, url: String, ports: Vec<u16>)
     match upgrade_of(request.headers()).as_deref() {
         Some("websocket") => websocket::port_forward(request, url, ports).await,
         Some("spdy/3.1") => splice(request, &url).await,
-        _ => Err(refuse(StatusCode::BAD_REQUEST, "unable to upgrade: missing upgrade headers in request: \"Upgrade\" must be websocket or SPDY/3.1")),
+        _ => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "unable to upgrade: missing upgrade headers in request: \"Upgrade\" must be websocket or SPDY/3.1",
+        )),
     }
 }
 
@@ -82,7 +88,10 @@ pub(crate) async fn dial(url: &str, protocols: &[HeaderValue]) -> Result<(Upstre
     let _ = stream.set_nodelay(true);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     tokio::spawn(connection.with_upgrades());
-    let mut builder = axum::http::Request::post(uri.path_and_query().map_or("/", |p| p.as_str())).header(HOST, authority).header(CONNECTION, "Upgrade").header(UPGRADE, "SPDY/3.1");
+    let mut builder = axum::http::Request::post(uri.path_and_query().map_or("/", |p| p.as_str()))
+        .header(HOST, authority)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, "SPDY/3.1");
     for protocol in protocols {
         builder = builder.header("X-Stream-Protocol-Version", protocol);
     }
@@ -111,7 +120,8 @@ async fn splice(mut request: Request, url: &str) -> Result<Response, Response> {
             Err(error) => tracing::debug!(%error, "a client went away before its stream began"),
         }
     });
-    let mut response = Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade").header(UPGRADE, "SPDY/3.1");
+    let mut response =
+        Response::builder().status(StatusCode::SWITCHING_PROTOCOLS).header(CONNECTION, "Upgrade").header(UPGRADE, "SPDY/3.1");
     if let Some(protocol) = headers.get("X-Stream-Protocol-Version") {
         response = response.header("X-Stream-Protocol-Version", protocol);
     }

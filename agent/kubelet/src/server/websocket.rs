@@ -47,16 +47,23 @@ fn goodbye() -> Message {
 }
 
 async fn upgrade(request: Request) -> Result<WebSocketUpgrade, Response> {
-    request.extract::<WebSocketUpgrade, _>().await.map_err(|rejection| refuse(StatusCode::BAD_REQUEST, format!("unable to upgrade: {rejection}")))
+    request
+        .extract::<WebSocketUpgrade, _>()
+        .await
+        .map_err(|rejection| refuse(StatusCode::BAD_REQUEST, format!("unable to upgrade: {rejection}")))
 }
 
 /// Bridges exec or attach.
 pub(crate) async fn remote_command(request: Request, url: String, wanted: Wanted) -> Result<Response, Response> {
     let socket = upgrade(request).await?.protocols(["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"]);
     if socket.selected_protocol().is_none() {
-        return Err(refuse(StatusCode::FORBIDDEN, "unable to upgrade: unable to negotiate protocol: client supports none of [v5.channel.k8s.io v4.channel.k8s.io]"));
+        return Err(refuse(
+            StatusCode::FORBIDDEN,
+            "unable to upgrade: unable to negotiate protocol: client supports none of [v5.channel.k8s.io v4.channel.k8s.io]",
+        ));
     }
-    let (upstream, _) = dial(&url, &[HeaderValue::from_static("v4.channel.k8s.io")]).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))?;
+    let (upstream, _) =
+        dial(&url, &[HeaderValue::from_static("v4.channel.k8s.io")]).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))?;
     Ok(socket.on_upgrade(move |socket| async move {
         if let Err(error) = bridge_command(socket, upstream, wanted).await {
             tracing::debug!(%error, "a stream ended early");
@@ -69,7 +76,13 @@ async fn bridge_command(socket: WebSocket, upstream: Upstream, wanted: Wanted) -
     let mut writer = Writer::new(write);
     let mut pairs = Vec::new();
     // The runtime waits for exactly these streams, the error stream first.
-    let all = [(ERROR, "error", true), (STDIN, "stdin", wanted.stdin), (STDOUT, "stdout", wanted.stdout), (STDERR, "stderr", wanted.stderr), (RESIZE, "resize", wanted.tty)];
+    let all = [
+        (ERROR, "error", true),
+        (STDIN, "stdin", wanted.stdin),
+        (STDOUT, "stdout", wanted.stdout),
+        (STDERR, "stderr", wanted.stderr),
+        (RESIZE, "resize", wanted.tty),
+    ];
     for (channel, name, is_wanted) in all {
         if is_wanted {
             pairs.push(Pair { channel, stream: writer.open(&[("streamtype", name)]).await? });
@@ -77,7 +90,13 @@ async fn bridge_command(socket: WebSocket, upstream: Upstream, wanted: Wanted) -
     }
     let (mut sink, source) = socket.split();
     // An empty message tells the client that the other side is there.
-    let first = if wanted.stdout { STDOUT } else if wanted.stderr { STDERR } else { ERROR };
+    let first = if wanted.stdout {
+        STDOUT
+    } else if wanted.stderr {
+        STDERR
+    } else {
+        ERROR
+    };
     sink.send(Message::Binary(Bytes::copy_from_slice(&[first]))).await?;
     pump(sink, source, Reader::new(read), writer, pairs).await
 }
@@ -157,7 +176,8 @@ pub(crate) async fn port_forward(request: Request, url: String, ports: Vec<u16>)
     if !is_tunnel && ports.is_empty() {
         return Err(refuse(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
     }
-    let (upstream, _) = dial(&url, &[HeaderValue::from_static("portforward.k8s.io")]).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))?;
+    let (upstream, _) =
+        dial(&url, &[HeaderValue::from_static("portforward.k8s.io")]).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))?;
     Ok(socket.on_upgrade(move |socket| async move {
         let result = if is_tunnel { tunnel(socket, upstream).await } else { bridge_ports(socket, upstream, ports).await };
         if let Err(error) = result {

@@ -49,7 +49,8 @@ pub(crate) fn write(directory: &Path, payload: &Payload, group: Option<i64>, now
         if let Some(group) = group {
             std::os::unix::fs::chown(&target, None, u32::try_from(group).ok()).map_err(wrap("give a file to the group"))?;
         }
-        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(effective_mode(file.mode, group))).map_err(wrap("set the mode"))?;
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(effective_mode(file.mode, group)))
+            .map_err(wrap("set the mode"))?;
     }
     let old = std::fs::read_link(directory.join(DATA)).ok();
     let next = directory.join(NEXT);
@@ -81,9 +82,13 @@ fn is_current(directory: &Path, payload: &Payload, group: Option<i64>) -> bool {
     let current = directory.join(DATA);
     let same = |path: &String, file: &File| {
         let path = current.join(path);
-        std::fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o7777 == effective_mode(file.mode, group)) && std::fs::read(&path).is_ok_and(|data| data == file.data)
+        std::fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o7777 == effective_mode(file.mode, group))
+            && std::fs::read(&path).is_ok_and(|data| data == file.data)
     };
-    current.is_dir() && count_files(&current) == payload.len() && payload.iter().all(|(path, file)| same(path, file)) && tops(payload).iter().all(|name| directory.join(name).is_symlink())
+    current.is_dir()
+        && count_files(&current) == payload.len()
+        && payload.iter().all(|(path, file)| same(path, file))
+        && tops(payload).iter().all(|name| directory.join(name).is_symlink())
 }
 
 fn count_files(directory: &Path) -> usize {

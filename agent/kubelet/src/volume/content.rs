@@ -1,7 +1,9 @@
 //! Volumes made of API objects: configMap, secret, downwardAPI, and projected, which mixes them with tokens.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource,
+};
 
 use super::{
     Context,
@@ -20,7 +22,13 @@ fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
 }
 
 /// Puts all keys, or the chosen ones under their paths, into the payload.
-fn choose(data: &[(&String, Vec<u8>)], items: Option<&[KeyToPath]>, default_mode: Option<i32>, optional: bool, payload: &mut Payload) -> Result<()> {
+fn choose(
+    data: &[(&String, Vec<u8>)],
+    items: Option<&[KeyToPath]>,
+    default_mode: Option<i32>,
+    optional: bool,
+    payload: &mut Payload,
+) -> Result<()> {
     let Some(items) = items.filter(|i| !i.is_empty()) else {
         payload.extend(data.iter().map(|(key, data)| ((*key).clone(), File { data: data.clone(), mode: mode(None, default_mode) })));
         return Ok(());
@@ -44,7 +52,15 @@ fn secret_data(secret: &Secret) -> Vec<(&String, Vec<u8>)> {
     secret.data.iter().flatten().map(|(k, v)| (k, v.0.clone())).collect()
 }
 
-async fn add_config_map(pod: &Pod, name: &str, items: Option<&[KeyToPath]>, default_mode: Option<i32>, optional: Option<bool>, context: &Context<'_>, payload: &mut Payload) -> Result<()> {
+async fn add_config_map(
+    pod: &Pod,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    default_mode: Option<i32>,
+    optional: Option<bool>,
+    context: &Context<'_>,
+    payload: &mut Payload,
+) -> Result<()> {
     let optional = optional == Some(true);
     match context.objects.config_map(spec::namespace(pod), name).await? {
         Some(map) => choose(&config_data(&map), items, default_mode, optional, payload),
@@ -53,7 +69,15 @@ async fn add_config_map(pod: &Pod, name: &str, items: Option<&[KeyToPath]>, defa
     }
 }
 
-async fn add_secret(pod: &Pod, name: &str, items: Option<&[KeyToPath]>, default_mode: Option<i32>, optional: Option<bool>, context: &Context<'_>, payload: &mut Payload) -> Result<()> {
+async fn add_secret(
+    pod: &Pod,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    default_mode: Option<i32>,
+    optional: Option<bool>,
+    context: &Context<'_>,
+    payload: &mut Payload,
+) -> Result<()> {
     let optional = optional == Some(true);
     match context.objects.secret(spec::namespace(pod), name).await? {
         Some(secret) => choose(&secret_data(&secret), items, default_mode, optional, payload),
@@ -75,7 +99,12 @@ pub(crate) async fn secret(pod: &Pod, source: &SecretVolumeSource, context: &Con
     Ok(payload)
 }
 
-pub(crate) fn downward_api(pod: &Pod, items: &[DownwardAPIVolumeFile], default_mode: Option<i32>, context: &Context<'_>) -> Result<Payload> {
+pub(crate) fn downward_api(
+    pod: &Pod,
+    items: &[DownwardAPIVolumeFile],
+    default_mode: Option<i32>,
+    context: &Context<'_>,
+) -> Result<Payload> {
     let mut payload = Payload::new();
     for item in items {
         let text = match (&item.field_ref, &item.resource_field_ref) {
@@ -88,7 +117,12 @@ pub(crate) fn downward_api(pod: &Pod, items: &[DownwardAPIVolumeFile], default_m
     Ok(payload)
 }
 
-pub(crate) async fn projected(pod: &Pod, source: &ProjectedVolumeSource, context: &Context<'_>, refresh_at: &mut Option<Timestamp>) -> Result<Payload> {
+pub(crate) async fn projected(
+    pod: &Pod,
+    source: &ProjectedVolumeSource,
+    context: &Context<'_>,
+    refresh_at: &mut Option<Timestamp>,
+) -> Result<Payload> {
     let mut payload = Payload::new();
     let default_mode = source.default_mode;
     for part in source.sources.iter().flatten() {

@@ -1,6 +1,9 @@
 //! emptyDir: a directory, or a tmpfs, that lives as long as its pod.
 
-use std::{os::unix::fs::{PermissionsExt, chown}, path::Path};
+use std::{
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
 
 use k8s_openapi::api::core::v1::EmptyDirVolumeSource;
 
@@ -11,7 +14,13 @@ use crate::{
 };
 
 /// Makes the directory once; a second call leaves content and modes alone.
-pub(crate) async fn prepare(source: &EmptyDirVolumeSource, path: &Path, pod_dir: &Path, fs_group: Option<i64>, node_memory_bytes: i64) -> Result<()> {
+pub(crate) async fn prepare(
+    source: &EmptyDirVolumeSource,
+    path: &Path,
+    pod_dir: &Path,
+    fs_group: Option<i64>,
+    node_memory_bytes: i64,
+) -> Result<()> {
     let ready = pod_dir.join("plugins").join("kubernetes.io~empty-dir").join(path.file_name().unwrap_or_default()).join("ready");
     let wrap = |what: &str| Error::io(format!("{what} {}", path.display()));
     std::fs::create_dir_all(path).map_err(wrap("create"))?;

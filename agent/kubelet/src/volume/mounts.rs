@@ -49,7 +49,8 @@ pub(crate) fn ensure_tmpfs(path: &Path, options: &str) -> Result<()> {
 
 /// Binds `source` (often a `/proc/self/fd/N`) on `target`.
 pub(crate) fn bind(source: &Path, target: &Path) -> Result<()> {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(Error::errno(format!("bind on {}", target.display())))
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(Error::errno(format!("bind on {}", target.display())))
 }
 
 /// Unmounts everything below `directory`, the newest mounts first.

@@ -25,7 +25,8 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path, create: bool) -
     if mounts::is_mount_point(target)? {
         return Ok(());
     }
-    let root = open(volume, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(Error::errno(format!("open {}", volume.display())))?;
+    let root = open(volume, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(Error::errno(format!("open {}", volume.display())))?;
     let opened = match resolve(&root, relative) {
         Err(nix::Error::ENOENT) if create => {
             make_directories(&root, relative)?;
@@ -40,7 +41,8 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path, create: bool) -
 }
 
 fn resolve(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how =
+        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     openat2(root, path, how)
 }
 
@@ -56,7 +58,8 @@ fn make_directories(root: &OwnedFd, path: &Path) -> Result<()> {
                     None => root.try_clone().map_err(Error::io("clone a descriptor"))?,
                 };
                 let name = Path::new(done.file_name().unwrap_or_default());
-                mkdirat(&parent, name, Mode::from_bits_truncate(0o750)).map_err(Error::errno(format!("create subPath {}", done.display())))?;
+                mkdirat(&parent, name, Mode::from_bits_truncate(0o750))
+                    .map_err(Error::errno(format!("create subPath {}", done.display())))?;
                 // The mode of the volume's own root would be the right one for others; the umask must not narrow it further.
                 let made = resolve(root, &done).map_err(Error::errno(format!("open subPath {}", done.display())))?;
                 copy_owner(root, &made)?;

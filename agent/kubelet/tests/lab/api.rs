@@ -102,21 +102,30 @@ impl Api {
                 Some(object) => reply(StatusCode::OK, &object),
                 None if is_collection(&path) => {
                     let state = self.state.lock();
-                    let items: Vec<&Value> = state.objects.iter().filter(|(p, o)| in_collection(&path, p) && selected(&query, o)).map(|(_, o)| o).collect();
-                    reply(StatusCode::OK, &json!({"kind": "List", "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}))
+                    let items: Vec<&Value> =
+                        state.objects.iter().filter(|(p, o)| in_collection(&path, p) && selected(&query, o)).map(|(_, o)| o).collect();
+                    reply(
+                        StatusCode::OK,
+                        &json!({"kind": "List", "metadata": {"resourceVersion": state.revision.to_string()}, "items": items}),
+                    )
                 }
                 None => not_found(&path),
             },
-            "POST" if path.ends_with("/token") => {
-                reply(StatusCode::CREATED, &json!({"metadata": {}, "spec": body["spec"], "status": {"token": "the-token", "expirationTimestamp": "2036-01-01T00:00:00Z"}}))
-            }
+            "POST" if path.ends_with("/token") => reply(
+                StatusCode::CREATED,
+                &json!({"metadata": {}, "spec": body["spec"], "status": {"token": "the-token", "expirationTimestamp": "2036-01-01T00:00:00Z"}}),
+            ),
             "POST" if path.ends_with("tokenreviews") => {
                 let known = body["spec"]["token"] == "good";
-                reply(StatusCode::CREATED, &json!({"metadata": {}, "spec": body["spec"], "status": {"authenticated": known, "user": {"username": "someone", "groups": ["g"]}}}))
+                reply(
+                    StatusCode::CREATED,
+                    &json!({"metadata": {}, "spec": body["spec"], "status": {"authenticated": known, "user": {"username": "someone", "groups": ["g"]}}}),
+                )
             }
-            "POST" if path.ends_with("subjectaccessreviews") => {
-                reply(StatusCode::CREATED, &json!({"metadata": {}, "spec": body["spec"], "status": {"allowed": body["spec"]["user"] == "someone"}}))
-            }
+            "POST" if path.ends_with("subjectaccessreviews") => reply(
+                StatusCode::CREATED,
+                &json!({"metadata": {}, "spec": body["spec"], "status": {"allowed": body["spec"]["user"] == "someone"}}),
+            ),
             "POST" => {
                 let full = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap_or_default());
                 if self.get(&full).is_some() {
@@ -150,7 +159,12 @@ impl Api {
         let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
         let (missed, live) = {
             let state = self.state.lock();
-            let missed: Vec<_> = state.history.iter().filter(|(revision, ..)| *revision > from).map(|(_, path, event)| Ok((path.clone(), event.clone()))).collect();
+            let missed: Vec<_> = state
+                .history
+                .iter()
+                .filter(|(revision, ..)| *revision > from)
+                .map(|(_, path, event)| Ok((path.clone(), event.clone())))
+                .collect();
             (missed, tokio_stream::wrappers::BroadcastStream::new(self.events.subscribe()))
         };
         let stream = futures::stream::iter(missed).chain(live).filter_map(move |event| {
@@ -161,7 +175,8 @@ impl Api {
                 if cut {
                     return Some(Err(BoxError::from("cut")));
                 }
-                (in_collection(&path, &at) && selected(&query, &event["object"])).then(|| Ok(http_body::Frame::data(Bytes::from(format!("{event}\n")))))
+                (in_collection(&path, &at) && selected(&query, &event["object"]))
+                    .then(|| Ok(http_body::Frame::data(Bytes::from(format!("{event}\n")))))
             }
         });
         Response::new(BodyExt::boxed_unsync(StreamBody::new(stream)))

@@ -30,10 +30,16 @@ fn certificates() -> &'static Certificates {
     static ALL: std::sync::OnceLock<Certificates> = std::sync::OnceLock::new();
     ALL.get_or_init(|| {
         let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_string()]).unwrap();
-        let key = rustls::crypto::ring::sign::any_supported_type(&rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into())).unwrap();
+        let key = rustls::crypto::ring::sign::any_supported_type(&rustls::pki_types::PrivateKeyDer::Pkcs8(
+            made.signing_key.serialize_der().into(),
+        ))
+        .unwrap();
         let certificate = made.cert.der().clone();
         let certified = rustls::sign::CertifiedKey::new(vec![certificate.clone()], key);
-        Certificates { certificate, tls: ServingTls { certificate: Arc::new(One(Arc::new(certified))), client_ca_pem: made.cert.pem().into_bytes() } }
+        Certificates {
+            certificate,
+            tls: ServingTls { certificate: Arc::new(One(Arc::new(certified))), client_ca_pem: made.cert.pem().into_bytes() },
+        }
     })
 }
 
@@ -45,7 +51,11 @@ pub fn serving_tls() -> ServingTls {
 async fn connect(address: SocketAddr) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(certificates().certificate.clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider())).with_safe_default_protocol_versions().unwrap().with_root_certificates(roots).with_no_client_auth();
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
     let tcp = TcpStream::connect(address).await.unwrap();
     TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("127.0.0.1").unwrap(), tcp).await.unwrap()
 }

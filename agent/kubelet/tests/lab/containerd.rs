@@ -63,7 +63,8 @@ state = "{d}/state"
             ),
         )
         .unwrap();
-        std::fs::write(self.path("cni/conf/10-test.conflist"), r#"{"cniVersion":"0.4.0","name":"test","plugins":[{"type":"testnet"}]}"#).unwrap();
+        std::fs::write(self.path("cni/conf/10-test.conflist"), r#"{"cniVersion":"0.4.0","name":"test","plugins":[{"type":"testnet"}]}"#)
+            .unwrap();
         // An address that lives inside the pod only: enough to have a pod IP.
         let plugin = self.path("cni/bin/testnet");
         std::fs::write(
@@ -83,7 +84,11 @@ esac
         .unwrap();
         // containerd 1.6 calls the loopback plugin for every sandbox, configured or not.
         let loopback = self.path("cni/bin/loopback");
-        std::fs::write(&loopback, "#!/bin/sh\n[ \"$CNI_COMMAND\" = ADD ] && nsenter --net=\"$CNI_NETNS\" ip link set lo up\necho '{\"cniVersion\":\"0.3.1\"}'\n").unwrap();
+        std::fs::write(
+            &loopback,
+            "#!/bin/sh\n[ \"$CNI_COMMAND\" = ADD ] && nsenter --net=\"$CNI_NETNS\" ip link set lo up\necho '{\"cniVersion\":\"0.3.1\"}'\n",
+        )
+        .unwrap();
         for plugin in [plugin, loopback] {
             std::fs::set_permissions(&plugin, std::fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -95,7 +100,11 @@ esac
         self.child = Some(child.expect("containerd must be installed: apt-get install containerd runc"));
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.ctr(&["version"]).status.success() {
-            assert!(Instant::now() < deadline, "containerd did not start: {}", std::fs::read_to_string(self.path("containerd.log")).unwrap_or_default());
+            assert!(
+                Instant::now() < deadline,
+                "containerd did not start: {}",
+                std::fs::read_to_string(self.path("containerd.log")).unwrap_or_default()
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -136,7 +145,8 @@ impl Drop for Containerd {
         self.kill();
         // A shim outlives its containerd, and sometimes its last task.
         for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let is_shim = std::fs::read(process.path().join("cmdline")).is_ok_and(|c| String::from_utf8_lossy(&c).contains(&*self.socket().to_string_lossy()));
+            let is_shim = std::fs::read(process.path().join("cmdline"))
+                .is_ok_and(|c| String::from_utf8_lossy(&c).contains(&*self.socket().to_string_lossy()));
             if is_shim {
                 let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
             }
@@ -148,7 +158,8 @@ impl Drop for Containerd {
         }
         for tree in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let root = tree.path().join(self.cgroup_root.trim_start_matches('/'));
-            let _ = Command::new("find").arg(&root).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).stderr(Stdio::null()).status();
+            let _ =
+                Command::new("find").arg(&root).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]).stderr(Stdio::null()).status();
             let _ = root.parent().map(std::fs::remove_dir);
         }
     }
@@ -171,6 +182,12 @@ echo '[{"Config":"config.json","RepoTags":["'"$2"'"],"Layers":["layer.tar"]}]' >
 tar -C img -cf "$3" config.json manifest.json layer.tar
 rm -rf img
 "#;
-    let output = Command::new("sh").args(["-c", script, "make-image"]).arg(dir).arg(IMAGE.trim_start_matches("docker.io/library/")).arg(tarball).output().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", script, "make-image"])
+        .arg(dir)
+        .arg(IMAGE.trim_start_matches("docker.io/library/"))
+        .arg(tarball)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -202,7 +202,8 @@ impl Context<'_> {
 
     fn operation(&self, operation: &Operation<'_>, id: &str, used: &mut BTreeSet<TypeId>) -> Value {
         let mut parameters: Vec<Value> = operation.query.iter().map(|(name, ty)| self.parameter("query", name, ty)).collect();
-        let tag = format!("{}_{}", if self.gv.group.is_empty() { "core" } else { self.gv.group.trim_end_matches(".k8s.io") }, self.gv.version);
+        let tag =
+            format!("{}_{}", if self.gv.group.is_empty() { "core" } else { self.gv.group.trim_end_matches(".k8s.io") }, self.gv.version);
         let mut out = json!({
             "operationId": id,
             "tags": [tag],

@@ -87,10 +87,9 @@ pub(super) fn reference(ty: TypeId, dialect: Dialect) -> Map<String, Value> {
         return Map::from_iter([("$ref".to_owned(), dialect.reference(ty.name()).into())]);
     }
     match ty.kind() {
-        Kind::List(element) => Map::from_iter([
-            ("type".to_owned(), "array".into()),
-            ("items".to_owned(), Value::Object(reference(element, dialect))),
-        ]),
+        Kind::List(element) => {
+            Map::from_iter([("type".to_owned(), "array".into()), ("items".to_owned(), Value::Object(reference(element, dialect)))])
+        }
         Kind::Map(element) => Map::from_iter([
             ("type".to_owned(), "object".into()),
             ("additionalProperties".to_owned(), Value::Object(reference(element, dialect))),

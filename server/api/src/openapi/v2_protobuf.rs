@@ -242,11 +242,8 @@ mod tests {
         let document = encode(builtin());
         let top = fields(&document);
         let definitions = top.iter().find(|(number, _)| *number == 9).expect("definitions").1;
-        let pod = fields(definitions)
-            .into_iter()
-            .map(|(_, pair)| fields(pair))
-            .find(|pair| pair[0].1 == b"io.k8s.api.core.v1.Pod")
-            .expect("Pod");
+        let pod =
+            fields(definitions).into_iter().map(|(_, pair)| fields(pair)).find(|pair| pair[0].1 == b"io.k8s.api.core.v1.Pod").expect("Pod");
         let extension = fields(pod[1].1).into_iter().find(|(number, _)| *number == 31).expect("an extension").1;
         let pair = fields(extension);
         assert_eq!(pair[0].1, b"x-kubernetes-group-version-kind");

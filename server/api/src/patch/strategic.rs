@@ -66,11 +66,7 @@ fn child_type(ty: Option<TypeId>, key: &str) -> (Option<TypeId>, Option<Field>) 
     }
 }
 
-fn merge_map(
-    mut original: Map<String, Value>,
-    patch: &Map<String, Value>,
-    ty: Option<TypeId>,
-) -> Result<Map<String, Value>, PatchError> {
+fn merge_map(mut original: Map<String, Value>, patch: &Map<String, Value>, ty: Option<TypeId>) -> Result<Map<String, Value>, PatchError> {
     match patch.get(PATCH) {
         None => {}
         Some(Value::String(directive)) => match directive.as_str() {
@@ -124,7 +120,10 @@ fn merge_map(
 }
 
 fn is_directive(key: &str) -> bool {
-    key == PATCH || key == RETAIN_KEYS || parallel_key(key, SET_ELEMENT_ORDER).is_some() || parallel_key(key, DELETE_FROM_PRIMITIVE_LIST).is_some()
+    key == PATCH
+        || key == RETAIN_KEYS
+        || parallel_key(key, SET_ELEMENT_ORDER).is_some()
+        || parallel_key(key, DELETE_FROM_PRIMITIVE_LIST).is_some()
 }
 
 fn parallel_key<'a>(key: &'a str, directive: &str) -> Option<&'a str> {
@@ -132,11 +131,7 @@ fn parallel_key<'a>(key: &'a str, directive: &str) -> Option<&'a str> {
 }
 
 /// The lists of a directive, by the field that each is about.
-fn parallel_lists<'a>(
-    patch: &'a Map<String, Value>,
-    directive: &str,
-    complaint: &str,
-) -> Result<Vec<(&'a str, &'a [Value])>, PatchError> {
+fn parallel_lists<'a>(patch: &'a Map<String, Value>, directive: &str, complaint: &str) -> Result<Vec<(&'a str, &'a [Value])>, PatchError> {
     let mut lists = Vec::new();
     for (key, value) in patch {
         if let Some(field) = parallel_key(key, directive) {
@@ -182,10 +177,7 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) ->
 
 /// A copy of a map with all directives taken out, at every level.
 fn without_directives(map: &Map<String, Value>) -> Map<String, Value> {
-    map.iter()
-        .filter(|(key, value)| !is_directive(key) && !value.is_null())
-        .map(|(key, value)| (key.clone(), clean(value)))
-        .collect()
+    map.iter().filter(|(key, value)| !is_directive(key) && !value.is_null()).map(|(key, value)| (key.clone(), clean(value))).collect()
 }
 
 fn clean(value: &Value) -> Value {
@@ -338,23 +330,110 @@ mod tests {
         let finalizers = json!({"metadata": {"finalizers": ["a", "b", "c"]}});
         let volumes = spec(json!({"volumes": [{"name": "v", "emptyDir": {}}]}));
         let cases = [
-            ("maps merge, null removes", json!({"metadata": {"labels": {"a": "1", "b": "2"}}}), json!({"metadata": {"labels": {"a": null, "c": "3"}}}), json!({"metadata": {"labels": {"b": "2", "c": "3"}}})),
-            ("lists of objects merge by key", spec(two.clone()), spec(json!({"containers": [{"name": "b", "image": "2"}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}]}))),
-            ("new items are appended", spec(two.clone()), spec(json!({"containers": [{"name": "c"}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c"}]}))),
-            ("atomic lists are replaced", spec(two.clone()), spec(json!({"containers": [{"name": "a", "args": ["y", "z"]}]})), spec(json!({"containers": [{"name": "a", "image": "1", "args": ["y", "z"]}, {"name": "b", "image": "1"}]}))),
-            ("$patch delete of an item", spec(two.clone()), spec(json!({"containers": [{"name": "a", "$patch": "delete"}]})), spec(json!({"containers": [{"name": "b", "image": "1"}]}))),
-            ("$patch replace of a list", spec(two.clone()), spec(json!({"containers": [{"name": "z"}, {"$patch": "replace"}]})), spec(json!({"containers": [{"name": "z"}]}))),
-            ("$patch replace of a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}), json!({"metadata": {"labels": {"b": "2"}}})),
-            ("$patch delete of a map", json!({"metadata": {"labels": {"a": "1"}}}), json!({"metadata": {"labels": {"$patch": "delete"}}}), json!({"metadata": {"labels": {}}})),
-            ("lists of scalars unite", finalizers.clone(), json!({"metadata": {"finalizers": ["b", "d"]}}), json!({"metadata": {"finalizers": ["a", "b", "c", "d"]}})),
-            ("scalars are deleted", finalizers.clone(), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"]}}), json!({"metadata": {"finalizers": ["a", "c"]}})),
-            ("scalars are ordered", finalizers.clone(), json!({"metadata": {"$setElementOrder/finalizers": ["d", "a"], "finalizers": ["d"]}}), json!({"metadata": {"finalizers": ["d", "a", "b", "c"]}})),
-            ("objects are ordered", spec(two.clone()), spec(json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]})), spec(json!({"containers": [{"name": "c"}, {"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]}))),
-            ("order without a list", spec(two.clone()), spec(json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]})), spec(json!({"containers": [{"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]}))),
-            ("$retainKeys", volumes.clone(), spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}, "$retainKeys": ["name", "hostPath"]}]})), spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]}))),
-            ("merge keys of other lists", spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x"}]}]})), spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "UDP"}, {"containerPort": 2}]}]})), spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x", "protocol": "UDP"}, {"containerPort": 2}]}]}))),
-            ("a map where there was none", json!({}), json!({"metadata": {"labels": {"a": "1", "b": null}}}), json!({"metadata": {"labels": {"a": "1"}}})),
-            ("conditions", json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}), json!({"status": {"$setElementOrder/conditions": [{"type": "Ready"}, {"type": "X"}], "conditions": [{"type": "X", "status": "True"}, {"type": "Ready", "status": "False"}]}}), json!({"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "X", "status": "True"}]}})),
+            (
+                "maps merge, null removes",
+                json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+                json!({"metadata": {"labels": {"a": null, "c": "3"}}}),
+                json!({"metadata": {"labels": {"b": "2", "c": "3"}}}),
+            ),
+            (
+                "lists of objects merge by key",
+                spec(two.clone()),
+                spec(json!({"containers": [{"name": "b", "image": "2"}]})),
+                spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}]})),
+            ),
+            (
+                "new items are appended",
+                spec(two.clone()),
+                spec(json!({"containers": [{"name": "c"}]})),
+                spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c"}]})),
+            ),
+            (
+                "atomic lists are replaced",
+                spec(two.clone()),
+                spec(json!({"containers": [{"name": "a", "args": ["y", "z"]}]})),
+                spec(json!({"containers": [{"name": "a", "image": "1", "args": ["y", "z"]}, {"name": "b", "image": "1"}]})),
+            ),
+            (
+                "$patch delete of an item",
+                spec(two.clone()),
+                spec(json!({"containers": [{"name": "a", "$patch": "delete"}]})),
+                spec(json!({"containers": [{"name": "b", "image": "1"}]})),
+            ),
+            (
+                "$patch replace of a list",
+                spec(two.clone()),
+                spec(json!({"containers": [{"name": "z"}, {"$patch": "replace"}]})),
+                spec(json!({"containers": [{"name": "z"}]})),
+            ),
+            (
+                "$patch replace of a map",
+                json!({"metadata": {"labels": {"a": "1"}}}),
+                json!({"metadata": {"labels": {"$patch": "replace", "b": "2"}}}),
+                json!({"metadata": {"labels": {"b": "2"}}}),
+            ),
+            (
+                "$patch delete of a map",
+                json!({"metadata": {"labels": {"a": "1"}}}),
+                json!({"metadata": {"labels": {"$patch": "delete"}}}),
+                json!({"metadata": {"labels": {}}}),
+            ),
+            (
+                "lists of scalars unite",
+                finalizers.clone(),
+                json!({"metadata": {"finalizers": ["b", "d"]}}),
+                json!({"metadata": {"finalizers": ["a", "b", "c", "d"]}}),
+            ),
+            (
+                "scalars are deleted",
+                finalizers.clone(),
+                json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"]}}),
+                json!({"metadata": {"finalizers": ["a", "c"]}}),
+            ),
+            (
+                "scalars are ordered",
+                finalizers.clone(),
+                json!({"metadata": {"$setElementOrder/finalizers": ["d", "a"], "finalizers": ["d"]}}),
+                json!({"metadata": {"finalizers": ["d", "a", "b", "c"]}}),
+            ),
+            (
+                "objects are ordered",
+                spec(two.clone()),
+                spec(json!({"$setElementOrder/containers": [{"name": "c"}, {"name": "b"}, {"name": "a"}], "containers": [{"name": "c"}]})),
+                spec(json!({"containers": [{"name": "c"}, {"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]})),
+            ),
+            (
+                "order without a list",
+                spec(two.clone()),
+                spec(json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]})),
+                spec(json!({"containers": [{"name": "b", "image": "1"}, {"name": "a", "image": "1", "args": ["x"]}]})),
+            ),
+            (
+                "$retainKeys",
+                volumes.clone(),
+                spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}, "$retainKeys": ["name", "hostPath"]}]})),
+                spec(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}]})),
+            ),
+            (
+                "merge keys of other lists",
+                spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x"}]}]})),
+                spec(json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "protocol": "UDP"}, {"containerPort": 2}]}]})),
+                spec(
+                    json!({"containers": [{"name": "a", "ports": [{"containerPort": 1, "name": "x", "protocol": "UDP"}, {"containerPort": 2}]}]}),
+                ),
+            ),
+            (
+                "a map where there was none",
+                json!({}),
+                json!({"metadata": {"labels": {"a": "1", "b": null}}}),
+                json!({"metadata": {"labels": {"a": "1"}}}),
+            ),
+            (
+                "conditions",
+                json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}),
+                json!({"status": {"$setElementOrder/conditions": [{"type": "Ready"}, {"type": "X"}], "conditions": [{"type": "X", "status": "True"}, {"type": "Ready", "status": "False"}]}}),
+                json!({"status": {"conditions": [{"type": "Ready", "status": "False"}, {"type": "X", "status": "True"}]}}),
+            ),
         ];
         for (name, original, patch, want) in cases {
             assert_eq!(apply(&original, &patch), Ok(want), "{name}");

@@ -9,7 +9,8 @@ use crate::gvk::Name;
 
 const CREATE: &[Name] = &[B("create")];
 const ALL: &[Name] = &[B("create"), B("delete"), B("deletecollection"), B("get"), B("list"), B("patch"), B("update"), B("watch")];
-const CREATE_DELETE_GET_LIST_PATCH_UPDATE_WATCH: &[Name] = &[B("create"), B("delete"), B("get"), B("list"), B("patch"), B("update"), B("watch")];
+const CREATE_DELETE_GET_LIST_PATCH_UPDATE_WATCH: &[Name] =
+    &[B("create"), B("delete"), B("get"), B("list"), B("patch"), B("update"), B("watch")];
 const CREATE_DELETE_GET_PATCH_UPDATE: &[Name] = &[B("create"), B("delete"), B("get"), B("patch"), B("update")];
 const CREATE_GET: &[Name] = &[B("create"), B("get")];
 const GET: &[Name] = &[B("get")];
@@ -30,8 +31,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -45,8 +45,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(GET_LIST),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -60,8 +59,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -75,8 +73,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -90,8 +87,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -105,8 +101,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -138,7 +133,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         namespaced: false,
         verbs: B(ALL),
         subresources: B(&[
-            Subresource { name: B("proxy"), group: B(""), version: B(""), kind: B("NodeProxyOptions"), verbs: B(CREATE_DELETE_GET_PATCH_UPDATE) },
+            Subresource {
+                name: B("proxy"),
+                group: B(""),
+                version: B(""),
+                kind: B("NodeProxyOptions"),
+                verbs: B(CREATE_DELETE_GET_PATCH_UPDATE),
+            },
             Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Node"), verbs: B(GET_PATCH_UPDATE) },
         ]),
     },
@@ -154,9 +155,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("PersistentVolumeClaim"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("PersistentVolumeClaim"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B(""),
@@ -170,9 +175,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("PersistentVolume"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("PersistentVolume"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B(""),
@@ -194,7 +203,13 @@ pub(super) static BUILTIN: &[Resource] = &[
             Subresource { name: B("exec"), group: B(""), version: B(""), kind: B("PodExecOptions"), verbs: B(CREATE_GET) },
             Subresource { name: B("log"), group: B(""), version: B(""), kind: B("Pod"), verbs: B(GET) },
             Subresource { name: B("portforward"), group: B(""), version: B(""), kind: B("PodPortForwardOptions"), verbs: B(CREATE_GET) },
-            Subresource { name: B("proxy"), group: B(""), version: B(""), kind: B("PodProxyOptions"), verbs: B(CREATE_DELETE_GET_PATCH_UPDATE) },
+            Subresource {
+                name: B("proxy"),
+                group: B(""),
+                version: B(""),
+                kind: B("PodProxyOptions"),
+                verbs: B(CREATE_DELETE_GET_PATCH_UPDATE),
+            },
             Subresource { name: B("resize"), group: B(""), version: B(""), kind: B("Pod"), verbs: B(GET_PATCH_UPDATE) },
             Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Pod"), verbs: B(GET_PATCH_UPDATE) },
         ]),
@@ -211,8 +226,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -243,9 +257,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("ResourceQuota"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("ResourceQuota"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B(""),
@@ -259,8 +277,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B(""),
@@ -274,9 +291,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("token"), group: B("authentication.k8s.io"), version: B("v1"), kind: B("TokenRequest"), verbs: B(CREATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("token"),
+            group: B("authentication.k8s.io"),
+            version: B("v1"),
+            kind: B("TokenRequest"),
+            verbs: B(CREATE),
+        }]),
     },
     Resource {
         group: B(""),
@@ -291,7 +312,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         namespaced: true,
         verbs: B(ALL),
         subresources: B(&[
-            Subresource { name: B("proxy"), group: B(""), version: B(""), kind: B("ServiceProxyOptions"), verbs: B(CREATE_DELETE_GET_PATCH_UPDATE) },
+            Subresource {
+                name: B("proxy"),
+                group: B(""),
+                version: B(""),
+                kind: B("ServiceProxyOptions"),
+                verbs: B(CREATE_DELETE_GET_PATCH_UPDATE),
+            },
             Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Service"), verbs: B(GET_PATCH_UPDATE) },
         ]),
     },
@@ -307,9 +334,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("APIService"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("APIService"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("apps"),
@@ -323,8 +354,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("apps"),
@@ -338,9 +368,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("all")]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("DaemonSet"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("DaemonSet"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("apps"),
@@ -405,8 +439,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authentication.k8s.io"),
@@ -420,8 +453,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authentication.k8s.io"),
@@ -435,8 +467,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authorization.k8s.io"),
@@ -450,8 +481,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authorization.k8s.io"),
@@ -465,8 +495,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authorization.k8s.io"),
@@ -480,8 +509,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("authorization.k8s.io"),
@@ -495,8 +523,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(CREATE),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("autoscaling"),
@@ -510,9 +537,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("all")]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("HorizontalPodAutoscaler"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("HorizontalPodAutoscaler"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("batch"),
@@ -526,9 +557,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("all")]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("CronJob"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource { name: B("status"), group: B(""), version: B(""), kind: B("CronJob"), verbs: B(GET_PATCH_UPDATE) }]),
     },
     Resource {
         group: B("batch"),
@@ -542,9 +571,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("all")]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Job"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Job"), verbs: B(GET_PATCH_UPDATE) }]),
     },
     Resource {
         group: B("certificates.k8s.io"),
@@ -559,8 +586,20 @@ pub(super) static BUILTIN: &[Resource] = &[
         namespaced: false,
         verbs: B(ALL),
         subresources: B(&[
-            Subresource { name: B("approval"), group: B(""), version: B(""), kind: B("CertificateSigningRequest"), verbs: B(GET_PATCH_UPDATE) },
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("CertificateSigningRequest"), verbs: B(GET_PATCH_UPDATE) },
+            Subresource {
+                name: B("approval"),
+                group: B(""),
+                version: B(""),
+                kind: B("CertificateSigningRequest"),
+                verbs: B(GET_PATCH_UPDATE),
+            },
+            Subresource {
+                name: B("status"),
+                group: B(""),
+                version: B(""),
+                kind: B("CertificateSigningRequest"),
+                verbs: B(GET_PATCH_UPDATE),
+            },
         ]),
     },
     Resource {
@@ -575,8 +614,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("networking.k8s.io"),
@@ -590,9 +628,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Ingress"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource { name: B("status"), group: B(""), version: B(""), kind: B("Ingress"), verbs: B(GET_PATCH_UPDATE) }]),
     },
     Resource {
         group: B("networking.k8s.io"),
@@ -606,8 +642,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("networking.k8s.io"),
@@ -621,8 +656,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("networking.k8s.io"),
@@ -636,9 +670,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("ServiceCIDR"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("ServiceCIDR"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("policy"),
@@ -652,9 +690,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("PodDisruptionBudget"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("PodDisruptionBudget"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("rbac.authorization.k8s.io"),
@@ -668,8 +710,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("rbac.authorization.k8s.io"),
@@ -683,8 +724,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("rbac.authorization.k8s.io"),
@@ -698,8 +738,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("rbac.authorization.k8s.io"),
@@ -713,8 +752,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -728,8 +766,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -743,8 +780,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -758,8 +794,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -773,8 +808,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -788,9 +822,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("VolumeAttachment"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("VolumeAttachment"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("storage.k8s.io"),
@@ -804,8 +842,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -819,8 +856,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -834,8 +870,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -849,8 +884,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -864,9 +898,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("ValidatingAdmissionPolicy"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("ValidatingAdmissionPolicy"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -880,8 +918,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("admissionregistration.k8s.io"),
@@ -895,8 +932,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("apiextensions.k8s.io"),
@@ -910,9 +946,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[B("api-extensions")]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("CustomResourceDefinition"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("CustomResourceDefinition"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("scheduling.k8s.io"),
@@ -926,8 +966,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("coordination.k8s.io"),
@@ -941,8 +980,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("node.k8s.io"),
@@ -956,8 +994,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("discovery.k8s.io"),
@@ -971,8 +1008,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("resource.k8s.io"),
@@ -986,8 +1022,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("resource.k8s.io"),
@@ -1001,9 +1036,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("ResourceClaim"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("ResourceClaim"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("resource.k8s.io"),
@@ -1017,8 +1056,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: true,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("resource.k8s.io"),
@@ -1032,8 +1070,7 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-        ]),
+        subresources: B(&[]),
     },
     Resource {
         group: B("flowcontrol.apiserver.k8s.io"),
@@ -1047,9 +1084,13 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("FlowSchema"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("FlowSchema"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
     Resource {
         group: B("flowcontrol.apiserver.k8s.io"),
@@ -1063,8 +1104,12 @@ pub(super) static BUILTIN: &[Resource] = &[
         categories: B(&[]),
         namespaced: false,
         verbs: B(ALL),
-        subresources: B(&[
-            Subresource { name: B("status"), group: B(""), version: B(""), kind: B("PriorityLevelConfiguration"), verbs: B(GET_PATCH_UPDATE) },
-        ]),
+        subresources: B(&[Subresource {
+            name: B("status"),
+            group: B(""),
+            version: B(""),
+            kind: B("PriorityLevelConfiguration"),
+            verbs: B(GET_PATCH_UPDATE),
+        }]),
     },
 ];

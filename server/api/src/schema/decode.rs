@@ -83,12 +83,7 @@ impl FieldValidation {
 
 /// Decodes a body that should be an object of kind `expected` (the kind of the request's resource, a subresource's kind,
 /// `DeleteOptions`...). A body without `apiVersion` and `kind` is taken for one.
-pub fn decode(
-    body: &[u8],
-    content_type: ContentType,
-    expected: &GroupVersionKind,
-    validation: FieldValidation,
-) -> Result<Decoded, Status> {
+pub fn decode(body: &[u8], content_type: ContentType, expected: &GroupVersionKind, validation: FieldValidation) -> Result<Decoded, Status> {
     decode_any(body, content_type, std::slice::from_ref(expected), validation)
 }
 
@@ -173,8 +168,7 @@ fn read(body: &[u8], content_type: ContentType) -> Result<Node, String> {
 
 /// The kind that the body names; what it leaves out comes from the default.
 fn given_kind(node: &Node, default: &GroupVersionKind) -> Result<GroupVersionKind, String> {
-    const PROBE: &str =
-        r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    const PROBE: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let text = |key: &str| match node.get(key) {
         None | Some(Node::Null) => Ok(""),
         Some(Node::String(text)) => Ok(text.as_str()),
@@ -210,13 +204,7 @@ fn mismatch(given: &GroupVersionKind, default: &GroupVersionKind, refuse: &dyn F
         ));
     }
     let package = |group: &str| if group.is_empty() { "core".to_owned() } else { group.split('.').next().unwrap_or(group).to_owned() };
-    refuse(&format!(
-        "converting ({}.{}) to ({}.{}): unknown conversion",
-        given.version,
-        given.kind,
-        package(&default.group),
-        default.kind
-    ))
+    refuse(&format!("converting ({}.{}) to ({}.{}): unknown conversion", given.version, given.kind, package(&default.group), default.kind))
 }
 
 /// The beginning of a body, for an error message.

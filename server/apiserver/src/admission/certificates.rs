@@ -25,8 +25,7 @@ pub fn set_requester(request: &mut AdmissionRequest) {
         return;
     }
     let user = user_value(&request.user);
-    let Some(spec) = request.object.as_mut().and_then(|csr| csr.get_mut("spec")).and_then(Value::as_object_mut)
-    else {
+    let Some(spec) = request.object.as_mut().and_then(|csr| csr.get_mut("spec")).and_then(Value::as_object_mut) else {
         return;
     };
     for field in ["username", "uid", "groups", "extra"] {

@@ -38,11 +38,10 @@ pub async fn admit(reader: &dyn ObjectReader, request: &AdmissionRequest) -> Ans
     if request.operation != Operation::Create {
         return Ok(effects);
     }
-    let terminating = meta::str_at(&found.object, &["status", "phase"]) == "Terminating"
-        || meta::deletion_timestamp(&found.object).is_some();
+    let terminating =
+        meta::str_at(&found.object, &["status", "phase"]) == "Terminating" || meta::deletion_timestamp(&found.object).is_some();
     if terminating {
-        let text =
-            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let text = format!("unable to create new content in namespace {namespace} because it is being terminated");
         let cause = format!("namespace {namespace} is being terminated");
         let refused = forbid(request, &text).with_cause("NamespaceTerminating", cause, "metadata.namespace");
         return Err(Box::new(refused));

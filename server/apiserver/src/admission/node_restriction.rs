@@ -46,16 +46,12 @@ pub async fn admit(authorizer: &Authorizer, request: &AdmissionRequest) -> Answe
         ("", "pods", "") => pod(reader, node, request),
         ("", "pods", "status") => pod_status(node, request),
         ("", "pods", "eviction") => eviction(reader, node, request),
-        ("", "pods", other) => Err(forbid(
-            request,
-            &format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"),
-        )),
+        ("", "pods", other) => {
+            Err(forbid(request, &format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed")))
+        }
         ("", "nodes", _) => own_node(node, request),
         ("", "persistentvolumeclaims", "status") => claim_status(node, request),
-        ("", "persistentvolumeclaims", other) => Err(forbid(
-            request,
-            &format!("may only update PVC status, not subresource {other:?}"),
-        )),
+        ("", "persistentvolumeclaims", other) => Err(forbid(request, &format!("may only update PVC status, not subresource {other:?}"))),
         ("", "serviceaccounts", "token") => node_tokens::admit(authorizer, node, request).await,
         ("coordination.k8s.io", "leases", _) => lease(node, request),
         ("storage.k8s.io", "csinodes", _) => named_as_node(node, request, "CSINode"),
@@ -66,9 +62,7 @@ pub async fn admit(authorizer: &Authorizer, request: &AdmissionRequest) -> Answe
 
 fn pod(reader: &dyn ObjectReader, node: &str, request: &AdmissionRequest) -> Answer<()> {
     match (request.operation, &request.object, &request.old_object) {
-        (Operation::Create, Some(pod), _) => {
-            mirror_pod(reader, node, pod).map_err(|text| forbid(request, &text))
-        }
+        (Operation::Create, Some(pod), _) => mirror_pod(reader, node, pod).map_err(|text| forbid(request, &text)),
         (Operation::Delete, _, Some(old)) => {
             if meta::str_at(old, &["spec", "nodeName"]) == node {
                 Ok(())
@@ -79,8 +73,7 @@ fn pod(reader: &dyn ObjectReader, node: &str, request: &AdmissionRequest) -> Ans
         }
         _ => {
             let operation = request.operation.as_str();
-            let text =
-                format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods");
+            let text = format!("unexpected operation {operation:?}, node {node:?} can only create and delete mirror pods");
             Err(forbid(request, &text))
         }
     }
@@ -131,9 +124,7 @@ fn mirror_pod(reader: &dyn ObjectReader, node: &str, pod: &Value) -> Result<(), 
 fn referenced(pod: &Value) -> Option<&'static str> {
     let spec = &pod["spec"];
     let volumes = meta::list_at(spec, &["volumes"]);
-    let containers = ["initContainers", "containers", "ephemeralContainers"]
-        .into_iter()
-        .flat_map(|list| meta::list_at(spec, &[list]));
+    let containers = ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|list| meta::list_at(spec, &[list]));
     let (mut secrets, mut config_maps) = (!meta::list_at(spec, &["imagePullSecrets"]).is_empty(), false);
     for container in containers {
         for env in meta::list_at(container, &["env"]) {
@@ -170,8 +161,7 @@ fn referenced(pod: &Value) -> Option<&'static str> {
 }
 
 fn pod_status(node: &str, request: &AdmissionRequest) -> Answer<()> {
-    let (Operation::Update, Some(new), Some(old)) = (request.operation, &request.object, &request.old_object)
-    else {
+    let (Operation::Update, Some(new), Some(old)) = (request.operation, &request.object, &request.old_object) else {
         return Err(forbid(request, &format!("unexpected operation {:?}", request.operation.as_str())));
     };
     if meta::str_at(old, &["spec", "nodeName"]) != node {
@@ -264,8 +254,7 @@ fn kubelet_may_label(key: &str) -> bool {
 }
 
 fn claim_status(node: &str, request: &AdmissionRequest) -> Answer<()> {
-    let (Operation::Update, Some(new), Some(old)) = (request.operation, &request.object, &request.old_object)
-    else {
+    let (Operation::Update, Some(new), Some(old)) = (request.operation, &request.object, &request.old_object) else {
         return Err(forbid(request, &format!("unexpected operation {:?}", request.operation.as_str())));
     };
     let rest = |claim: &Value| {

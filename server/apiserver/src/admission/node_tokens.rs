@@ -70,9 +70,9 @@ async fn audience(authorizer: &Authorizer, request: &AdmissionRequest, pod: &Val
 /// Whether a volume of the pod (projected, or of a CSI driver that asks for tokens) wants this audience.
 fn in_pod(authorizer: &Authorizer, pod: &Value, audience: &str) -> bool {
     meta::list_at(pod, &["spec", "volumes"]).iter().any(|volume| {
-        let projected = meta::list_at(volume, &["projected", "sources"]).iter().any(|source| {
-            source.get("serviceAccountToken").is_some_and(|t| meta::str_at(t, &["audience"]) == audience)
-        });
+        let projected = meta::list_at(volume, &["projected", "sources"])
+            .iter()
+            .any(|source| source.get("serviceAccountToken").is_some_and(|t| meta::str_at(t, &["audience"]) == audience));
         let driver = meta::str_at(volume, &["csi", "driver"]);
         projected
             || (!driver.is_empty()

@@ -17,9 +17,9 @@ pub fn taint_not_ready(request: &mut AdmissionRequest) {
         return;
     };
     let spec = node.entry("spec").or_insert_with(|| json!({}));
-    let has = meta::list_at(spec, &["taints"]).iter().any(|taint| {
-        meta::str_at(taint, &["key"]) == NOT_READY && meta::str_at(taint, &["effect"]) == "NoSchedule"
-    });
+    let has = meta::list_at(spec, &["taints"])
+        .iter()
+        .any(|taint| meta::str_at(taint, &["key"]) == NOT_READY && meta::str_at(taint, &["effect"]) == "NoSchedule");
     if has {
         return;
     }

@@ -91,9 +91,7 @@ fn default_class(reader: &dyn ObjectReader) -> Option<Value> {
 
 /// Refuses a second global default.
 pub fn validate(reader: &dyn ObjectReader, request: &AdmissionRequest) -> Answer<()> {
-    if !is_on(request, GROUP, "priorityclasses", "")
-        || !matches!(request.operation, Operation::Create | Operation::Update)
-    {
+    if !is_on(request, GROUP, "priorityclasses", "") || !matches!(request.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
     let Some(class) = request.object.as_ref().filter(|class| class["globalDefault"] == true) else {
@@ -102,8 +100,7 @@ pub fn validate(reader: &dyn ObjectReader, request: &AdmissionRequest) -> Answer
     match default_class(reader) {
         Some(existing) if meta::name(&existing) != meta::name(class) => {
             let name = meta::name(&existing);
-            let text =
-                format!("PriorityClass {name} is already marked as default. Only one default can exist");
+            let text = format!("PriorityClass {name} is already marked as default. Only one default can exist");
             Err(forbid(request, &text))
         }
         _ => Ok(()),

@@ -37,9 +37,7 @@ pub async fn admit(reader: &dyn ObjectReader, request: &mut AdmissionRequest) ->
     let wanted = if account_name.is_empty() { DEFAULT.to_owned() } else { account_name };
     let namespace = request.namespace.clone();
     let Some(account) = account(reader, &namespace, &wanted).await else {
-        let text = format!(
-            "error looking up service account {namespace}/{wanted}: serviceaccount {wanted:?} not found"
-        );
+        let text = format!("error looking up service account {namespace}/{wanted}: serviceaccount {wanted:?} not found");
         return Err(forbid(request, &text));
     };
     if let Some(pod) = request.object.as_mut() {
@@ -75,10 +73,8 @@ pub fn apply(pod: &mut Value, account_name: &str, account: &Value, entropy: u64)
     };
     spec["serviceAccountName"] = Value::from(account_name);
     spec["serviceAccount"] = Value::from(account_name);
-    let automount = spec["automountServiceAccountToken"]
-        .as_bool()
-        .or_else(|| account["automountServiceAccountToken"].as_bool())
-        .unwrap_or(true);
+    let automount =
+        spec["automountServiceAccountToken"].as_bool().or_else(|| account["automountServiceAccountToken"].as_bool()).unwrap_or(true);
     if automount {
         mount_token(spec, entropy);
     }
@@ -91,9 +87,8 @@ pub fn apply(pod: &mut Value, account_name: &str, account: &Value, entropy: u64)
 
 fn mount_token(spec: &mut Value, entropy: u64) {
     let volumes = spec["volumes"].as_array().cloned().unwrap_or_default();
-    let existing = volumes.iter().find(|volume| {
-        meta::str_at(volume, &["name"]).starts_with(VOLUME_PREFIX) && volume.get("projected").is_some()
-    });
+    let existing =
+        volumes.iter().find(|volume| meta::str_at(volume, &["name"]).starts_with(VOLUME_PREFIX) && volume.get("projected").is_some());
     let name = match existing {
         Some(volume) => meta::str_at(volume, &["name"]).to_owned(),
         None => names::generate_name(VOLUME_PREFIX, entropy),

@@ -16,12 +16,24 @@ fn world() -> World {
     for (name, phase) in [("a", "Active"), ("dying", "Terminating"), ("kube-node-lease", "Active")] {
         reader.put("", "namespaces", json!({"metadata": {"name": name}, "status": {"phase": phase}}));
     }
-    reader.put("", "serviceaccounts", json!({"metadata": {"namespace": "a", "name": "default"},
-        "imagePullSecrets": [{"name": "pull"}]}));
-    reader.put("", "serviceaccounts", json!({"metadata": {"namespace": "a", "name": "quiet"},
-        "automountServiceAccountToken": false}));
-    reader.put("scheduling.k8s.io", "priorityclasses", json!({"metadata": {"name": "high"}, "value": 1000,
-        "preemptionPolicy": "Never"}));
+    reader.put(
+        "",
+        "serviceaccounts",
+        json!({"metadata": {"namespace": "a", "name": "default"},
+        "imagePullSecrets": [{"name": "pull"}]}),
+    );
+    reader.put(
+        "",
+        "serviceaccounts",
+        json!({"metadata": {"namespace": "a", "name": "quiet"},
+        "automountServiceAccountToken": false}),
+    );
+    reader.put(
+        "scheduling.k8s.io",
+        "priorityclasses",
+        json!({"metadata": {"name": "high"}, "value": 1000,
+        "preemptionPolicy": "Never"}),
+    );
     reader.put("", "nodes", json!({"metadata": {"name": "n1", "uid": "node-1"}}));
     let chain = AdmissionChain::new(Authorizer::new(reader.clone()));
     World { reader, chain }
@@ -57,7 +69,10 @@ async fn a_create_is_tied_to_its_living_namespace() {
 
     request.namespace = "dying".into();
     let status = world.chain.admit(&mut request).await.unwrap_err();
-    assert_eq!(status.message, "configmaps \"c\" is forbidden: unable to create new content in namespace dying because it is being terminated");
+    assert_eq!(
+        status.message,
+        "configmaps \"c\" is forbidden: unable to create new content in namespace dying because it is being terminated"
+    );
     let cause = &status.details.as_ref().unwrap().causes[0];
     assert_eq!((cause.reason.as_str(), cause.field.as_str()), ("NamespaceTerminating", "metadata.namespace"));
     request.operation = Operation::Delete;
@@ -79,8 +94,11 @@ async fn a_create_is_tied_to_its_living_namespace() {
 #[tokio::test]
 async fn a_plain_pod_is_filled_in() {
     let world = world();
-    let mut request = pod("a", json!({"containers": [{"name": "c"}, {"name": "d", "volumeMounts": [
-        {"name": "own", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}]}));
+    let mut request = pod(
+        "a",
+        json!({"containers": [{"name": "c"}, {"name": "d", "volumeMounts": [
+        {"name": "own", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}]}]}),
+    );
     world.chain.admit(&mut request).await.unwrap();
     let spec = &request.object.as_ref().unwrap()["spec"];
     assert_eq!(spec["serviceAccountName"], "default");
@@ -97,8 +115,11 @@ async fn a_plain_pod_is_filled_in() {
     world.chain.admit(&mut request).await.unwrap();
     assert_eq!(request.object, once, "admission runs again on conflicts and must then change nothing");
 
-    let mut quiet = pod("a", json!({"serviceAccountName": "quiet", "containers": [{"name": "c"}],
-        "priorityClassName": "high", "tolerations": [{"operator": "Exists"}]}));
+    let mut quiet = pod(
+        "a",
+        json!({"serviceAccountName": "quiet", "containers": [{"name": "c"}],
+        "priorityClassName": "high", "tolerations": [{"operator": "Exists"}]}),
+    );
     world.chain.admit(&mut quiet).await.unwrap();
     let spec = &quiet.object.as_ref().unwrap()["spec"];
     assert_eq!(spec.get("volumes"), None);
@@ -128,9 +149,7 @@ async fn nodes_touch_only_what_is_theirs() {
     let node = || UserInfo::new("system:node:n1", &["system:nodes"]);
     let labelled = |key: &str| json!({"metadata": {"name": "n1", "labels": {key: "x"}}});
     let lease = |name: &str| json!({"metadata": {"name": name}});
-    let token = |name: &str, uid: &str, audience: Value| {
-        json!({"spec": {"audiences": audience, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}})
-    };
+    let token = |name: &str, uid: &str, audience: Value| json!({"spec": {"audiences": audience, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
     let mirror = |owner: Value| {
         json!({"metadata": {"name": "m", "annotations": {"kubernetes.io/config.mirror": "h"}, "ownerReferences": [owner]},
                "spec": {"nodeName": "n1", "containers": []}})
@@ -189,8 +208,12 @@ async fn nodes_touch_only_what_is_theirs() {
 async fn classes_taints_and_certificates() {
     let world = world();
     for (name, born) in [("old", "2020-01-01T00:00:00Z"), ("new", "2024-01-01T00:00:00Z")] {
-        world.reader.put("storage.k8s.io", "storageclasses", json!({"metadata": {"name": name, "creationTimestamp": born,
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}));
+        world.reader.put(
+            "storage.k8s.io",
+            "storageclasses",
+            json!({"metadata": {"name": name, "creationTimestamp": born,
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}}),
+        );
     }
     let mut claim = on("", "persistentvolumeclaims", "a", Operation::Create, json!({"spec": {}}));
     world.chain.admit(&mut claim).await.unwrap();
@@ -213,8 +236,12 @@ async fn classes_taints_and_certificates() {
     let signers = json!({"metadata": {"name": "appr"}, "rules": [{"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
         "resourceNames": ["example.com/*"], "verbs": ["approve"]}]});
     world.reader.put("rbac.authorization.k8s.io", "clusterroles", signers);
-    world.reader.put("rbac.authorization.k8s.io", "clusterrolebindings", json!({"metadata": {"name": "appr"},
-        "roleRef": {"kind": "ClusterRole", "name": "appr"}, "subjects": [{"kind": "User", "name": "ann"}]}));
+    world.reader.put(
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        json!({"metadata": {"name": "appr"},
+        "roleRef": {"kind": "ClusterRole", "name": "appr"}, "subjects": [{"kind": "User", "name": "ann"}]}),
+    );
     for (signer, who, allowed) in [("example.com/x", "ann", true), ("other.com/x", "ann", false), ("example.com/x", "bob", false)] {
         let mut approval = on("certificates.k8s.io", "certificatesigningrequests", "", Operation::Update, request(signer));
         approval.old_object = Some(Arc::new(request(signer)));

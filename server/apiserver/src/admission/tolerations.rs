@@ -15,8 +15,7 @@ pub fn admit(request: &mut AdmissionRequest) {
     if !writes || !is_on(request, "", "pods", "") {
         return;
     }
-    let Some(spec) = request.object.as_mut().and_then(|pod| pod.get_mut("spec")).and_then(Value::as_object_mut)
-    else {
+    let Some(spec) = request.object.as_mut().and_then(|pod| pod.get_mut("spec")).and_then(Value::as_object_mut) else {
         return;
     };
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));

@@ -17,12 +17,7 @@ const EXTRA: &str = "x-remote-extra-";
 pub fn user(headers: &HeaderMap) -> Option<UserInfo> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let name = text(USER).filter(|name| !name.is_empty())?;
-    Some(UserInfo {
-        name,
-        uid: text(UID).unwrap_or_default(),
-        groups: values(headers, GROUP),
-        extra: extra(headers, EXTRA),
-    })
+    Some(UserInfo { name, uid: text(UID).unwrap_or_default(), groups: values(headers, GROUP), extra: extra(headers, EXTRA) })
 }
 
 /// All values of a header.
@@ -46,10 +41,7 @@ fn unescape(key: &str) -> String {
     let bytes = key.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
-        let decoded = (bytes[at] == b'%')
-            .then(|| key.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let decoded = (bytes[at] == b'%').then(|| key.get(at + 1..at + 3)).flatten().and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match decoded {
             Some(byte) => {
                 out.push(byte);

@@ -26,21 +26,12 @@ pub fn is_asked(headers: &HeaderMap) -> bool {
 }
 
 /// The impersonated identity, `None` when none is asked for, or the refusal.
-pub async fn impersonate(
-    authorizer: &Authorizer,
-    user: &UserInfo,
-    headers: &HeaderMap,
-) -> Result<Option<UserInfo>, Box<Status>> {
+pub async fn impersonate(authorizer: &Authorizer, user: &UserInfo, headers: &HeaderMap) -> Result<Option<UserInfo>, Box<Status>> {
     if !is_asked(headers) {
         return Ok(None);
     }
     let first = |name: &str| values(headers, name).into_iter().next().unwrap_or_default();
-    let mut wanted = UserInfo {
-        name: first(USER),
-        uid: first(UID),
-        groups: values(headers, GROUP),
-        extra: extra(headers, EXTRA),
-    };
+    let mut wanted = UserInfo { name: first(USER), uid: first(UID), groups: values(headers, GROUP), extra: extra(headers, EXTRA) };
     if wanted.name.is_empty() {
         return Err(Box::new(Status::internal("requested impersonation without impersonating a user")));
     }
@@ -65,9 +56,7 @@ fn requests(user: &UserInfo, wanted: &UserInfo) -> Vec<Attributes> {
         ..Attributes::default()
     };
     let mut asked = vec![match service_account(&wanted.name) {
-        Some((namespace, name)) => {
-            Attributes { namespace: namespace.to_owned(), ..ask("", "serviceaccounts", name) }
-        }
+        Some((namespace, name)) => Attributes { namespace: namespace.to_owned(), ..ask("", "serviceaccounts", name) },
         None => ask("", "users", &wanted.name),
     }];
     asked.extend(wanted.groups.iter().map(|group| ask("", "groups", group)));
@@ -75,10 +64,7 @@ fn requests(user: &UserInfo, wanted: &UserInfo) -> Vec<Attributes> {
         asked.push(ask(AUTHENTICATION, "uids", &wanted.uid));
     }
     for (key, entries) in &wanted.extra {
-        asked.extend(entries.iter().map(|entry| Attributes {
-            subresource: key.clone(),
-            ..ask(AUTHENTICATION, "userextras", entry)
-        }));
+        asked.extend(entries.iter().map(|entry| Attributes { subresource: key.clone(), ..ask(AUTHENTICATION, "userextras", entry) }));
     }
     asked
 }
@@ -94,13 +80,9 @@ fn complete(user: &mut UserInfo) {
     if user.groups.is_empty()
         && let Some((namespace, _)) = service_account(&user.name)
     {
-        user.groups = vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{namespace}"),
-        ];
+        user.groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     }
-    let implied =
-        if user.name == USER_ANONYMOUS { GROUP_UNAUTHENTICATED } else { GROUP_AUTHENTICATED };
+    let implied = if user.name == USER_ANONYMOUS { GROUP_UNAUTHENTICATED } else { GROUP_AUTHENTICATED };
     if !user.in_group(GROUP_AUTHENTICATED) && !user.in_group(GROUP_UNAUTHENTICATED) {
         user.groups.push(implied.to_owned());
     }

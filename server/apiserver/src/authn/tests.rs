@@ -150,9 +150,7 @@ async fn a_token_lives_as_long_as_what_it_is_bound_to() {
 #[tokio::test]
 async fn token_requests_are_checked() {
     let world = world();
-    let bind = |kind: &str, name: &str, uid: &str| {
-        json!({"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}})
-    };
+    let bind = |kind: &str, name: &str, uid: &str| json!({"boundObjectRef": {"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}});
     for (spec, code) in [
         (json!({"expirationSeconds": 599}), 422),
         (json!({"expirationSeconds": 1_i64 << 33}), 422),
@@ -189,12 +187,20 @@ async fn token_requests_are_checked() {
 #[tokio::test]
 async fn impersonation_needs_every_part_allowed() {
     let world = world();
-    world.reader.put("rbac.authorization.k8s.io", "clusterroles", json!({"metadata": {"name": "imp"}, "rules": [
+    world.reader.put(
+        "rbac.authorization.k8s.io",
+        "clusterroles",
+        json!({"metadata": {"name": "imp"}, "rules": [
         {"apiGroups": [""], "resources": ["users"], "verbs": ["impersonate"], "resourceNames": ["jane"]},
         {"apiGroups": [""], "resources": ["groups"], "verbs": ["impersonate"], "resourceNames": ["devs"]},
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scopes"], "verbs": ["impersonate"]}]}));
-    world.reader.put("rbac.authorization.k8s.io", "clusterrolebindings", json!({"metadata": {"name": "imp"},
-        "roleRef": {"kind": "ClusterRole", "name": "imp"}, "subjects": [{"kind": "User", "name": "max"}]}));
+        {"apiGroups": ["authentication.k8s.io"], "resources": ["userextras/scopes"], "verbs": ["impersonate"]}]}),
+    );
+    world.reader.put(
+        "rbac.authorization.k8s.io",
+        "clusterrolebindings",
+        json!({"metadata": {"name": "imp"},
+        "roleRef": {"kind": "ClusterRole", "name": "imp"}, "subjects": [{"kind": "User", "name": "max"}]}),
+    );
     let authorizer = Authorizer::new(world.reader.clone());
     let max = UserInfo::new("max", &["system:authenticated"]);
     type Case = (&'static [(&'static str, &'static str)], Result<&'static str, u16>);

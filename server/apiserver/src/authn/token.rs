@@ -148,23 +148,14 @@ impl ServiceAccountTokens {
         let key = self.keys.first().ok_or(PkiError::Crypto("no service-account key"))?;
         let header = json!({"alg": "ES256", "kid": key.key_id()});
         let claims = serde_json::to_vec(claims).map_err(|error| PkiError::malformed("claims", error))?;
-        let input = format!(
-            "{}.{}",
-            BASE64_URL_SAFE_NO_PAD.encode(header.to_string()),
-            BASE64_URL_SAFE_NO_PAD.encode(claims)
-        );
+        let input = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header.to_string()), BASE64_URL_SAFE_NO_PAD.encode(claims));
         let signature = key.sign(input.as_bytes())?;
         Ok(format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
     }
 
     /// Judges a token for one of `audiences` (the API server's own when empty). The error is for logs and
     /// TokenReview, not for the bearer.
-    pub async fn authenticate(
-        &self,
-        token: &str,
-        audiences: &[String],
-        now: Timestamp,
-    ) -> Result<Authenticated, String> {
+    pub async fn authenticate(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Authenticated, String> {
         let claims = self.verified(token)?;
         self.check_times(&claims, now)?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
@@ -216,9 +207,8 @@ impl ServiceAccountTokens {
             return Err(format!("signature algorithm {:?} is not accepted", header.alg));
         }
         let signature = decode(signature)?;
-        let ours = self.keys.iter().any(|key| {
-            (header.kid.is_empty() || header.kid == key.key_id()) && key.verify(input.as_bytes(), &signature)
-        });
+        let ours =
+            self.keys.iter().any(|key| (header.kid.is_empty() || header.kid == key.key_id()) && key.verify(input.as_bytes(), &signature));
         if !ours {
             return Err(INVALID.to_owned());
         }
@@ -281,10 +271,7 @@ fn user_of(claims: &Claims) -> UserInfo {
     let mut user = UserInfo {
         name: claims.sub.clone(),
         uid: bound.serviceaccount.uid.clone(),
-        groups: vec![
-            "system:serviceaccounts".to_owned(),
-            format!("system:serviceaccounts:{}", bound.namespace),
-        ],
+        groups: vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", bound.namespace)],
         ..UserInfo::default()
     };
     let mut add = |key: &str, value: &str| {

@@ -34,17 +34,13 @@ pub async fn create(
     let account = find(tokens, "serviceaccounts", namespace, name).await?;
     validate(namespace, name, &request)?;
     let spec = &request["spec"];
-    let mut audiences: Vec<String> =
-        meta::list_at(spec, &["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut audiences: Vec<String> = meta::list_at(spec, &["audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     if audiences.is_empty() {
         audiences = tokens.audiences().to_vec();
     }
     let asked = meta::i64_at(spec, &["expirationSeconds"]).unwrap_or(EXPIRATION_SECS_DEFAULT);
-    let mut kubernetes = KubernetesClaims {
-        namespace: namespace.to_owned(),
-        serviceaccount: bound(&account),
-        ..KubernetesClaims::default()
-    };
+    let mut kubernetes =
+        KubernetesClaims { namespace: namespace.to_owned(), serviceaccount: bound(&account), ..KubernetesClaims::default() };
     bind(tokens, &mut kubernetes, name, &spec["boundObjectRef"]).await?;
 
     let issued_at = now.as_second();
@@ -81,10 +77,7 @@ fn validate(namespace: &str, name: &str, request: &Value) -> Result<(), Box<Stat
     for (field, expected) in [("name", name), ("namespace", namespace)] {
         let given = meta::str_at(request, &["metadata", field]);
         if !given.is_empty() && given != expected {
-            let text = format!(
-                "must match the service account {} if specified",
-                if field == "name" { "name" } else { "namespace" }
-            );
+            let text = format!("must match the service account {} if specified", if field == "name" { "name" } else { "namespace" });
             let error = FieldError::invalid(&FieldPath::new("metadata").child(field), given, text);
             return Err(invalid(vec![error]));
         }
@@ -110,12 +103,7 @@ fn bound(found: &LookedUp) -> Bound {
 }
 
 /// Looks twice: the object may have been created through another server a moment ago.
-async fn find(
-    tokens: &ServiceAccountTokens,
-    plural: &'static str,
-    namespace: &str,
-    name: &str,
-) -> Result<LookedUp, Box<Status>> {
+async fn find(tokens: &ServiceAccountTokens, plural: &'static str, namespace: &str, name: &str) -> Result<LookedUp, Box<Status>> {
     let reader = tokens.reader();
     if let Some(found) = reader.get("", plural, namespace, name) {
         return Ok(found);
@@ -128,12 +116,7 @@ async fn find(
     Err(Box::new(Status::not_found(&GroupResource::new("", plural), name)))
 }
 
-async fn bind(
-    tokens: &ServiceAccountTokens,
-    claims: &mut KubernetesClaims,
-    account: &str,
-    reference: &Value,
-) -> Result<(), Box<Status>> {
+async fn bind(tokens: &ServiceAccountTokens, claims: &mut KubernetesClaims, account: &str, reference: &Value) -> Result<(), Box<Status>> {
     if !reference.is_object() {
         return Ok(());
     }
@@ -169,9 +152,7 @@ async fn bind(
         }
         (version, kind) => {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
-            return Err(Box::new(Status::bad_request(format!(
-                "cannot bind token to object of type {group}/{version}, Kind={kind}"
-            ))));
+            return Err(Box::new(Status::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={kind}"))));
         }
     };
     let asked = text("uid");

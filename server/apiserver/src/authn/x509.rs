@@ -89,19 +89,12 @@ impl ChainVerifier {
     pub fn verify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), TlsError> {
         let (leaf, intermediates) = chain.split_first().ok_or(TlsError::NoCertificatesPresented)?;
         let since_epoch = std::time::Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
-        self.verifier
-            .verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch))
-            .map(|_| ())
+        self.verifier.verify_client_cert(leaf, intermediates, UnixTime::since_unix_epoch(since_epoch)).map(|_| ())
     }
 }
 
 /// Judges the chain that a client presented.
-pub(super) fn judge(
-    chain: &[CertificateDer<'_>],
-    clients: &ChainVerifier,
-    front_proxies: &ChainVerifier,
-    now: Timestamp,
-) -> Peer {
+pub(super) fn judge(chain: &[CertificateDer<'_>], clients: &ChainVerifier, front_proxies: &ChainVerifier, now: Timestamp) -> Peer {
     if chain.is_empty() {
         return Peer::None;
     }
@@ -120,9 +113,7 @@ pub(super) fn judge(
         Err(error) => tracing::debug!(%error, "client certificate is not of the client authority"),
     }
     let common_name = leaf.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-    if front_proxies.verify(chain, now).is_ok()
-        && common_name.is_some_and(|name| FRONT_PROXY_NAMES.contains(&name))
-    {
+    if front_proxies.verify(chain, now).is_ok() && common_name.is_some_and(|name| FRONT_PROXY_NAMES.contains(&name)) {
         return Peer::FrontProxy { not_after };
     }
     Peer::Rejected
@@ -130,9 +121,7 @@ pub(super) fn judge(
 
 /// Common name is the user, organizations are the groups.
 fn user_of(leaf: &x509_parser::certificate::X509Certificate<'_>, der: &[u8]) -> UserInfo {
-    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-        attribute.as_str().unwrap_or_default().to_owned()
-    };
+    let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().unwrap_or_default().to_owned();
     let credential = format!("X509SHA256={}", hex::encode(Sha256::digest(der)));
     UserInfo {
         name: leaf.subject().iter_common_name().next().map(text).unwrap_or_default(),

@@ -48,12 +48,7 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
     for verb in &rule.verbs {
         for group in &rule.api_groups {
             for resource in &rule.resources {
-                let base = PolicyRule {
-                    api_groups: one(group),
-                    resources: one(resource),
-                    verbs: one(verb),
-                    ..PolicyRule::default()
-                };
+                let base = PolicyRule { api_groups: one(group), resources: one(resource), verbs: one(verb), ..PolicyRule::default() };
                 if rule.resource_names.is_empty() {
                     singles.push(base.clone());
                 }
@@ -63,11 +58,7 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
             }
         }
         for url in &rule.non_resource_urls {
-            singles.push(PolicyRule {
-                non_resource_urls: one(url),
-                verbs: one(verb),
-                ..PolicyRule::default()
-            });
+            singles.push(PolicyRule { non_resource_urls: one(url), verbs: one(verb), ..PolicyRule::default() });
         }
     }
     singles
@@ -75,28 +66,22 @@ fn break_down(rule: &PolicyRule) -> Vec<PolicyRule> {
 
 /// Whether one held rule covers one broken-down rule. A wanted `*` is covered by a held `*` only.
 fn covers(held: &PolicyRule, single: &PolicyRule) -> bool {
-    let all = |held: &[String], wanted: &[String]| {
-        held.iter().any(|entry| entry == "*") || wanted.iter().all(|entry| held.contains(entry))
-    };
+    let all = |held: &[String], wanted: &[String]| held.iter().any(|entry| entry == "*") || wanted.iter().all(|entry| held.contains(entry));
     let verbs = all(&held.verbs, &single.verbs);
     if let Some(url) = single.non_resource_urls.first() {
-        let urls = held.non_resource_urls.iter().any(|entry| {
-            entry == "*"
-                || entry == url
-                || (entry.ends_with('*') && url.starts_with(entry.trim_end_matches('*')))
-        });
+        let urls = held
+            .non_resource_urls
+            .iter()
+            .any(|entry| entry == "*" || entry == url || (entry.ends_with('*') && url.starts_with(entry.trim_end_matches('*'))));
         return verbs && urls;
     }
     let resources = single.resources.iter().all(|wanted| {
         held.resources.iter().any(|entry| {
             entry == "*"
                 || entry == wanted
-                || wanted
-                    .split_once('/')
-                    .is_some_and(|(_, subresource)| entry.strip_prefix("*/") == Some(subresource))
+                || wanted.split_once('/').is_some_and(|(_, subresource)| entry.strip_prefix("*/") == Some(subresource))
         })
     });
-    let names = held.resource_names.is_empty()
-        || (!single.resource_names.is_empty() && all(&held.resource_names, &single.resource_names));
+    let names = held.resource_names.is_empty() || (!single.resource_names.is_empty() && all(&held.resource_names, &single.resource_names));
     verbs && all(&held.api_groups, &single.api_groups) && resources && names
 }

@@ -6,7 +6,10 @@ use serde_json::Value;
 use trireme_api::{gvk::GroupResource, meta, status::Status};
 
 use super::{Authorizer, RBAC_GROUP, covers, rbac::RoleRef, rule::PolicyRule};
-use crate::{attributes::Attributes, user::{GROUP_MASTERS, UserInfo}};
+use crate::{
+    attributes::Attributes,
+    user::{GROUP_MASTERS, UserInfo},
+};
 
 /// A write of an RBAC object as the check sees it.
 #[derive(Clone, Copy, Debug)]
@@ -111,11 +114,7 @@ impl EscalationCheck<'_> {
     fn lacks(&self, authorizer: &Authorizer, wanted: &[PolicyRule]) -> Result<(), String> {
         let (held, unresolved) = authorizer.index().rules_for(self.user, self.namespace);
         let lacking = covers::missing(&held, wanted);
-        if lacking.is_empty() {
-            Ok(())
-        } else {
-            Err(covers::escalation_message(self.user, &lacking, &unresolved))
-        }
+        if lacking.is_empty() { Ok(()) } else { Err(covers::escalation_message(self.user, &lacking, &unresolved)) }
     }
 
     fn forbidden(&self, message: &str) -> Box<Status> {

@@ -77,9 +77,7 @@ impl NodeAuthorizer {
             Answer::Refuse(reason) => refuse(reason),
             Answer::AskGraph(_) if request.name.is_empty() => refuse("No Object name found".to_owned()),
             Answer::AskGraph(edge) => {
-                if self.related(node, edge, request)
-                    || (self.reader.refresh().await && self.related(node, edge, request))
-                {
+                if self.related(node, edge, request) || (self.reader.refresh().await && self.related(node, edge, request)) {
                     allow()
                 } else {
                     refuse(format!("no relationship found between node '{node}' and this object"))
@@ -99,37 +97,25 @@ impl NodeAuthorizer {
         let (namespace, name) = (request.namespace.as_str(), request.name.as_str());
         match edge {
             Edge::Secret => {
-                self.pod_of(node, namespace, |pod| node_refs::uses_secret(pod, name))
-                    || self.volume_secret(node, namespace, name)
+                self.pod_of(node, namespace, |pod| node_refs::uses_secret(pod, name)) || self.volume_secret(node, namespace, name)
             }
             Edge::ConfigMap => self.pod_of(node, namespace, |pod| node_refs::uses_config_map(pod, name)),
             Edge::Claim => self.pod_of(node, namespace, |pod| node_refs::uses_claim(pod, name)),
-            Edge::ServiceAccount => {
-                self.pod_of(node, namespace, |pod| node_refs::uses_service_account(pod, name))
+            Edge::ServiceAccount => self.pod_of(node, namespace, |pod| node_refs::uses_service_account(pod, name)),
+            Edge::ResourceClaim => self.pod_of(node, namespace, |pod| node_refs::uses_resource_claim(pod, name)),
+            Edge::Pod => {
+                self.reader.get("", "pods", namespace, name).is_some_and(|pod| meta::str_at(&pod.object, &["spec", "nodeName"]) == node)
             }
-            Edge::ResourceClaim => {
-                self.pod_of(node, namespace, |pod| node_refs::uses_resource_claim(pod, name))
-            }
-            Edge::Pod => self
-                .reader
-                .get("", "pods", namespace, name)
-                .is_some_and(|pod| meta::str_at(&pod.object, &["spec", "nodeName"]) == node),
             Edge::Attachment => self
                 .reader
                 .get("storage.k8s.io", "volumeattachments", "", name)
                 .is_some_and(|found| meta::str_at(&found.object, &["spec", "nodeName"]) == node),
-            Edge::Volume => self
-                .reader
-                .get("", "persistentvolumes", "", name)
-                .is_some_and(|volume| self.volume_used(node, &volume.object)),
+            Edge::Volume => self.reader.get("", "persistentvolumes", "", name).is_some_and(|volume| self.volume_used(node, &volume.object)),
         }
     }
 
     fn pod_of(&self, node: &str, namespace: &str, uses: impl Fn(&Value) -> bool) -> bool {
-        self.reader
-            .list("", "pods", Some(namespace))
-            .iter()
-            .any(|pod| node_refs::counts_for(&pod.object, node) && uses(&pod.object))
+        self.reader.list("", "pods", Some(namespace)).iter().any(|pod| node_refs::counts_for(&pod.object, node) && uses(&pod.object))
     }
 
     /// A volume belongs to a node through the claim that it is bound to.
@@ -140,10 +126,10 @@ impl NodeAuthorizer {
     }
 
     fn volume_secret(&self, node: &str, namespace: &str, name: &str) -> bool {
-        self.reader.list("", "persistentvolumes", None).iter().any(|volume| {
-            node_refs::volume_uses_secret(&volume.object, namespace, name)
-                && self.volume_used(node, &volume.object)
-        })
+        self.reader
+            .list("", "persistentvolumes", None)
+            .iter()
+            .any(|volume| node_refs::volume_uses_secret(&volume.object, namespace, name) && self.volume_used(node, &volume.object))
     }
 }
 
@@ -253,9 +239,7 @@ fn own_node(node: &str, request: &Attributes) -> Answer {
         ("", "get" | "list" | "watch") if request.name.is_empty() => {
             Answer::Refuse(format!("node '{node}' cannot read all nodes, only its own Node object"))
         }
-        ("", "get" | "list" | "watch") => {
-            Answer::Refuse(format!("node '{node}' cannot read '{}', only its own Node object", request.name))
-        }
+        ("", "get" | "list" | "watch") => Answer::Refuse(format!("node '{node}' cannot read '{}', only its own Node object", request.name)),
         _ => refuse(""),
     }
 }

@@ -14,9 +14,7 @@ fn items<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
-    ["/spec/initContainers", "/spec/containers", "/spec/ephemeralContainers"]
-        .into_iter()
-        .flat_map(|path| items(pod, path))
+    ["/spec/initContainers", "/spec/containers", "/spec/ephemeralContainers"].into_iter().flat_map(|path| items(pod, path))
 }
 
 /// Where a volume source names a Secret of the pod's namespace.
@@ -53,10 +51,8 @@ pub fn uses_config_map(pod: &Value, name: &str) -> bool {
     containers(pod).any(|container| {
         items(container, "/env").any(|env| is(env, "/valueFrom/configMapKeyRef/name"))
             || items(container, "/envFrom").any(|from| is(from, "/configMapRef/name"))
-    }) || items(pod, "/spec/volumes").any(|volume| {
-        is(volume, "/configMap/name")
-            || items(volume, "/projected/sources").any(|source| is(source, "/configMap/name"))
-    })
+    }) || items(pod, "/spec/volumes")
+        .any(|volume| is(volume, "/configMap/name") || items(volume, "/projected/sources").any(|source| is(source, "/configMap/name")))
 }
 
 /// Whether the pod uses this claim of its namespace, by name or as an ephemeral volume.
@@ -64,8 +60,7 @@ pub fn uses_claim(pod: &Value, name: &str) -> bool {
     let pod_name = text(pod, "/metadata/name").unwrap_or_default();
     items(pod, "/spec/volumes").any(|volume| {
         text(volume, "/persistentVolumeClaim/claimName") == Some(name)
-            || (volume.get("ephemeral").is_some()
-                && text(volume, "/name").is_some_and(|v| name == format!("{pod_name}-{v}")))
+            || (volume.get("ephemeral").is_some() && text(volume, "/name").is_some_and(|v| name == format!("{pod_name}-{v}")))
     })
 }
 
@@ -77,14 +72,12 @@ pub fn uses_service_account(pod: &Value, name: &str) -> bool {
 /// Whether the pod was given this resource claim of its namespace.
 pub fn uses_resource_claim(pod: &Value, name: &str) -> bool {
     items(pod, "/spec/resourceClaims").any(|claim| text(claim, "/resourceClaimName") == Some(name))
-        || items(pod, "/status/resourceClaimStatuses")
-            .any(|status| text(status, "/resourceClaimName") == Some(name))
+        || items(pod, "/status/resourceClaimStatuses").any(|status| text(status, "/resourceClaimName") == Some(name))
 }
 
 /// Whether the pod may grant its node anything: it is bound there and no mirror of a static pod.
 pub fn counts_for(pod: &Value, node_name: &str) -> bool {
-    text(pod, "/spec/nodeName") == Some(node_name)
-        && text(pod, "/metadata/annotations/kubernetes.io~1config.mirror").is_none()
+    text(pod, "/spec/nodeName") == Some(node_name) && text(pod, "/metadata/annotations/kubernetes.io~1config.mirror").is_none()
 }
 
 /// Whether the volume's driver needs this Secret (namespace, name) on the node.
@@ -100,8 +93,8 @@ pub fn volume_uses_secret(volume: &Value, namespace: &str, name: &str) -> bool {
         "/spec/flexVolume/secretRef",
     ];
     let claim_namespace = text(volume, "/spec/claimRef/namespace").unwrap_or_default();
-    REFERENCES.iter().filter_map(|path| volume.pointer(path)).any(|reference| {
-        text(reference, "/name") == Some(name)
-            && text(reference, "/namespace").unwrap_or(claim_namespace) == namespace
-    })
+    REFERENCES
+        .iter()
+        .filter_map(|path| volume.pointer(path))
+        .any(|reference| text(reference, "/name") == Some(name) && text(reference, "/namespace").unwrap_or(claim_namespace) == namespace)
 }

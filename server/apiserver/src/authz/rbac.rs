@@ -50,9 +50,7 @@ impl RoleRef {
         let name = role_ref["name"].as_str()?.to_owned();
         match role_ref["kind"].as_str()? {
             "ClusterRole" => Some(RoleRef::ClusterRole(name)),
-            "Role" if !namespace.is_empty() => {
-                Some(RoleRef::Role { namespace: namespace.to_owned(), name })
-            }
+            "Role" if !namespace.is_empty() => Some(RoleRef::Role { namespace: namespace.to_owned(), name }),
             _ => None,
         }
     }
@@ -119,10 +117,7 @@ impl RbacIndex {
             match self.roles.get(&grant.role) {
                 Some(rules) if rules.iter().any(|rule| rule.allows(request)) => {
                     let (kind, name) = grant.role.kind_and_name();
-                    return Verdict::Allowed(format!(
-                        "RBAC: allowed by {} of {kind} {name:?} to {}",
-                        grant.binding, grant.subject
-                    ));
+                    return Verdict::Allowed(format!("RBAC: allowed by {} of {kind} {name:?} to {}", grant.binding, grant.subject));
                 }
                 Some(_) => {}
                 None => {
@@ -158,17 +153,11 @@ impl RbacIndex {
     }
 
     /// The grants of a user: cluster-wide ones first, then those of the namespace.
-    fn grants<'a>(
-        &'a self,
-        user: &'a UserInfo,
-        namespace: &str,
-    ) -> impl Iterator<Item = &'a Grant> {
-        let tables = std::iter::once(&self.cluster_grants).chain(
-            (!namespace.is_empty()).then(|| self.namespace_grants.get(namespace)).flatten(),
-        );
+    fn grants<'a>(&'a self, user: &'a UserInfo, namespace: &str) -> impl Iterator<Item = &'a Grant> {
+        let tables =
+            std::iter::once(&self.cluster_grants).chain((!namespace.is_empty()).then(|| self.namespace_grants.get(namespace)).flatten());
         tables.flat_map(move |table| {
-            let subjects = std::iter::once(Subject::User(user.name.clone()))
-                .chain(user.groups.iter().cloned().map(Subject::Group));
+            let subjects = std::iter::once(Subject::User(user.name.clone())).chain(user.groups.iter().cloned().map(Subject::Group));
             subjects.filter_map(|subject| table.get(&subject)).flatten()
         })
     }
@@ -202,17 +191,10 @@ fn add_grants(grants: &mut HashMap<Subject, Vec<Grant>>, binding: &Value, namesp
                     continue;
                 };
                 let described = format!("{name}/{of}");
-                (
-                    Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{of}:{name}")),
-                    format!("ServiceAccount {described:?}"),
-                )
+                (Subject::User(format!("{SERVICE_ACCOUNT_PREFIX}{of}:{name}")), format!("ServiceAccount {described:?}"))
             }
             _ => continue,
         };
-        grants.entry(key).or_default().push(Grant {
-            binding: described.clone(),
-            subject: text,
-            role: role.clone(),
-        });
+        grants.entry(key).or_default().push(Grant { binding: described.clone(), subject: text, role: role.clone() });
     }
 }

@@ -24,11 +24,7 @@ pub async fn subject(authorizer: &Authorizer, review: Value) -> Result<Value, Bo
 }
 
 /// LocalSubjectAccessReview: the same, within one namespace.
-pub async fn local_subject(
-    authorizer: &Authorizer,
-    namespace: &str,
-    review: Value,
-) -> Result<Value, Box<Status>> {
+pub async fn local_subject(authorizer: &Authorizer, namespace: &str, review: Value) -> Result<Value, Box<Status>> {
     let path = FieldPath::new("spec").child("resourceAttributes").child("namespace");
     let asked = meta::str_at(&review, &["spec", "resourceAttributes", "namespace"]).to_owned();
     if review["spec"]["nonResourceAttributes"].is_object() {
@@ -75,12 +71,7 @@ pub fn rules(authorizer: &Authorizer, user: &UserInfo, mut review: Value) -> Res
     Ok(review)
 }
 
-async fn answer(
-    authorizer: &Authorizer,
-    kind: &'static str,
-    mut review: Value,
-    asker: Option<&UserInfo>,
-) -> Result<Value, Box<Status>> {
+async fn answer(authorizer: &Authorizer, kind: &'static str, mut review: Value, asker: Option<&UserInfo>) -> Result<Value, Box<Status>> {
     let spec = &review["spec"];
     validate(kind, spec, asker.is_none())?;
     let user = match asker {
@@ -118,11 +109,7 @@ fn validate(kind: &'static str, spec: &Value, names_user: bool) -> Result<(), Bo
     }
     let nobody = meta::str_at(spec, &["user"]).is_empty() && meta::list_at(spec, &["groups"]).is_empty();
     if names_user && nobody {
-        errors.push(FieldError::invalid(
-            &root.child("user"),
-            "",
-            "at least one of user or group must be specified",
-        ));
+        errors.push(FieldError::invalid(&root.child("user"), "", "at least one of user or group must be specified"));
     }
     if errors.is_empty() { Ok(()) } else { Err(invalid(kind, errors)) }
 }
@@ -132,9 +119,7 @@ fn invalid(kind: &'static str, errors: Vec<FieldError>) -> Box<Status> {
 }
 
 fn strings(list: &Value) -> Vec<String> {
-    list.as_array()
-        .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-        .unwrap_or_default()
+    list.as_array().map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
 }
 
 fn user_of(spec: &Value) -> UserInfo {
@@ -154,9 +139,7 @@ fn user_of(spec: &Value) -> UserInfo {
 fn attributes(spec: &Value, user: UserInfo) -> Attributes {
     if let Some(asked) = spec["resourceAttributes"].as_object() {
         let text = |field: &str| asked.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let raw = |selector: &str| {
-            asked.get(selector).and_then(|s| s["rawSelector"].as_str()).map(str::to_owned)
-        };
+        let raw = |selector: &str| asked.get(selector).and_then(|s| s["rawSelector"].as_str()).map(str::to_owned);
         return Attributes {
             user,
             verb: text("verb"),

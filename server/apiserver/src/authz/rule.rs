@@ -29,10 +29,7 @@ impl PolicyRule {
     /// Reads a rule from its JSON form; what is missing is empty.
     pub fn from_value(value: &Value) -> PolicyRule {
         let strings = |field: &str| {
-            value[field]
-                .as_array()
-                .map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-                .unwrap_or_default()
+            value[field].as_array().map(|items| items.iter().filter_map(Value::as_str).map(str::to_owned).collect()).unwrap_or_default()
         };
         PolicyRule {
             api_groups: strings("apiGroups"),
@@ -45,10 +42,7 @@ impl PolicyRule {
 
     /// The rules of a Role or ClusterRole.
     pub fn list(role: &Value) -> Vec<PolicyRule> {
-        role["rules"]
-            .as_array()
-            .map(|rules| rules.iter().map(PolicyRule::from_value).collect())
-            .unwrap_or_default()
+        role["rules"].as_array().map(|rules| rules.iter().map(PolicyRule::from_value).collect()).unwrap_or_default()
     }
 
     /// Whether this rule allows the request.
@@ -84,9 +78,7 @@ impl PolicyRule {
             match entry.split_once('/') {
                 None => subresource.is_empty() && entry == resource,
                 Some((entry_resource, entry_subresource)) => {
-                    !subresource.is_empty()
-                        && entry_subresource == subresource
-                        && (entry_resource == "*" || entry_resource == resource)
+                    !subresource.is_empty() && entry_subresource == subresource && (entry_resource == "*" || entry_resource == resource)
                 }
             }
         })
@@ -99,11 +91,9 @@ impl PolicyRule {
 
     /// Whether the path is among the rule's.
     pub fn allows_url(&self, path: &str) -> bool {
-        self.non_resource_urls.iter().any(|entry| {
-            entry == "*"
-                || entry == path
-                || (entry.ends_with('*') && path.starts_with(entry.trim_end_matches('*')))
-        })
+        self.non_resource_urls
+            .iter()
+            .any(|entry| entry == "*" || entry == path || (entry.ends_with('*') && path.starts_with(entry.trim_end_matches('*'))))
     }
 
     /// The JSON form, as rules reviews show it.

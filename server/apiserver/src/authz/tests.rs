@@ -28,12 +28,7 @@ impl FakeReader {
     pub(crate) fn put(&self, group: &str, plural: &str, object: Value) {
         let mut revision = self.revision.write();
         *revision += 1;
-        let key = (
-            group.to_owned(),
-            plural.to_owned(),
-            meta::namespace(&object).to_owned(),
-            meta::name(&object).to_owned(),
-        );
+        let key = (group.to_owned(), plural.to_owned(), meta::namespace(&object).to_owned(), meta::name(&object).to_owned());
         let found = LookedUp { object: Arc::new(object), mod_revision: *revision };
         self.objects.write().insert(key, found);
     }
@@ -71,9 +66,7 @@ impl ObjectReader for FakeReader {
 
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<LookedUp> {
         let objects = self.objects.read();
-        let matching = objects.iter().filter(|((g, p, ns, _), _)| {
-            g == group && p == plural && namespace.is_none_or(|wanted| wanted == ns)
-        });
+        let matching = objects.iter().filter(|((g, p, ns, _), _)| g == group && p == plural && namespace.is_none_or(|wanted| wanted == ns));
         matching.map(|(_, found)| found.clone()).collect()
     }
 
@@ -160,10 +153,7 @@ async fn refusals_and_reasons_speak_upstreams_words() {
     let refused = request(authenticated("x"), "get", "/logs", "", "");
     assert_eq!(forbidden(&refused, "").message, r#"forbidden: User "x" cannot get path "/logs""#);
     let lost = request(authenticated("lost"), "list", ":pods:", "team", "");
-    assert_eq!(
-        authorizer.authorize(&lost).await.reason,
-        r#"RBAC: clusterrole.rbac.authorization.k8s.io "missing" not found"#
-    );
+    assert_eq!(authorizer.authorize(&lost).await.reason, r#"RBAC: clusterrole.rbac.authorization.k8s.io "missing" not found"#);
     let allowed = request(user("dora", &["devs"]), "create", ":configmaps:", "team", "");
     assert_eq!(
         authorizer.authorize(&allowed).await.reason,
@@ -193,9 +183,13 @@ async fn a_node_reaches_what_its_pods_need_and_no_more() {
     let mut mirror = pod("m", "n1");
     mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
     reader.put("", "pods", mirror);
-    reader.put("", "persistentvolumes", json!({"metadata": {"name": "pv"}, "spec": {
+    reader.put(
+        "",
+        "persistentvolumes",
+        json!({"metadata": {"name": "pv"}, "spec": {
         "claimRef": {"namespace": "a", "name": "p1-claim"},
-        "csi": {"nodeStageSecretRef": {"namespace": "sys", "name": "stage"}}}}));
+        "csi": {"nodeStageSecretRef": {"namespace": "sys", "name": "stage"}}}}),
+    );
     reader.put("storage.k8s.io", "volumeattachments", json!({"metadata": {"name": "va"}, "spec": {"nodeName": "n1"}}));
     reader.put_late("", "pods", pod("p3", "n1"));
     let authorizer = Authorizer::new(reader.clone());
@@ -259,17 +253,21 @@ async fn a_node_reaches_what_its_pods_need_and_no_more() {
 #[tokio::test]
 async fn nobody_grants_what_he_does_not_hold() {
     let (reader, authorizer) = policy();
-    reader.put(RBAC_GROUP, "clusterroles", json!({"metadata": {"name": "may-bind"}, "rules": [
+    reader.put(
+        RBAC_GROUP,
+        "clusterroles",
+        json!({"metadata": {"name": "may-bind"}, "rules": [
         {"apiGroups": [RBAC_GROUP], "resources": ["clusterroles"], "resourceNames": ["cluster-admin"], "verbs": ["bind"]},
-        {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate"]}]}));
-    reader.put(RBAC_GROUP, "clusterrolebindings", json!({"metadata": {"name": "mb"},
-        "roleRef": {"kind": "ClusterRole", "name": "may-bind"}, "subjects": [{"kind": "User", "name": "binder"}]}));
-    let role = |verbs: &[&str]| {
-        json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]})
-    };
-    let binding = |name: &str| {
-        json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": name}, "subjects": []})
-    };
+        {"apiGroups": [RBAC_GROUP], "resources": ["roles"], "verbs": ["escalate"]}]}),
+    );
+    reader.put(
+        RBAC_GROUP,
+        "clusterrolebindings",
+        json!({"metadata": {"name": "mb"},
+        "roleRef": {"kind": "ClusterRole", "name": "may-bind"}, "subjects": [{"kind": "User", "name": "binder"}]}),
+    );
+    let role = |verbs: &[&str]| json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}]});
+    let binding = |name: &str| json!({"metadata": {"name": "b"}, "roleRef": {"kind": "ClusterRole", "name": name}, "subjects": []});
     let aggregated = json!({"metadata": {"name": "r"}, "aggregationRule": {"clusterRoleSelectors": []}, "rules": []});
     let cases = [
         ("paula", "roles", "team", role(&["get", "list"]), true),

@@ -60,8 +60,7 @@ pub fn endpoints(alive: &[IpAddr], https_port: u16) -> Value {
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
     });
     if !addresses.is_empty() {
-        object["subsets"] =
-            json!([{"addresses": addresses, "ports": [{"name": "https", "port": https_port, "protocol": "TCP"}]}]);
+        object["subsets"] = json!([{"addresses": addresses, "ports": [{"name": "https", "port": https_port, "protocol": "TCP"}]}]);
     }
     object
 }
@@ -69,8 +68,7 @@ pub fn endpoints(alive: &[IpAddr], https_port: u16) -> Value {
 /// The EndpointSlice object for these servers.
 pub fn endpoint_slice(alive: &[IpAddr], https_port: u16) -> Value {
     let family = if alive.first().is_none_or(IpAddr::is_ipv4) { "IPv4" } else { "IPv6" };
-    let endpoints: Vec<_> =
-        sorted(alive).into_iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
+    let endpoints: Vec<_> = sorted(alive).into_iter().map(|ip| json!({"addresses": [ip], "conditions": {"ready": true}})).collect();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": {"kubernetes.io/service-name": NAME}},
@@ -98,12 +96,7 @@ fn essence(object: &Value) -> Value {
 /// leadership begins, when membership changes and when a member comes or goes.
 ///
 /// An empty list changes nothing: the caller itself lives, so it can only be a mistake.
-pub async fn reconcile_endpoints(
-    door: &Door,
-    reader: &dyn ObjectReader,
-    alive: &[IpAddr],
-    https_port: u16,
-) -> Result<(), DoorError> {
+pub async fn reconcile_endpoints(door: &Door, reader: &dyn ObjectReader, alive: &[IpAddr], https_port: u16) -> Result<(), DoorError> {
     if alive.is_empty() {
         return Ok(());
     }

@@ -93,13 +93,10 @@ async fn dead_servers_leave_the_endpoints() {
     let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
     let addresses = || {
         let slice = reader.get("discovery.k8s.io", "endpointslices", "default", "kubernetes").unwrap().object;
-        let slice: Vec<_> =
-            meta::list_at(&slice, &["endpoints"]).iter().map(|e| e["addresses"][0].as_str().unwrap().to_owned()).collect();
+        let slice: Vec<_> = meta::list_at(&slice, &["endpoints"]).iter().map(|e| e["addresses"][0].as_str().unwrap().to_owned()).collect();
         let endpoints = reader.get("", "endpoints", "default", "kubernetes").unwrap().object;
-        let endpoints: Vec<_> = meta::list_at(&endpoints["subsets"][0], &["addresses"])
-            .iter()
-            .map(|a| a["ip"].as_str().unwrap().to_owned())
-            .collect();
+        let endpoints: Vec<_> =
+            meta::list_at(&endpoints["subsets"][0], &["addresses"]).iter().map(|a| a["ip"].as_str().unwrap().to_owned()).collect();
         assert_eq!(slice, endpoints);
         slice
     };

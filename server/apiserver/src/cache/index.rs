@@ -104,12 +104,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 (Place::Metadata, "labels") => Place::Labels,
                 _ => Place::Elsewhere,
             };
-            let wanted: Vec<usize> = self
-                .wanted
-                .iter()
-                .copied()
-                .filter(|&p| self.split[p].get(self.depth).is_some_and(|part| *part == key))
-                .collect();
+            let wanted: Vec<usize> =
+                self.wanted.iter().copied().filter(|&p| self.split[p].get(self.depth).is_some_and(|part| *part == key)).collect();
             if wanted.is_empty() && at == Place::Elsewhere {
                 map.next_value::<IgnoredAny>()?;
             } else {

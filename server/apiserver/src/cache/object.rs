@@ -158,11 +158,18 @@ mod tests {
     fn splices_once_and_restamps() {
         let payload = br#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{"metadata":{"x":1}}}"#;
         let o = Cached::new(payload, 7, EventType::Added, "n", "a", Box::new([]), Box::new([])).unwrap();
-        assert_eq!(o.json(), &br#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{"x":1}}}"#[..]);
+        assert_eq!(
+            o.json(),
+            &br#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{"x":1}}}"#[..]
+        );
         assert_eq!(o.json_from_metadata(), &br#""metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{"x":1}}}"#[..]);
         let gone = o.restamped(1234, EventType::Deleted);
         let frame = String::from_utf8(gone.frame(EventType::Deleted).unwrap().to_vec()).unwrap();
-        assert!(frame.starts_with(r#"{"type":"DELETED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"1234","name":"a"}"#));
+        assert!(
+            frame.starts_with(
+                r#"{"type":"DELETED","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"1234","name":"a"}"#
+            )
+        );
         assert!(frame.ends_with("}}}}\n"));
         assert!(gone.frame(EventType::Added).is_none());
     }

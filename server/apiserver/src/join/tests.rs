@@ -95,7 +95,9 @@ async fn nodes_come_in_by_token_and_keep_their_name() {
     let (code, pem) = world.ask("GET", CA_PATH, "", Value::Null, 1).await;
     assert_eq!((code, pem.as_str().unwrap()), (200, world.keys.server_ca.certificate_pem.as_str()));
     let mine = "a-secret-of-this-node";
-    for (token, expected) in [("", 401), ("node:wrong", 401), ("server:node-secret", 401), ("node:node-secret", 200), (":server-secret", 200)] {
+    for (token, expected) in
+        [("", 401), ("node:wrong", 401), ("server:node-secret", 401), ("node:node-secret", 200), (":server-secret", 200)]
+    {
         assert_eq!(world.ask("POST", NODE_PATH, token, node("w1", mine), 2).await.0, expected, "{token}");
     }
     let token = "node:node-secret";
@@ -137,9 +139,8 @@ async fn a_guesser_is_slowed_down_alone() {
 #[tokio::test]
 async fn servers_get_the_keys_sealed_and_a_place() {
     let world = world().await;
-    let request = |spki: Value| {
-        json!({"node_name": "s2", "peer_address": "127.0.0.1:1", "api_url": "https://10.0.0.2:6443", "peer_spki": spki})
-    };
+    let request =
+        |spki: Value| json!({"node_name": "s2", "peer_address": "127.0.0.1:1", "api_url": "https://10.0.0.2:6443", "peer_spki": spki});
     let token = "server:server-secret";
     assert_eq!(world.ask("POST", SERVER_PATH, token, request(Value::Null), 1).await.0, 503, "nothing sealed yet");
     let sealed = SealedBundle::seal(&world.keys, "server-secret").unwrap();

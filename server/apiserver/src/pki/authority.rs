@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -44,24 +44,16 @@ impl Authority {
         dn.push(DnType::CommonName, common_name);
         params.distinguished_name = dn;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         params.serial_number = Some(serial()?);
         set_validity(&mut params, now, AUTHORITY_DAYS * 86_400);
         let certificate = params.self_signed(&key)?;
-        Ok(Authority {
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Authority { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
 
     /// The certificate's DER form (the first block).
     pub fn certificate_der(&self) -> Result<CertificateDer<'static>, PkiError> {
-        CertificateDer::from_pem_slice(self.certificate_pem.as_bytes())
-            .map_err(|error| PkiError::malformed("authority certificate", error))
+        CertificateDer::from_pem_slice(self.certificate_pem.as_bytes()).map_err(|error| PkiError::malformed("authority certificate", error))
     }
 
     /// All certificates of the bundle, DER.
@@ -93,13 +85,10 @@ impl Authority {
     /// A certificate must not outlive its authority.
     fn remaining_secs(&self, now: Timestamp) -> Result<i64, PkiError> {
         let der = self.certificate_der()?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&der)
-            .map_err(|error| PkiError::malformed("authority certificate", error))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| PkiError::malformed("authority certificate", error))?;
         let remaining = parsed.validity().not_after.timestamp() - now.as_second();
         if remaining <= 0 {
-            return Err(PkiError::Refused(
-                "the certificate authority has expired".to_owned(),
-            ));
+            return Err(PkiError::Refused("the certificate authority has expired".to_owned()));
         }
         Ok(remaining)
     }
@@ -119,9 +108,7 @@ pub fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError>
 /// A random positive 127-bit serial number: two certificates for one key must differ.
 fn serial() -> Result<SerialNumber, PkiError> {
     let mut bytes = [0_u8; 16];
-    SystemRandom::new()
-        .fill(&mut bytes)
-        .map_err(|_| PkiError::Crypto("no randomness"))?;
+    SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Crypto("no randomness"))?;
     bytes[0] = (bytes[0] & 0x7f) | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }

@@ -42,9 +42,7 @@ impl DataKey {
     /// Makes a new key with this id.
     pub fn generate(id: impl Into<String>) -> Result<DataKey, PkiError> {
         let mut bytes = [0_u8; 32];
-        SystemRandom::new()
-            .fill(&mut bytes)
-            .map_err(|_| PkiError::Crypto("no randomness"))?;
+        SystemRandom::new().fill(&mut bytes).map_err(|_| PkiError::Crypto("no randomness"))?;
         let key = BASE64_STANDARD.encode(bytes);
         bytes.zeroize();
         Ok(DataKey { id: id.into(), key })
@@ -52,11 +50,8 @@ impl DataKey {
 
     /// The raw key.
     pub fn bytes(&self) -> Result<[u8; 32], PkiError> {
-        let decoded = BASE64_STANDARD
-            .decode(&self.key)
-            .map_err(|error| PkiError::malformed("data key", error))?;
-        <[u8; 32]>::try_from(decoded.as_slice())
-            .map_err(|_| PkiError::malformed("data key", "not 32 bytes long"))
+        let decoded = BASE64_STANDARD.decode(&self.key).map_err(|error| PkiError::malformed("data key", error))?;
+        <[u8; 32]>::try_from(decoded.as_slice()).map_err(|_| PkiError::malformed("data key", "not 32 bytes long"))
     }
 }
 
@@ -87,20 +82,14 @@ impl ClusterKeys {
 
     /// The plain form. Never written anywhere but sealed or into 0600 files.
     pub fn to_bytes(&self) -> Result<zeroize::Zeroizing<Vec<u8>>, PkiError> {
-        serde_json::to_vec(self)
-            .map(zeroize::Zeroizing::new)
-            .map_err(|error| PkiError::malformed("cluster keys", error))
+        serde_json::to_vec(self).map(zeroize::Zeroizing::new).map_err(|error| PkiError::malformed("cluster keys", error))
     }
 
     /// Reads the plain form.
     pub fn from_bytes(bytes: &[u8]) -> Result<ClusterKeys, PkiError> {
-        let keys: ClusterKeys = serde_json::from_slice(bytes)
-            .map_err(|error| PkiError::malformed("cluster keys", error))?;
+        let keys: ClusterKeys = serde_json::from_slice(bytes).map_err(|error| PkiError::malformed("cluster keys", error))?;
         if keys.format != ClusterKeys::FORMAT {
-            return Err(PkiError::malformed(
-                "cluster keys",
-                format!("format {} is not known to this version", keys.format),
-            ));
+            return Err(PkiError::malformed("cluster keys", format!("format {} is not known to this version", keys.format)));
         }
         Ok(keys)
     }

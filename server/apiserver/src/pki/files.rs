@@ -64,13 +64,7 @@ impl ServerFiles {
     }
 
     /// The certificate `<name>.crt` with `<name>.key`: the one on disk while it is good, else a new one.
-    pub fn ensure(
-        &self,
-        name: &str,
-        profile: &Profile,
-        keys: &ClusterKeys,
-        now: Timestamp,
-    ) -> Result<Issued, PkiError> {
+    pub fn ensure(&self, name: &str, profile: &Profile, keys: &ClusterKeys, now: Timestamp) -> Result<Issued, PkiError> {
         let certificate = self.tls(&format!("{name}.crt"));
         let key = self.tls(&format!("{name}.key"));
         if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
@@ -91,26 +85,18 @@ impl ServerFiles {
 
 /// Whether a certificate from disk can go on serving. Damage counts as "no": it is made anew.
 fn is_good(kept: &Issued, profile: &Profile, authority: &Authority, now: Timestamp) -> bool {
-    let (Ok(key), Ok(wanted), Ok(ca)) = (
-        rcgen::KeyPair::from_pem(&kept.key_pem),
-        profile.wanted_names(),
-        authority.certificate_der(),
-    ) else {
+    let (Ok(key), Ok(wanted), Ok(ca)) = (rcgen::KeyPair::from_pem(&kept.key_pem), profile.wanted_names(), authority.certificate_der())
+    else {
         return false;
     };
     let Ok(chain) = super::authority::certificates(&kept.certificate_pem) else {
         return false;
     };
-    let (Ok((_, leaf)), Ok((_, ca))) = (
-        x509_parser::parse_x509_certificate(&chain[0]),
-        x509_parser::parse_x509_certificate(&ca),
-    ) else {
+    let (Ok((_, leaf)), Ok((_, ca))) = (x509_parser::parse_x509_certificate(&chain[0]), x509_parser::parse_x509_certificate(&ca)) else {
         return false;
     };
     let names = match leaf.subject_alternative_name() {
-        Ok(found) => found
-            .map(|san| san.value.general_names.iter().filter_map(general_name).collect::<Vec<_>>())
-            .unwrap_or_default(),
+        Ok(found) => found.map(|san| san.value.general_names.iter().filter_map(general_name).collect::<Vec<_>>()).unwrap_or_default(),
         Err(_) => return false,
     };
     let left = leaf.validity().not_after.timestamp() - now.as_second();
@@ -150,21 +136,12 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
 /// Writes a file that only its owner reads: whole or not at all (synced temporary file, then rename).
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(io_error(folder))?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = folder.join(name);
     let written = (|| {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;

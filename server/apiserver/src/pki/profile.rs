@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 
 use super::{ClusterKeys, Issued, PkiError, authority::Authority};
@@ -97,25 +96,15 @@ impl Profile {
     /// Makes a key and has the right authority sign it.
     pub fn issue(&self, keys: &ClusterKeys, now: Timestamp) -> Result<Issued, PkiError> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate_pem = self
-            .authority(keys)
-            .sign(self.params()?, &key, now, LEAF_SECS)?;
-        Ok(Issued {
-            certificate_pem,
-            key_pem: key.serialize_pem(),
-        })
+        let certificate_pem = self.authority(keys).sign(self.params()?, &key, now, LEAF_SECS)?;
+        Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
     }
 
     /// The authority that signs this kind. One per trust domain: no kubelet certificate opens 2379 or 2380.
     pub fn authority<'a>(&self, keys: &'a ClusterKeys) -> &'a Authority {
         match self {
-            Profile::ApiServerServing(_) | Profile::KubeletServing { .. } | Profile::EtcdServing { .. } => {
-                &keys.server_ca
-            }
-            Profile::Admin
-            | Profile::KubeletClient { .. }
-            | Profile::ApiServerKubeletClient
-            | Profile::KubeProxy => &keys.client_ca,
+            Profile::ApiServerServing(_) | Profile::KubeletServing { .. } | Profile::EtcdServing { .. } => &keys.server_ca,
+            Profile::Admin | Profile::KubeletClient { .. } | Profile::ApiServerKubeletClient | Profile::KubeProxy => &keys.client_ca,
             Profile::Peer { .. } => &keys.peer_ca,
             Profile::EtcdClient { .. } => &keys.etcd_client_ca,
             Profile::FrontProxyClient => &keys.front_proxy_ca,
@@ -128,21 +117,13 @@ impl Profile {
         match self {
             Profile::ApiServerServing(names) => ("kube-apiserver".into(), None, names.all()),
             Profile::Admin => ("system:admin".into(), Some("system:masters".into()), vec![]),
-            Profile::KubeletClient { node_name } => (
-                format!("system:node:{node_name}"),
-                Some("system:nodes".into()),
-                vec![],
-            ),
+            Profile::KubeletClient { node_name } => (format!("system:node:{node_name}"), Some("system:nodes".into()), vec![]),
             Profile::KubeletServing { node_name, addresses } => {
                 let mut names = vec![node_name.clone()];
                 names.extend(strings(addresses));
                 (format!("system:node:{node_name}"), Some("system:nodes".into()), names)
             }
-            Profile::ApiServerKubeletClient => (
-                "kube-apiserver-kubelet-client".into(),
-                Some("system:masters".into()),
-                vec![],
-            ),
+            Profile::ApiServerKubeletClient => ("kube-apiserver-kubelet-client".into(), Some("system:masters".into()), vec![]),
             Profile::KubeProxy => ("system:kube-proxy".into(), None, vec![]),
             Profile::Peer { member_name, addresses } => {
                 let mut names = vec![member_name.clone(), "localhost".into(), "127.0.0.1".into()];
@@ -164,10 +145,7 @@ impl Profile {
             Profile::ApiServerServing(_) | Profile::KubeletServing { .. } | Profile::EtcdServing { .. } => {
                 vec![ExtendedKeyUsagePurpose::ServerAuth]
             }
-            Profile::Peer { .. } => vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ],
+            Profile::Peer { .. } => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
             _ => vec![ExtendedKeyUsagePurpose::ClientAuth],
         }
     }
@@ -211,15 +189,9 @@ pub(super) fn leaf_params(
 impl Profile {
     /// Signs this profile for the key of a certificate signing request. What else the request asks for is
     /// ignored: the profile decides.
-    pub fn sign_csr(
-        &self,
-        keys: &ClusterKeys,
-        csr_pem: &str,
-        now: Timestamp,
-    ) -> Result<String, PkiError> {
+    pub fn sign_csr(&self, keys: &ClusterKeys, csr_pem: &str, now: Timestamp) -> Result<String, PkiError> {
         let request = rcgen::CertificateSigningRequestParams::from_pem(csr_pem)?;
-        self.authority(keys)
-            .sign(self.params()?, &request.public_key, now, LEAF_SECS)
+        self.authority(keys).sign(self.params()?, &request.public_key, now, LEAF_SECS)
     }
 
     pub(super) fn wanted_names(&self) -> Result<Vec<SanType>, PkiError> {

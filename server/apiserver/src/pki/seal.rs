@@ -58,10 +58,7 @@ impl SealedBundle {
         let random = SystemRandom::new();
         let mut salt = [0_u8; SALT_LEN];
         let mut nonce = [0_u8; NONCE_LEN];
-        random
-            .fill(&mut salt)
-            .and_then(|()| random.fill(&mut nonce))
-            .map_err(|_| PkiError::Crypto("no randomness"))?;
+        random.fill(&mut salt).and_then(|()| random.fill(&mut nonce)).map_err(|_| PkiError::Crypto("no randomness"))?;
         let mut sealed = SealedBundle {
             format: SealedBundle::FORMAT,
             memory_kib: MEMORY_KIB,
@@ -73,12 +70,8 @@ impl SealedBundle {
         };
         let key = sealed.derive(secret, &salt)?;
         let mut buffer = keys.to_bytes()?;
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(sealed.associated_data()),
-            &mut *buffer,
-        )
-        .map_err(|_| PkiError::Crypto("sealing failed"))?;
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(sealed.associated_data()), &mut *buffer)
+            .map_err(|_| PkiError::Crypto("sealing failed"))?;
         sealed.ciphertext = BASE64_STANDARD.encode(&*buffer);
         Ok(sealed)
     }
@@ -86,23 +79,15 @@ impl SealedBundle {
     /// Opens the bundle with the secret part of the server token.
     pub fn unseal(&self, secret: &str) -> Result<ClusterKeys, PkiError> {
         if self.format != SealedBundle::FORMAT {
-            return Err(PkiError::malformed(
-                "sealed bundle",
-                format!("format {} is not known to this version", self.format),
-            ));
+            return Err(PkiError::malformed("sealed bundle", format!("format {} is not known to this version", self.format)));
         }
         let salt = decode(&self.salt)?;
-        let nonce: [u8; NONCE_LEN] = decode(&self.nonce)?
-            .try_into()
-            .map_err(|_| PkiError::malformed("sealed bundle", "nonce of a wrong length"))?;
+        let nonce: [u8; NONCE_LEN] =
+            decode(&self.nonce)?.try_into().map_err(|_| PkiError::malformed("sealed bundle", "nonce of a wrong length"))?;
         let mut buffer = Zeroizing::new(decode(&self.ciphertext)?);
         let key = self.derive(secret, &salt)?;
         let plain = key
-            .open_in_place(
-                Nonce::assume_unique_for_key(nonce),
-                Aad::from(self.associated_data()),
-                &mut buffer,
-            )
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(self.associated_data()), &mut buffer)
             .map_err(|_| PkiError::Unseal)?;
         ClusterKeys::from_bytes(plain)
     }
@@ -148,30 +133,21 @@ impl SealedBundle {
     }
 
     fn associated_data(&self) -> Vec<u8> {
-        format!(
-            "trireme-sealed-bundle/{}/{}/{}/{}/{}",
-            self.format, self.memory_kib, self.passes, self.lanes, self.salt
-        )
-        .into_bytes()
+        format!("trireme-sealed-bundle/{}/{}/{}/{}/{}", self.format, self.memory_kib, self.passes, self.lanes, self.salt).into_bytes()
     }
 
     /// The memory is an allocation of its own and is returned to the system right after.
     fn derive(&self, secret: &str, salt: &[u8]) -> Result<LessSafeKey, PkiError> {
         if self.memory_kib > MEMORY_KIB_MAX || self.passes > PASSES_MAX || self.lanes != LANES {
-            return Err(PkiError::malformed(
-                "sealed bundle",
-                "key derivation parameters out of bounds",
-            ));
+            return Err(PkiError::malformed("sealed bundle", "key derivation parameters out of bounds"));
         }
-        let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(32))
-            .map_err(|error| PkiError::malformed("sealed bundle", error))?;
+        let params =
+            Params::new(self.memory_kib, self.passes, self.lanes, Some(32)).map_err(|error| PkiError::malformed("sealed bundle", error))?;
         let mut memory = vec![Block::default(); params.block_count()];
         let mut key = Zeroizing::new([0_u8; 32]);
         Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
             .hash_password_into_with_memory(secret.as_bytes(), salt, &mut *key, &mut memory)
             .map_err(|error| PkiError::malformed("sealed bundle", error))?;
-        UnboundKey::new(&CHACHA20_POLY1305, &*key)
-            .map(LessSafeKey::new)
-            .map_err(|_| PkiError::Crypto("key of a wrong length"))
+        UnboundKey::new(&CHACHA20_POLY1305, &*key).map(LessSafeKey::new).map_err(|_| PkiError::Crypto("key of a wrong length"))
     }
 }

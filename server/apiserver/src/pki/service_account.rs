@@ -8,10 +8,7 @@ use base64::{
 };
 use ring::{
     rand::SystemRandom,
-    signature::{
-        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-        UnparsedPublicKey,
-    },
+    signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -34,19 +31,16 @@ pub struct SigningKey {
 
 /// The DER of `SEQUENCE { SEQUENCE { ecPublicKey, prime256v1 }, BIT STRING` up to the point itself.
 const P256_SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01,
+    0x07, 0x03, 0x42, 0x00,
 ];
 
 impl ServiceAccountKeys {
     /// Makes one new key.
     pub fn generate() -> Result<ServiceAccountKeys, PkiError> {
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .map_err(|_| PkiError::Crypto("key generation failed"))?;
-        Ok(ServiceAccountKeys {
-            pkcs8: vec![BASE64_STANDARD.encode(document.as_ref())],
-        })
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| PkiError::Crypto("key generation failed"))?;
+        Ok(ServiceAccountKeys { pkcs8: vec![BASE64_STANDARD.encode(document.as_ref())] })
     }
 
     /// Loads every key, in order.
@@ -57,9 +51,7 @@ impl ServiceAccountKeys {
         self.pkcs8
             .iter()
             .map(|encoded| {
-                let document = BASE64_STANDARD
-                    .decode(encoded)
-                    .map_err(|error| PkiError::malformed("service-account key", error))?;
+                let document = BASE64_STANDARD.decode(encoded).map_err(|error| PkiError::malformed("service-account key", error))?;
                 SigningKey::from_pkcs8(&document)
             })
             .collect()
@@ -68,12 +60,8 @@ impl ServiceAccountKeys {
 
 impl SigningKey {
     fn from_pkcs8(document: &[u8]) -> Result<SigningKey, PkiError> {
-        let pair = EcdsaKeyPair::from_pkcs8(
-            &ECDSA_P256_SHA256_FIXED_SIGNING,
-            document,
-            &SystemRandom::new(),
-        )
-        .map_err(|error| PkiError::malformed("service-account key", error))?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document, &SystemRandom::new())
+            .map_err(|error| PkiError::malformed("service-account key", error))?;
         let mut spki = P256_SPKI_PREFIX.to_vec();
         spki.extend_from_slice(pair.public_key().as_ref());
         let key_id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&spki));
@@ -95,9 +83,7 @@ impl SigningKey {
 
     /// Whether `signature` over `message` is ours.
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
-            .verify(message, signature)
-            .is_ok()
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref()).verify(message, signature).is_ok()
     }
 
     /// The public half as a JSON Web Key.

@@ -5,10 +5,7 @@
 //! <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers>.
 
 use jiff::Timestamp;
-use rcgen::{
-    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa,
-    KeyUsagePurpose,
-};
+use rcgen::{CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use x509_parser::prelude::FromDer;
 
 use super::{ClusterKeys, PkiError, authority::Authority, profile::LEAF_SECS};
@@ -86,9 +83,7 @@ impl<'a> Signer<'a> {
         let repeated = subject.organizations.len() > 1;
         if repeated {
             // rcgen keeps one value per attribute type; signing anyway would silently drop groups.
-            return Err(PkiError::Refused(
-                "subjects with more than one organization are not supported".to_owned(),
-            ));
+            return Err(PkiError::Refused("subjects with more than one organization are not supported".to_owned()));
         }
         let mut params = CertificateParams::default();
         params.distinguished_name = csr.params.distinguished_name.clone();
@@ -96,12 +91,7 @@ impl<'a> Signer<'a> {
         params.is_ca = IsCa::ExplicitNoCa;
         (params.key_usages, params.extended_key_usages) = usages(request.usages)?;
         let wanted = request.expiration_secs.unwrap_or(LEAF_SECS);
-        self.authority(request.signer).sign(
-            params,
-            &csr.public_key,
-            now,
-            wanted.clamp(EXPIRATION_SECS_MIN, LEAF_SECS),
-        )
+        self.authority(request.signer).sign(params, &csr.public_key, now, wanted.clamp(EXPIRATION_SECS_MIN, LEAF_SECS))
     }
 
     fn authority(&self, signer: SignerName) -> &Authority {
@@ -121,19 +111,14 @@ impl RequestSubject {
             extensions::{GeneralName, ParsedExtension},
         };
         let malformed = |reason: String| PkiError::malformed("certificate signing request", reason);
-        let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| malformed(error.to_string()))?;
-        let (rest, csr) = X509CertificationRequest::from_der(&der)
-            .map_err(|error| malformed(error.to_string()))?;
+        let der = CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).map_err(|error| malformed(error.to_string()))?;
+        let (rest, csr) = X509CertificationRequest::from_der(&der).map_err(|error| malformed(error.to_string()))?;
         if !rest.is_empty() {
             return Err(malformed("trailing data".to_owned()));
         }
-        csr.verify_signature()
-            .map_err(|error| malformed(error.to_string()))?;
+        csr.verify_signature().map_err(|error| malformed(error.to_string()))?;
         let info = &csr.certification_request_info;
-        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| {
-            attribute.as_str().map(str::to_owned).unwrap_or_default()
-        };
+        let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().map(str::to_owned).unwrap_or_default();
         let mut subject = RequestSubject {
             common_name: info.subject.iter_common_name().next().map(text).unwrap_or_default(),
             organizations: info.subject.iter_organization().map(text).collect(),
@@ -159,10 +144,7 @@ impl RequestSubject {
 }
 
 fn ip(bytes: &[u8]) -> Option<std::net::IpAddr> {
-    <[u8; 4]>::try_from(bytes)
-        .map(std::net::IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from))
-        .ok()
+    <[u8; 4]>::try_from(bytes).map(std::net::IpAddr::from).or_else(|_| <[u8; 16]>::try_from(bytes).map(std::net::IpAddr::from)).ok()
 }
 
 /// Whether the signer signs such a request at all (upstream's kubelet client and serving checks).
@@ -184,11 +166,10 @@ pub fn check(signer: SignerName, subject: &RequestSubject, usages: &[String]) ->
             if !subject.dns_names.is_empty() || !subject.ips.is_empty() || subject.other_names {
                 return Err("DNS, IP, email and URI subjectAltNames are not allowed".to_owned());
             }
-            if !has("digital signature")
-                || !has("client auth")
-                || !only(&["digital signature", "key encipherment", "client auth"])
-            {
-                return Err("usages did not match [client auth digital signature], [client auth digital signature key encipherment]".to_owned());
+            if !has("digital signature") || !has("client auth") || !only(&["digital signature", "key encipherment", "client auth"]) {
+                return Err(
+                    "usages did not match [client auth digital signature], [client auth digital signature key encipherment]".to_owned()
+                );
             }
         }
         SignerName::KubeletServing => {
@@ -199,11 +180,10 @@ pub fn check(signer: SignerName, subject: &RequestSubject, usages: &[String]) ->
             if subject.other_names {
                 return Err("email and URI subjectAltNames are not allowed".to_owned());
             }
-            if !has("digital signature")
-                || !has("server auth")
-                || !only(&["digital signature", "key encipherment", "server auth"])
-            {
-                return Err("usages did not match [digital signature server auth], [digital signature key encipherment server auth]".to_owned());
+            if !has("digital signature") || !has("server auth") || !only(&["digital signature", "key encipherment", "server auth"]) {
+                return Err(
+                    "usages did not match [digital signature server auth], [digital signature key encipherment server auth]".to_owned()
+                );
             }
         }
         SignerName::KubeApiServerClient => {
@@ -215,9 +195,7 @@ pub fn check(signer: SignerName, subject: &RequestSubject, usages: &[String]) ->
     Ok(())
 }
 
-fn usages(
-    names: &[String],
-) -> Result<(Vec<KeyUsagePurpose>, Vec<ExtendedKeyUsagePurpose>), PkiError> {
+fn usages(names: &[String]) -> Result<(Vec<KeyUsagePurpose>, Vec<ExtendedKeyUsagePurpose>), PkiError> {
     let (mut plain, mut extended) = (Vec::new(), Vec::new());
     for name in names {
         match name.as_str() {

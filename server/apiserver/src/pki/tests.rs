@@ -2,8 +2,8 @@ use std::collections::HashSet;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
-use rustls_pki_types::pem::PemObject;
 use rcgen::{CertificateParams, DnType, KeyPair};
+use rustls_pki_types::pem::PemObject;
 
 use super::*;
 
@@ -13,8 +13,7 @@ fn now() -> Timestamp {
 
 fn csr(common_name: &str, organizations: &[&str], names: &[&str]) -> String {
     let key = KeyPair::generate().unwrap();
-    let mut params =
-        CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
+    let mut params = CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     for organization in organizations {
         params.distinguished_name.push(DnType::OrganizationName, *organization);
@@ -46,16 +45,10 @@ fn bundle_opens_with_its_token_only_and_tells_damage() {
 #[test]
 fn every_profile_is_signed_by_its_own_authority() {
     let keys = ClusterKeys::generate(now()).unwrap();
-    let fingerprints: HashSet<_> = [
-        &keys.server_ca,
-        &keys.client_ca,
-        &keys.peer_ca,
-        &keys.etcd_client_ca,
-        &keys.front_proxy_ca,
-    ]
-    .iter()
-    .map(|ca| ca.fingerprint().unwrap())
-    .collect();
+    let fingerprints: HashSet<_> = [&keys.server_ca, &keys.client_ca, &keys.peer_ca, &keys.etcd_client_ca, &keys.front_proxy_ca]
+        .iter()
+        .map(|ca| ca.fingerprint().unwrap())
+        .collect();
     assert_eq!(fingerprints.len(), 5);
     let profiles = [
         Profile::ApiServerServing(ServingNames {
@@ -94,10 +87,7 @@ fn files_are_private_kept_while_good_and_renewed_when_names_change() {
     files.write_keys(&keys).unwrap();
     assert_eq!(files.read_keys().unwrap().unwrap().peer_ca.key_pem, keys.peer_ca.key_pem);
 
-    let profile = |ip: &str| Profile::KubeletServing {
-        node_name: "w1".into(),
-        addresses: vec![ip.parse().unwrap()],
-    };
+    let profile = |ip: &str| Profile::KubeletServing { node_name: "w1".into(), addresses: vec![ip.parse().unwrap()] };
     let first = files.ensure("serving", &profile("10.0.0.1"), &keys, now()).unwrap();
     let again = files.ensure("serving", &profile("10.0.0.1"), &keys, now()).unwrap();
     assert_eq!(first.certificate_pem, again.certificate_pem);

@@ -36,7 +36,8 @@ enum Attempt {
 }
 
 /// Resources whose delete answers with the object in place of a Status.
-const RETURN_OBJECT: [&str; 6] = ["pods", "podtemplates", "serviceaccounts", "resourcequotas", "persistentvolumes", "persistentvolumeclaims"];
+const RETURN_OBJECT: [&str; 6] =
+    ["pods", "podtemplates", "serviceaccounts", "resourcequotas", "persistentvolumes", "persistentvolumeclaims"];
 
 /// Whether a completed delete of a resource of the core group answers with the object.
 pub fn returns_object(group: &str, plural: &str) -> bool {

@@ -168,8 +168,13 @@ mod tests {
     fn pods_end_gracefully_once_and_only_shorter() {
         let options = DeleteOptions::default();
         assert_eq!(decide_for("", "pods", &pod(json!({"name": "a"}), ""), &options, now()), Deletion::Now);
-        let Deletion::Mark(marked) = decide_for("", "pods", &pod(json!({"name": "a", "generation": 1}), "n"), &options, now()) else { panic!("graceful") };
-        assert_eq!(marked["metadata"], json!({"name": "a", "generation": 2, "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 20}));
+        let Deletion::Mark(marked) = decide_for("", "pods", &pod(json!({"name": "a", "generation": 1}), "n"), &options, now()) else {
+            panic!("graceful")
+        };
+        assert_eq!(
+            marked["metadata"],
+            json!({"name": "a", "generation": 2, "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 20})
+        );
         assert_eq!(decide_for("", "pods", &marked, &options, now()), Deletion::Pending);
         let five = DeleteOptions { grace_period_secs: Some(5), ..DeleteOptions::default() };
         let Deletion::Mark(shorter) = decide_for("", "pods", &marked, &five, now()) else { panic!("shorter") };

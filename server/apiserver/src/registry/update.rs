@@ -160,11 +160,10 @@ impl Mutation<'_> {
         let current = stored.mod_revision.to_string();
         if given.is_empty() || given == "0" {
             if !self.strategy().allow_unconditional_update() {
-                self.refuse_invalid(name, vec![FieldError::invalid(
-                    &FieldPath::new("metadata").child("resourceVersion"),
-                    0,
-                    "must be specified for an update",
-                )])?;
+                self.refuse_invalid(
+                    name,
+                    vec![FieldError::invalid(&FieldPath::new("metadata").child("resourceVersion"), 0, "must be specified for an update")],
+                )?;
             }
             meta::set_resource_version(object, &current);
             return Ok(());

@@ -156,7 +156,8 @@ pub async fn open_store(keys: &ClusterKeys, folder: &std::path::Path) -> Store {
     let profile = Profile::Peer { member_name: "one".to_owned(), addresses: vec!["127.0.0.1".to_owned()] };
     let issued = profile.issue(keys, Timestamp::now()).unwrap();
     let identity =
-        PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).unwrap();
+        PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes())
+            .unwrap();
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let advertise = socket.local_addr().unwrap().to_string();
     let options = StoreOptions {
@@ -175,7 +176,10 @@ pub async fn open_store(keys: &ClusterKeys, folder: &std::path::Path) -> Store {
     };
     let store = Store::open(options).await.unwrap();
     let mut status = store.status();
-    tokio::time::timeout(PATIENCE, status.wait_for(|s| s.leadership.is_some_and(|l| l.caught_up))).await.expect("a leader in time").unwrap();
+    tokio::time::timeout(PATIENCE, status.wait_for(|s| s.leadership.is_some_and(|l| l.caught_up)))
+        .await
+        .expect("a leader in time")
+        .unwrap();
     store
 }
 

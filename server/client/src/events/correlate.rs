@@ -107,10 +107,7 @@ impl Correlator {
     }
 
     fn is_one_of_many(&mut self, group: &Group, message: &str, now: i64) -> bool {
-        let similar = self
-            .similar
-            .entry(group.clone())
-            .or_insert_with(|| Similar { messages: Vec::new(), since: now });
+        let similar = self.similar.entry(group.clone()).or_insert_with(|| Similar { messages: Vec::new(), since: now });
         if now - similar.since > SIMILAR_WINDOW_SECS {
             similar.messages.clear();
             similar.since = now;
@@ -163,11 +160,7 @@ mod tests {
 
     fn record(message: &str) -> Record {
         Record {
-            object: k8s_openapi::api::core::v1::ObjectReference {
-                name: Some("web".into()),
-                uid: Some("u".into()),
-                ..Default::default()
-            },
+            object: k8s_openapi::api::core::v1::ObjectReference { name: Some("web".into()), uid: Some("u".into()), ..Default::default() },
             kind: EventKind::Warning,
             reason: "BackOff".into(),
             message: message.into(),
@@ -180,13 +173,8 @@ mod tests {
     fn the_same_again_counts_and_a_chatterbox_is_silenced() {
         let mut correlator = Correlator::new();
         let start = Timestamp::from_second(1_000_000).unwrap();
-        let Decision::New { name, .. } = correlator.decide(&record("a"), start) else {
-            unreachable!("the first is new")
-        };
-        assert_eq!(
-            correlator.decide(&record("a"), start),
-            Decision::Repeat { name, count: 2, message: "a".into() }
-        );
+        let Decision::New { name, .. } = correlator.decide(&record("a"), start) else { unreachable!("the first is new") };
+        assert_eq!(correlator.decide(&record("a"), start), Decision::Repeat { name, count: 2, message: "a".into() });
         for nth in 0..23 {
             let decision = correlator.decide(&record("a"), start);
             assert_ne!(decision, Decision::Drop, "event {nth} is within the burst");
@@ -203,9 +191,7 @@ mod tests {
         for nth in 0..10 {
             assert!(matches!(correlator.decide(&record(&format!("m{nth}")), now), Decision::New { .. }));
         }
-        let Decision::New { message, .. } = correlator.decide(&record("m10"), now) else {
-            unreachable!("the first combined one is new")
-        };
+        let Decision::New { message, .. } = correlator.decide(&record("m10"), now) else { unreachable!("the first combined one is new") };
         assert_eq!(message, "(combined from similar events): m10");
         let again = correlator.decide(&record("m11"), now);
         assert!(matches!(again, Decision::Repeat { count: 2, .. }), "{again:?}");

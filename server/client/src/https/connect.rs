@@ -24,10 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 const KEEPALIVE_TIME: Duration = Duration::from_secs(2);
 
-pub(super) fn tls_config(
-    ca_pem: &str,
-    identity: Option<ClientIdentity>,
-) -> Result<Arc<ClientConfig>, TransportError> {
+pub(super) fn tls_config(ca_pem: &str, identity: Option<ClientIdentity>) -> Result<Arc<ClientConfig>, TransportError> {
     let config_error = |error: &dyn std::fmt::Display| TransportError::Config(format!("TLS: {error}"));
     let mut roots = RootCertStore::empty();
     for cert in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
@@ -40,9 +37,7 @@ pub(super) fn tls_config(
         .map_err(|error| config_error(&error))?
         .with_root_certificates(roots);
     let mut config = match identity {
-        Some((chain, key)) => {
-            builder.with_client_auth_cert(chain, key).map_err(|error| config_error(&error))?
-        }
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| config_error(&error))?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -104,11 +99,7 @@ impl Connection for TlsIo {
 }
 
 impl hyper::rt::Read for TlsIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: hyper::rt::ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
@@ -130,11 +121,7 @@ impl hyper::rt::Write for TlsIo {
         hyper::rt::Write::is_write_vectored(&self.0)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 }

@@ -36,11 +36,7 @@ impl Servers {
     pub(super) fn order(&self) -> Vec<Uri> {
         let count = self.list.len();
         let ring = || (0..count).map(|step| &self.list[(self.current + step) % count]);
-        ring()
-            .filter(|server| !server.failing)
-            .chain(ring().filter(|server| server.failing))
-            .map(|server| server.uri.clone())
-            .collect()
+        ring().filter(|server| !server.failing).chain(ring().filter(|server| server.failing)).map(|server| server.uri.clone()).collect()
     }
 
     pub(super) fn is_failing(&self, uri: &Uri) -> bool {

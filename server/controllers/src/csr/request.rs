@@ -17,14 +17,9 @@ pub(super) struct Kind {
     pub(super) message: &'static str,
 }
 
-const SELF: Kind = Kind {
-    subresource: "selfnodeclient",
-    message: "Auto approving self kubelet client certificate after SubjectAccessReview.",
-};
-const NODE: Kind = Kind {
-    subresource: "nodeclient",
-    message: "Auto approving kubelet client certificate after SubjectAccessReview.",
-};
+const SELF: Kind =
+    Kind { subresource: "selfnodeclient", message: "Auto approving self kubelet client certificate after SubjectAccessReview." };
+const NODE: Kind = Kind { subresource: "nodeclient", message: "Auto approving kubelet client certificate after SubjectAccessReview." };
 
 pub(super) fn recognize(csr: &Csr) -> Option<Kind> {
     if csr.spec.signer_name != SIGNER || !usages_fit(csr.spec.usages.as_deref().unwrap_or_default()) {

@@ -144,11 +144,7 @@ fn shrink_old(view: &View<'_>, new: &ReplicaSet) -> Vec<(Arc<ReplicaSet>, i32)> 
         *size -= less;
         missable -= less;
     }
-    sizes
-        .into_iter()
-        .filter(|(set, size)| *size != replicas(set))
-        .map(|(set, size)| (Arc::clone(set), size))
-        .collect()
+    sizes.into_iter().filter(|(set, size)| *size != replicas(set)).map(|(set, size)| (Arc::clone(set), size)).collect()
 }
 
 fn recreate(view: &View<'_>, step: &mut Step) {
@@ -166,9 +162,7 @@ fn recreate(view: &View<'_>, step: &mut Step) {
 
 /// Whether the Deployment was resized since its ReplicaSets were last scaled.
 fn is_resized(view: &View<'_>) -> bool {
-    view.all()
-        .filter(|set| is_active(set))
-        .any(|set| annotations::desired(set).is_some_and(|desired| desired != view.replicas))
+    view.all().filter(|set| is_active(set)).any(|set| annotations::desired(set).is_some_and(|desired| desired != view.replicas))
 }
 
 /// Applies a new size to what is there, in proportion if several ReplicaSets share it.
@@ -196,9 +190,7 @@ fn resize(view: &View<'_>, step: &mut Step) {
 
 /// Whether the new ReplicaSet alone is the whole Deployment.
 fn is_saturated(view: &View<'_>, new: &ReplicaSet) -> bool {
-    replicas(new) == view.replicas
-        && annotations::desired(new) == Some(view.replicas)
-        && available(new) == view.replicas
+    replicas(new) == view.replicas && annotations::desired(new) == Some(view.replicas) && available(new) == view.replicas
 }
 
 fn proportional(view: &View<'_>, mut active: Vec<&Arc<ReplicaSet>>) -> Vec<(Arc<ReplicaSet>, i32)> {
@@ -247,8 +239,7 @@ fn fraction(view: &View<'_>, set: &ReplicaSet) -> i32 {
 /// Drops the oldest revisions beyond the history limit, if nothing of them runs.
 fn clean_up(view: &View<'_>, step: &mut Step) {
     let Some(limit) = view.deployment.spec.as_ref().and_then(|spec| spec.revision_history_limit) else { return };
-    let mut alive: Vec<&Arc<ReplicaSet>> =
-        view.old.iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect();
+    let mut alive: Vec<&Arc<ReplicaSet>> = view.old.iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect();
     let surplus = alive.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
     alive.sort_by_key(|set| annotations::revision(&***set));
     step.delete = alive
@@ -256,9 +247,7 @@ fn clean_up(view: &View<'_>, step: &mut Step) {
         .take(surplus)
         .filter(|set| {
             let status = set.status.clone().unwrap_or_default();
-            status.replicas == 0
-                && replicas(set) == 0
-                && set.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0)
+            status.replicas == 0 && replicas(set) == 0 && set.metadata.generation.unwrap_or(0) <= status.observed_generation.unwrap_or(0)
         })
         .cloned()
         .collect();

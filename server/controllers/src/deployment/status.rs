@@ -93,9 +93,7 @@ fn counts(view: &View<'_>) -> DeploymentStatus {
         ready_replicas: some(sum(|set| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0))),
         available_replicas: some(available),
         unavailable_replicas: some((sum(view::replicas) - available).max(0)),
-        terminating_replicas: Some(sum(|set| {
-            set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0)
-        })),
+        terminating_replicas: Some(sum(|set| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0))),
         collision_count: None,
         conditions: None,
     }
@@ -103,8 +101,8 @@ fn counts(view: &View<'_>) -> DeploymentStatus {
 
 fn judge_progress(view: &View<'_>, old: &DeploymentStatus, new: &DeploymentStatus, conditions: &mut Conditions) {
     let current = find(&conditions.list, PROGRESSING).cloned();
-    let was_complete = new.replicas == new.updated_replicas
-        && current.as_ref().and_then(|condition| condition.reason.as_deref()) == Some(COMPLETE);
+    let was_complete =
+        new.replicas == new.updated_replicas && current.as_ref().and_then(|condition| condition.reason.as_deref()) == Some(COMPLETE);
     if was_complete {
         return;
     }
@@ -136,10 +134,7 @@ fn timed_out(deployment: &Deployment, current: Option<&DeploymentCondition>, now
     match current.reason.as_deref() {
         Some(COMPLETE | "DeploymentPaused") => false,
         Some(TIMED_OUT) => true,
-        _ => current
-            .last_update_time
-            .as_ref()
-            .is_some_and(|since| seconds_since(since, now) > i64::from(deadline)),
+        _ => current.last_update_time.as_ref().is_some_and(|since| seconds_since(since, now) > i64::from(deadline)),
     }
 }
 
@@ -166,8 +161,7 @@ struct Conditions {
 impl Conditions {
     /// Sets a condition. The same status and reason again changes nothing, so that its times mean something.
     fn set(&mut self, kind: &str, status: &str, reason: &str, message: &str) {
-        let same = find(&self.list, kind)
-            .is_some_and(|known| known.status == status && known.reason.as_deref() == Some(reason));
+        let same = find(&self.list, kind).is_some_and(|known| known.status == status && known.reason.as_deref() == Some(reason));
         if !same {
             self.renew(kind, status, reason, message);
         }
@@ -175,9 +169,7 @@ impl Conditions {
 
     /// Sets a condition and says that it was looked at now.
     fn renew(&mut self, kind: &str, status: &str, reason: &str, message: &str) {
-        let since = find(&self.list, kind)
-            .filter(|known| known.status == status)
-            .and_then(|known| known.last_transition_time.clone());
+        let since = find(&self.list, kind).filter(|known| known.status == status).and_then(|known| known.last_transition_time.clone());
         self.list.retain(|known| known.type_ != kind);
         self.list.push(DeploymentCondition {
             type_: kind.to_owned(),

@@ -23,9 +23,7 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(deployment: &'a Deployment, mut sets: Vec<Arc<ReplicaSet>>, old_pods_run: bool) -> Self {
-        sets.sort_by_key(|set| {
-            (set.metadata.creation_timestamp.as_ref().map(|time| time.0), set.metadata.name.clone())
-        });
+        sets.sort_by_key(|set| (set.metadata.creation_timestamp.as_ref().map(|time| time.0), set.metadata.name.clone()));
         let new = find_new(deployment, &sets).cloned();
         let old = sets.into_iter().filter(|set| new.as_ref().is_none_or(|new| new.uid() != set.uid())).collect();
         let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

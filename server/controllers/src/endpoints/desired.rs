@@ -88,18 +88,12 @@ fn target_port(declared: &ServicePort, pod: &Pod) -> Option<i32> {
         Some(IntOrString::Int(port)) => Some(*port),
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
-            let sidecars = spec
-                .init_containers
-                .iter()
-                .flatten()
-                .filter(|container| container.restart_policy.as_deref() == Some("Always"));
+            let sidecars = spec.init_containers.iter().flatten().filter(|container| container.restart_policy.as_deref() == Some("Always"));
             spec.containers
                 .iter()
                 .chain(sidecars)
                 .flat_map(|container| container.ports.iter().flatten())
-                .find(|port| {
-                    port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
-                })
+                .find(|port| port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol)
                 .map(|port| port.container_port)
         }
     }

@@ -94,14 +94,11 @@ fn subsets(service: &Service, pods: &[Arc<Pod>], family: &str) -> (Vec<EndpointS
             .collect();
         let key: Key = ports
             .iter()
-            .map(|port| {
-                (port.name.clone().unwrap_or_default(), port.port, port.protocol.clone().unwrap_or_default())
-            })
+            .map(|port| (port.name.clone().unwrap_or_default(), port.port, port.protocol.clone().unwrap_or_default()))
             .collect();
-        let subset = groups.entry(key).or_insert_with(|| EndpointSubset {
-            ports: Some(ports).filter(|ports| !ports.is_empty()),
-            ..EndpointSubset::default()
-        });
+        let subset = groups
+            .entry(key)
+            .or_insert_with(|| EndpointSubset { ports: Some(ports).filter(|ports| !ports.is_empty()), ..EndpointSubset::default() });
         let entry = EndpointAddress {
             ip: address.to_owned(),
             hostname: desired::hostname(service, pod),

@@ -59,11 +59,7 @@ pub(super) fn plan(
         if !groups.keys().any(|(known, _)| known == family) {
             let kept = by_shape.keys().find(|(known, _)| known == family).cloned();
             let shape = kept.unwrap_or_else(|| shape(family, &[]));
-            let ports = by_shape
-                .get(&shape)
-                .and_then(|slices| slices.first())
-                .and_then(|slice| slice.ports.clone())
-                .unwrap_or_default();
+            let ports = by_shape.get(&shape).and_then(|slices| slices.first()).and_then(|slice| slice.ports.clone()).unwrap_or_default();
             groups.insert(shape, Group { ports, endpoints: BTreeMap::new() });
         }
     }
@@ -93,12 +89,7 @@ fn shape(family: &str, ports: &[EndpointPort]) -> Shape {
     (family.to_owned(), keys.join(","))
 }
 
-fn group(
-    service: &Service,
-    pods: &[Arc<Pod>],
-    families: &[String],
-    zone_of: impl Fn(&str) -> Option<String>,
-) -> BTreeMap<Shape, Group> {
+fn group(service: &Service, pods: &[Arc<Pod>], families: &[String], zone_of: impl Fn(&str) -> Option<String>) -> BTreeMap<Shape, Group> {
     let mut groups: BTreeMap<Shape, Group> = BTreeMap::new();
     for pod in pods {
         for family in families {

@@ -56,7 +56,10 @@ pub(super) enum Verdict {
     /// It has other owners: these references go.
     DropOwners(Vec<String>),
     /// Nobody holds it. `unblock`: it must stop blocking its owners first, because they wait for each other.
-    Delete { propagation: Propagation, unblock: bool },
+    Delete {
+        propagation: Propagation,
+        unblock: bool,
+    },
 }
 
 #[derive(Default)]
@@ -91,8 +94,7 @@ impl Graph {
             orphan: deleting && has(ORPHAN),
         };
         let old = self.vertices.get(&uid);
-        let old_owners: HashSet<String> =
-            old.iter().flat_map(|old| old.owners.iter().map(|owner| owner.uid.clone())).collect();
+        let old_owners: HashSet<String> = old.iter().flat_map(|old| old.owners.iter().map(|owner| owner.uid.clone())).collect();
         let new_owners: HashSet<String> = vertex.owners.iter().map(|owner| owner.uid.clone()).collect();
         let was_foreground = old.is_some_and(|old| old.foreground);
         let was_deleting = old.is_some_and(|old| old.deleting);
@@ -138,12 +140,8 @@ impl Graph {
 
     /// A resource is no longer served: its objects are unknown now.
     pub(super) fn remove_resource(&mut self, resource: &ResourceType) {
-        let gone: Vec<String> = self
-            .vertices
-            .iter()
-            .filter(|(_, vertex)| *vertex.resource == *resource)
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let gone: Vec<String> =
+            self.vertices.iter().filter(|(_, vertex)| *vertex.resource == *resource).map(|(uid, _)| uid.clone()).collect();
         for uid in gone {
             // Its dependents are not to be judged by this: the object may still exist.
             let _ = self.remove(&uid);
@@ -177,21 +175,13 @@ impl Graph {
         let Some(vertex) = self.vertices.get(uid) else { return Verdict::Nothing };
         if vertex.foreground {
             let blocking = self.blocking(uid);
-            return if blocking.is_empty() {
-                Verdict::RemoveForegroundFinalizer
-            } else {
-                Verdict::CheckDependents(blocking)
-            };
+            return if blocking.is_empty() { Verdict::RemoveForegroundFinalizer } else { Verdict::CheckDependents(blocking) };
         }
         if vertex.deleting || owners.is_empty() {
             return Verdict::Nothing;
         }
         let of = |wanted: Owner| owners.iter().filter(move |(_, owner)| *owner == wanted);
-        let droppable: Vec<String> = owners
-            .iter()
-            .filter(|(_, owner)| *owner != Owner::Solid)
-            .map(|(uid, _)| uid.clone())
-            .collect();
+        let droppable: Vec<String> = owners.iter().filter(|(_, owner)| *owner != Owner::Solid).map(|(uid, _)| uid.clone()).collect();
         if of(Owner::Solid).next().is_some() {
             return if droppable.is_empty() { Verdict::Nothing } else { Verdict::DropOwners(droppable) };
         }
@@ -210,9 +200,8 @@ impl Graph {
         self.dependents_of(uid)
             .into_iter()
             .filter(|dependent| {
-                self.get(dependent).is_some_and(|vertex| {
-                    vertex.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
-                })
+                self.get(dependent)
+                    .is_some_and(|vertex| vertex.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true)))
             })
             .collect()
     }
@@ -241,11 +230,8 @@ mod tests {
 
     fn judge(graph: &Graph, uid: &str) -> Verdict {
         let vertex = graph.get(uid).unwrap();
-        let owners: Vec<(String, Owner)> = vertex
-            .owners
-            .iter()
-            .map(|owner| (owner.uid.clone(), graph.owner(vertex, owner).unwrap_or(Owner::Absent)))
-            .collect();
+        let owners: Vec<(String, Owner)> =
+            vertex.owners.iter().map(|owner| (owner.uid.clone(), graph.owner(vertex, owner).unwrap_or(Owner::Absent))).collect();
         graph.judge(uid, &owners)
     }
 

@@ -24,18 +24,12 @@ struct Monitor {
 }
 
 /// Keeps a monitor for each resource; tells `ready` when the first set is in.
-pub(super) async fn run(
-    collector: Arc<Collector>,
-    client: Client,
-    cancel: CancellationToken,
-    ready: watch::Sender<bool>,
-) {
+pub(super) async fn run(collector: Arc<Collector>, client: Client, cancel: CancellationToken, ready: watch::Sender<bool>) {
     let mut monitors: HashMap<ResourceType, Monitor> = HashMap::new();
     loop {
         let wait = match discovery::discover(&client).await {
             Ok(found) => {
-                *collector.served.write() =
-                    found.served.iter().map(|served| Arc::new(served.resource.clone())).collect();
+                *collector.served.write() = found.served.iter().map(|served| Arc::new(served.resource.clone())).collect();
                 let complete = found.failed.is_empty();
                 let wanted: Vec<ResourceType> = found
                     .served
@@ -90,13 +84,8 @@ fn adjust(
             continue;
         }
         let cancel = cancel.child_token();
-        let informer = Informer::start_for_with(
-            resource.clone(),
-            client.clone(),
-            InformerOptions::default(),
-            keep_what_counts,
-            cancel.clone(),
-        );
+        let informer =
+            Informer::start_for_with(resource.clone(), client.clone(), InformerOptions::default(), keep_what_counts, cancel.clone());
         let shared = Arc::new(resource.clone());
         let sink = Arc::downgrade(collector);
         informer.on_event(move |event| {

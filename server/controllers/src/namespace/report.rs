@@ -32,29 +32,48 @@ impl Report {
     /// The conditions that differ from `old`.
     pub(super) fn conditions(&self, old: &[NamespaceCondition], now: Timestamp) -> Vec<Value> {
         let list = |counts: &BTreeMap<String, usize>, word: &str| {
-            counts
-                .iter()
-                .map(|(name, count)| format!("{name} {word} {count} resource instances"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            counts.iter().map(|(name, count)| format!("{name} {word} {count} resource instances")).collect::<Vec<_>>().join(", ")
         };
-        let discovery = self.discovery_failures.first().map(|failure| {
-            format!("Discovery failed for some groups, {} failing: {failure}", self.discovery_failures.len())
-        });
+        let discovery = self
+            .discovery_failures
+            .first()
+            .map(|failure| format!("Discovery failed for some groups, {} failing: {failure}", self.discovery_failures.len()));
         let content = (!self.content_failures.is_empty()).then(|| {
             format!("Failed to delete all resource types, {} remaining: {}", self.content_failures.len(), self.content_failures.join(", "))
         });
-        let remaining = (!self.remaining.is_empty())
-            .then(|| format!("Some resources are remaining: {}", list(&self.remaining, "has")));
-        let finalizers = (!self.finalizers.is_empty()).then(|| {
-            format!("Some content in the namespace has finalizers remaining: {}", list(&self.finalizers, "in"))
-        });
+        let remaining = (!self.remaining.is_empty()).then(|| format!("Some resources are remaining: {}", list(&self.remaining, "has")));
+        let finalizers = (!self.finalizers.is_empty())
+            .then(|| format!("Some content in the namespace has finalizers remaining: {}", list(&self.finalizers, "in")));
         let rows = [
-            ("NamespaceDeletionDiscoveryFailure", discovery, "DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
-            ("NamespaceDeletionGroupVersionParsingFailure", None, "GroupVersionParsingFailed", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
-            ("NamespaceDeletionContentFailure", content, "ContentDeletionFailed", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+            (
+                "NamespaceDeletionDiscoveryFailure",
+                discovery,
+                "DiscoveryFailed",
+                "ResourcesDiscovered",
+                "All resources successfully discovered",
+            ),
+            (
+                "NamespaceDeletionGroupVersionParsingFailure",
+                None,
+                "GroupVersionParsingFailed",
+                "ParsedGroupVersions",
+                "All legacy kube types successfully parsed",
+            ),
+            (
+                "NamespaceDeletionContentFailure",
+                content,
+                "ContentDeletionFailed",
+                "ContentDeleted",
+                "All content successfully deleted, may be waiting on finalization",
+            ),
             ("NamespaceContentRemaining", remaining, "SomeResourcesRemain", "ContentRemoved", "All content successfully removed"),
-            ("NamespaceFinalizersRemaining", finalizers, "SomeFinalizersRemain", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+            (
+                "NamespaceFinalizersRemaining",
+                finalizers,
+                "SomeFinalizersRemain",
+                "ContentHasNoFinalizers",
+                "All content-preserving finalizers finished",
+            ),
         ];
         rows.into_iter()
             .filter_map(|(kind, trouble, bad, good, fine)| {
@@ -64,9 +83,7 @@ impl Report {
                 };
                 let known = old.iter().find(|condition| condition.type_ == kind);
                 let same = known.is_some_and(|known| {
-                    known.status == status
-                        && known.reason.as_deref() == Some(reason)
-                        && known.message.as_deref() == Some(&message)
+                    known.status == status && known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(&message)
                 });
                 let since = known
                     .filter(|known| known.status == status)

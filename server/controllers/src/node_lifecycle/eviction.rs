@@ -46,9 +46,7 @@ pub(super) fn start(lead: &mut Lead) {
     let (keys, nodes) = (queue.clone(), Arc::clone(&informers.nodes));
     lead.keep(informers.pods.subscribe(move |event| {
         let pod = event.object();
-        let tainted = pods::node_name(pod)
-            .and_then(|name| nodes.get("", name))
-            .is_some_and(|node| !no_execute(&node).is_empty());
+        let tainted = pods::node_name(pod).and_then(|name| nodes.get("", name)).is_some_and(|node| !no_execute(&node).is_empty());
         if tainted {
             keys.add(victim(pod));
         }

@@ -47,12 +47,7 @@ pub(super) fn plan(node: &Node, disrupted: bool, now: Timestamp) -> Option<Vec<T
     if disrupted {
         wanted.retain(|(_, effect)| *effect != "NoExecute");
     }
-    for (kind, key) in [
-        ("MemoryPressure", MEMORY),
-        ("DiskPressure", DISK),
-        ("PIDPressure", PID),
-        ("NetworkUnavailable", NETWORK),
-    ] {
+    for (kind, key) in [("MemoryPressure", MEMORY), ("DiskPressure", DISK), ("PIDPressure", PID), ("NetworkUnavailable", NETWORK)] {
         if condition(kind) == Some("True") {
             wanted.push((key, "NoSchedule"));
         }
@@ -68,12 +63,7 @@ pub(super) fn plan(node: &Node, disrupted: bool, now: Timestamp) -> Option<Vec<T
         .collect();
     for (key, effect) in wanted {
         if !taints.iter().any(|taint| is(taint, (key, effect))) {
-            taints.push(Taint {
-                key: key.to_owned(),
-                effect: effect.to_owned(),
-                value: None,
-                time_added: Some(Time(now)),
-            });
+            taints.push(Taint { key: key.to_owned(), effect: effect.to_owned(), value: None, time_added: Some(Time(now)) });
         }
     }
     (taints != present).then_some(taints)

@@ -36,9 +36,7 @@ pub(super) fn plan(set: &ReplicaSet, owned: &[Arc<Pod>], neighbours: impl Fn(&st
             let mut ranked: Vec<(Rank, &Arc<Pod>)> = active
                 .into_iter()
                 .map(|pod| {
-                    let crowd = pods::node_name(pod)
-                        .map(|node| *counted.entry(node).or_insert_with(|| neighbours(node)))
-                        .unwrap_or(0);
+                    let crowd = pods::node_name(pod).map(|node| *counted.entry(node).or_insert_with(|| neighbours(node))).unwrap_or(0);
                     (rank(pod, crowd), pod)
                 })
                 .collect();
@@ -77,17 +75,9 @@ fn rank(pod: &Pod, crowd: usize) -> Rank {
 }
 
 /// Active pods on a node of all sets that the same object controls.
-pub(super) fn colocated(
-    set: &ReplicaSet,
-    owned: &[Arc<Pod>],
-    sets: &Informer<ReplicaSet>,
-    all: &Informer<Pod>,
-    node: &str,
-) -> usize {
+pub(super) fn colocated(set: &ReplicaSet, owned: &[Arc<Pod>], sets: &Informer<ReplicaSet>, all: &Informer<Pod>, node: &str) -> usize {
     let on_node = |pod: &Arc<Pod>| pods::is_active(pod) && pods::node_name(pod) == Some(node);
-    let related = owners::controller_of(&set.metadata)
-        .map(|owner| sets.by_index(BY_CONTROLLER, &owner.uid))
-        .unwrap_or_default();
+    let related = owners::controller_of(&set.metadata).map(|owner| sets.by_index(BY_CONTROLLER, &owner.uid)).unwrap_or_default();
     let others: usize = related
         .iter()
         .filter(|other| other.uid() != set.uid())
@@ -137,10 +127,7 @@ mod tests {
         let crowd = |node: &str| if node == "n2" { 9 } else { 1 };
         let Plan::Delete(victims) = plan(&set(0), &pods, crowd) else { unreachable!("seven are too many") };
         let names: Vec<&str> = victims.iter().map(|pod| pod.name()).collect();
-        assert_eq!(
-            names,
-            ["unassigned", "pending", "not-ready", "crowded", "young-ready", "old-ready", "costly"]
-        );
+        assert_eq!(names, ["unassigned", "pending", "not-ready", "crowded", "young-ready", "old-ready", "costly"]);
         assert_eq!(plan(&set(9), &pods, crowd), Plan::Create(2), "the finished one does not count");
         assert_eq!(plan(&set(7), &pods, crowd), Plan::Nothing);
         assert_eq!(plan(&set(10_000), &[], crowd), Plan::Create(BURST));

@@ -13,12 +13,7 @@ use crate::{Error, pods};
 
 const REPLICA_FAILURE: &str = "ReplicaFailure";
 
-pub(super) fn status(
-    set: &ReplicaSet,
-    owned: &[Arc<Pod>],
-    failure: Option<(&'static str, String)>,
-    now: Timestamp,
-) -> ReplicaSetStatus {
+pub(super) fn status(set: &ReplicaSet, owned: &[Arc<Pod>], failure: Option<(&'static str, String)>, now: Timestamp) -> ReplicaSetStatus {
     let spec = set.spec.as_ref();
     let min_ready = spec.and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let template_labels = spec
@@ -27,9 +22,7 @@ pub(super) fn status(
         .and_then(|meta| meta.labels.clone())
         .unwrap_or_default();
     let active: Vec<&Arc<Pod>> = owned.iter().filter(|pod| pods::is_active(pod)).collect();
-    let count = |test: &dyn Fn(&Pod) -> bool| {
-        i32::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX)
-    };
+    let count = |test: &dyn Fn(&Pod) -> bool| i32::try_from(active.iter().filter(|pod| test(pod)).count()).unwrap_or(i32::MAX);
     let old = set.status.clone().unwrap_or_default();
     let mut conditions = old.conditions.unwrap_or_default();
     let known = conditions.iter().any(|condition| condition.type_ == REPLICA_FAILURE);
@@ -48,9 +41,7 @@ pub(super) fn status(
     let terminating = owned.iter().filter(|pod| pods::is_terminating(pod) && !pods::is_terminal(pod)).count();
     ReplicaSetStatus {
         replicas: count(&|_| true),
-        fully_labeled_replicas: nonzero(count(&|pod| {
-            trireme_client::labels::matches_map(&template_labels, pod.metadata.labels.as_ref())
-        })),
+        fully_labeled_replicas: nonzero(count(&|pod| trireme_client::labels::matches_map(&template_labels, pod.metadata.labels.as_ref()))),
         ready_replicas: nonzero(count(&pods::is_ready)),
         available_replicas: nonzero(count(&|pod| pods::available_in_secs(pod, min_ready, now) == Some(0))),
         terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),

@@ -52,8 +52,7 @@ const RESOURCES: [(&str, &str, &str, &str, bool); 13] = [
 
 impl FakeApi {
     pub fn new() -> Self {
-        let state =
-            State { objects: BTreeMap::new(), events: Vec::new(), revision: 100, term: 1 };
+        let state = State { objects: BTreeMap::new(), events: Vec::new(), revision: 100, term: 1 };
         Self { state: Arc::new(Mutex::new(state)), revision: watch::Sender::new(100), told: Arc::default() }
     }
 
@@ -167,8 +166,8 @@ impl State {
             let generation = object["metadata"]["generation"].as_i64().unwrap_or(1);
             object["metadata"]["generation"] = json!(generation + 1);
         }
-        let finalizers = object["metadata"]["finalizers"].as_array().map_or(0, Vec::len)
-            + object["spec"]["finalizers"].as_array().map_or(0, Vec::len);
+        let finalizers =
+            object["metadata"]["finalizers"].as_array().map_or(0, Vec::len) + object["spec"]["finalizers"].as_array().map_or(0, Vec::len);
         let revision = self.next(&mut object);
         let gone = !object["metadata"]["deletionTimestamp"].is_null() && finalizers == 0;
         self.events.push((revision, if gone { "DELETED" } else { "MODIFIED" }, key.0.clone(), object.clone()));
@@ -291,8 +290,7 @@ fn selected(target: &Target, object: &Value) -> bool {
 
 fn discovery(path: &str) -> Option<Value> {
     if path == "/apis" {
-        let groups: std::collections::BTreeSet<&str> =
-            RESOURCES.iter().map(|row| row.0).filter(|group| !group.is_empty()).collect();
+        let groups: std::collections::BTreeSet<&str> = RESOURCES.iter().map(|row| row.0).filter(|group| !group.is_empty()).collect();
         let list: Vec<Value> = groups
             .iter()
             .map(|group| json!({"name": group, "versions": [{"version": "v1"}], "preferredVersion": {"version": "v1"}}))

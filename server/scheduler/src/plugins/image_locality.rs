@@ -53,19 +53,13 @@ impl Prepared for Images<'_> {
         // An image on many nodes says less: one node must not draw all pods that share it.
         let spread: Vec<i64> = images
             .iter()
-            .map(|image| {
-                i64::try_from(self.nodes.iter().filter(|node| size(node, image).is_some()).count()).unwrap_or(0)
-            })
+            .map(|image| i64::try_from(self.nodes.iter().filter(|node| size(node, image).is_some()).count()).unwrap_or(0))
             .collect();
         let max = MAX_BYTES_PER_CONTAINER * i64::try_from(images.len()).unwrap_or(1).max(1);
         nodes
             .iter()
             .map(|node| {
-                let sum: i64 = images
-                    .iter()
-                    .zip(&spread)
-                    .filter_map(|(image, holders)| Some(size(node, image)? / total * holders))
-                    .sum();
+                let sum: i64 = images.iter().zip(&spread).filter_map(|(image, holders)| Some(size(node, image)? / total * holders)).sum();
                 (sum.clamp(MIN_BYTES, max) - MIN_BYTES) * MAX_SCORE / (max - MIN_BYTES)
             })
             .collect()

@@ -75,8 +75,7 @@ impl Term {
         let in_scope = self.namespaces.iter().any(|name| name == pod.namespace())
             || self.namespace_selector.as_ref().is_some_and(|selector| {
                 let namespace = namespaces.get(pod.namespace());
-                labels::is_empty(selector)
-                    || namespace.is_some_and(|known| labels::matches(selector, known.metadata.labels.as_ref()))
+                labels::is_empty(selector) || namespace.is_some_and(|known| labels::matches(selector, known.metadata.labels.as_ref()))
             });
         in_scope && labels::matches(selector, pod.metadata.labels.as_ref())
     }
@@ -103,11 +102,9 @@ impl Terms {
         let term = |term: &PodAffinityTerm| Term::new(term, pod);
         let near = affinity.pod_affinity.as_ref();
         let far = affinity.pod_anti_affinity.as_ref();
-        let required_near =
-            near.and_then(|near| near.required_during_scheduling_ignored_during_execution.as_deref());
+        let required_near = near.and_then(|near| near.required_during_scheduling_ignored_during_execution.as_deref());
         let required_far = far.and_then(|far| far.required_during_scheduling_ignored_during_execution.as_deref());
-        let preferred_near =
-            near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_deref());
+        let preferred_near = near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_deref());
         let preferred_far = far.and_then(|far| far.preferred_during_scheduling_ignored_during_execution.as_deref());
         let near = preferred_near.into_iter().flatten().map(|one| (term(&one.pod_affinity_term), i64::from(one.weight)));
         let far = preferred_far.into_iter().flatten().map(|one| (term(&one.pod_affinity_term), -i64::from(one.weight)));
@@ -215,13 +212,7 @@ impl Prepared for Rules {
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
         let raw: Vec<i64> = nodes
             .iter()
-            .map(|node| {
-                self.scores
-                    .iter()
-                    .filter(|((key, value), _)| node.label(key) == Some(value))
-                    .map(|(_, weight)| *weight)
-                    .sum()
-            })
+            .map(|node| self.scores.iter().filter(|((key, value), _)| node.label(key) == Some(value)).map(|(_, weight)| *weight).sum())
             .collect();
         let (min, max) = (raw.iter().copied().min().unwrap_or(0), raw.iter().copied().max().unwrap_or(0));
         raw.into_iter().map(|score| if max == min { 0 } else { MAX_SCORE * (score - min) / (max - min) }).collect()

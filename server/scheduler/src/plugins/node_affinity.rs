@@ -2,9 +2,7 @@
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/>.
 
-use k8s_openapi::api::core::v1::{
-    NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod,
-};
+use k8s_openapi::api::core::v1::{NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake, normalize};
 use crate::node_info::{NodeInfo, PodInfo};
@@ -22,8 +20,7 @@ pub(crate) fn accepts(pod: &Pod, node: &NodeInfo) -> bool {
     if !selector.into_iter().flatten().all(|(key, value)| node.label(key) == Some(value)) {
         return false;
     }
-    let required =
-        affinity(pod).and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    let required = affinity(pod).and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
     // Terms are alternatives; no term at all accepts nothing.
     required.is_none_or(|required| required.node_selector_terms.iter().any(|term| term_matches(term, node)))
 }
@@ -77,11 +74,7 @@ impl Plugin for NodeAffinity {
 
 impl Prepared for Wanted<'_> {
     fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
-        if accepts(self.0, node) {
-            Vec::new()
-        } else {
-            vec!["node(s) didn't match Pod's node affinity/selector".into()]
-        }
+        if accepts(self.0, node) { Vec::new() } else { vec!["node(s) didn't match Pod's node affinity/selector".into()] }
     }
 
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
@@ -89,11 +82,7 @@ impl Prepared for Wanted<'_> {
             .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default();
         let sum = |node: &&NodeInfo| {
-            preferred
-                .iter()
-                .filter(|term| term_matches(&term.preference, node))
-                .map(|term| i64::from(term.weight))
-                .sum()
+            preferred.iter().filter(|term| term_matches(&term.preference, node)).map(|term| i64::from(term.weight)).sum()
         };
         normalize(nodes.iter().map(sum).collect(), false)
     }

@@ -29,7 +29,5 @@ impl Prepared for Wanted<'_> {
 
 /// The empty address is all addresses.
 fn clashes((address, protocol, port): &HostPort, (other, other_protocol, other_port): &HostPort) -> bool {
-    port == other_port
-        && protocol == other_protocol
-        && (address == other || address.is_empty() || other.is_empty())
+    port == other_port && protocol == other_protocol && (address == other || address.is_empty() || other.is_empty())
 }

@@ -20,9 +20,7 @@ pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
     match toleration.operator.as_deref().unwrap_or_default() {
         "Exists" => true,
-        "" | "Equal" => {
-            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
-        }
+        "" | "Equal" => toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
         "Gt" => compare(toleration, taint).is_some_and(|order| order.is_lt()),
         "Lt" => compare(toleration, taint).is_some_and(|order| order.is_gt()),
         _ => false,

@@ -37,11 +37,9 @@ impl Plugin for PodTopologySpread {
     }
 
     fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        let constraints =
-            pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
+        let constraints = pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
         let of = |when: &str| -> Vec<Constraint<'a>> {
-            let kind: Vec<&'a TopologySpreadConstraint> =
-                constraints.iter().filter(|one| one.when_unsatisfiable == when).collect();
+            let kind: Vec<&'a TopologySpreadConstraint> = constraints.iter().filter(|one| one.when_unsatisfiable == when).collect();
             // A node counts only if it has the keys of all constraints.
             let keys: Vec<&str> = kind.iter().map(|one| one.topology_key.as_str()).collect();
             kind.into_iter().map(|spec| Constraint::new(spec, &pod.pod, snapshot, &keys)).collect()
@@ -59,12 +57,7 @@ impl Plugin for PodTopologySpread {
 }
 
 impl<'a> Constraint<'a> {
-    fn new(
-        spec: &'a TopologySpreadConstraint,
-        pod: &Pod,
-        snapshot: &Snapshot<'_>,
-        keys: &[&str],
-    ) -> Self {
+    fn new(spec: &'a TopologySpreadConstraint, pod: &Pod, snapshot: &Snapshot<'_>, keys: &[&str]) -> Self {
         let mut selector = spec.label_selector.clone().unwrap_or_default();
         for key in spec.match_label_keys.iter().flatten() {
             if let Some(value) = pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) {
@@ -147,8 +140,7 @@ impl Prepared for Spread<'_> {
             })
             .collect();
         let known: Vec<i64> = raw.iter().flatten().map(|score| score.round() as i64).collect();
-        let (min, max) =
-            (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
+        let (min, max) = (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
         raw.into_iter()
             .map(|score| match score {
                 None => 0,

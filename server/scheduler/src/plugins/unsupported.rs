@@ -15,11 +15,7 @@ impl Plugin for Unsupported {
 
     fn pre_filter(&self, pod: &PodInfo) -> Result<(), Reason> {
         let Some(spec) = &pod.pod.spec else { return Ok(()) };
-        let claims = spec
-            .volumes
-            .iter()
-            .flatten()
-            .any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+        let claims = spec.volumes.iter().flatten().any(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
         if claims {
             return Err("pod uses PersistentVolumeClaims, which this scheduler does not place yet".into());
         }

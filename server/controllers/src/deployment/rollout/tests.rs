@@ -50,9 +50,10 @@ impl World {
     fn reconcile(&mut self) -> bool {
         let deployment = self.deployment.clone();
         let shared = self.sets.iter().cloned().map(Arc::new).collect();
-        let old_pods_run = self.sets.iter().any(|set| {
-            !view::same_template(&deployment, set) && set.status.as_ref().is_some_and(|status| status.replicas > 0)
-        });
+        let old_pods_run = self
+            .sets
+            .iter()
+            .any(|set| !view::same_template(&deployment, set) && set.status.as_ref().is_some_and(|status| status.replicas > 0));
         let view = View::new(&deployment, shared, old_pods_run);
         let step = step(&view);
         let mut acted = false;
@@ -119,11 +120,7 @@ impl World {
     }
 
     fn sizes(&self) -> Vec<(i32, String)> {
-        self.sets
-            .iter()
-            .filter(|set| view::replicas(set) > 0)
-            .map(|set| (view::replicas(set), image(set)))
-            .collect()
+        self.sets.iter().filter(|set| view::replicas(set) > 0).map(|set| (view::replicas(set), image(set))).collect()
     }
 
     fn condition(&self, kind: &str) -> (String, String) {

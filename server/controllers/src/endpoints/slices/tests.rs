@@ -65,8 +65,7 @@ impl Store {
     }
 
     fn sizes(&self) -> Vec<usize> {
-        let mut sizes: Vec<usize> =
-            self.slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).collect();
+        let mut sizes: Vec<usize> = self.slices.iter().map(|slice| slice.endpoints.as_ref().map_or(0, Vec::len)).collect();
         sizes.sort_unstable();
         sizes
     }
