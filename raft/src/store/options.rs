@@ -94,7 +94,8 @@ pub trait Engines: Send + Sync + 'static {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(100),
+            // A follower asks for votes after the leader's lease (election_max) and a timeout: five heartbeats at least.
+            heartbeat: Duration::from_millis(200),
             election_min: Duration::from_millis(400),
             election_max: Duration::from_millis(800),
             rpc: Duration::from_secs(2),
