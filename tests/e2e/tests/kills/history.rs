@@ -152,3 +152,32 @@ pub fn reign(lease: &Lease) -> Option<(String, u64)> {
     let (host, term) = holder.rsplit_once('_')?;
     Some((host.to_owned(), term.parse().ok()?))
 }
+
+/// A judge that never finds anything proves nothing.
+#[test]
+fn lost_changed_refused_and_repeated_writes_are_found() {
+    let now = std::time::Instant::now();
+    let map = |value: &str, revision: i64| {
+        let mut map = ConfigMap { data: Some(BTreeMap::from([("value".into(), value.into())])), ..Default::default() };
+        map.metadata.name = Some("k".into());
+        map.metadata.resource_version = Some(revision.to_string());
+        (revision, map)
+    };
+    let ack = |value: &str| super::load::Ack { key: "k".into(), value: value.into(), started: now, finished: now };
+    let mut ledger = Ledger::default();
+    ledger.acknowledged.extend([(5, ack("a")), (7, ack("b"))]);
+    ledger.unknown.insert("u".into());
+    ledger.refused.insert("r".into());
+    let newest = judge(&[map("a", 5), map("b", 7), map("u", 9)], &ledger).unwrap();
+    assert_eq!(newest["k"], (9, "u".to_owned()));
+    for (what, history) in [
+        ("LOST", vec![map("a", 5)]),
+        ("acknowledged Ack", vec![map("a", 5), map("x", 7)]),
+        ("refused", vec![map("a", 5), map("b", 7), map("r", 9)]),
+        ("twice", vec![map("a", 5), map("b", 7), map("b", 9)]),
+        ("never sent", vec![map("a", 5), map("b", 7), map("x", 9)]),
+    ] {
+        let found = judge(&history, &ledger).unwrap_err().to_string();
+        assert!(found.contains(what), "{what}: {found}");
+    }
+}
