@@ -107,7 +107,7 @@ pub struct Writer {
 }
 
 enum Outcome {
-    Stored(ConfigMap),
+    Stored(Box<ConfigMap>),
     Refused,
     Conflict,
     Unknown,
@@ -210,7 +210,7 @@ impl Writer {
 
 fn outcome(answer: kube::Result<ConfigMap>) -> anyhow::Result<Outcome> {
     Ok(match answer {
-        Ok(map) => Outcome::Stored(map),
+        Ok(map) => Outcome::Stored(Box::new(map)),
         Err(kube::Error::Api(status)) => match status.code {
             409 => Outcome::Conflict,
             429 | 503 => Outcome::Refused,
