@@ -12,13 +12,15 @@ bench_footprint() {
     # Debian's containerd and runc: the nodes are real.
     make_images
     bench_header "footprint: idle, after $FOOTPRINT_SETTLE s of rest, over $FOOTPRINT_SECONDS s"
-    trap lab_down EXIT
+    trap footprint_clean EXIT
     footprint_hosts
     footprint_table
     trap - EXIT
-    lab_down
+    footprint_clean
     printf '\nrelease binary: %.1f MB (target: 60)  %s\n' "$(binary_mb)" "$(verdict "$(binary_mb)" 60)"
 }
+
+footprint_clean() { lab_down; rm -rf "${LAB:?}"; }
 
 binary_mb() { stat -c %s "$BINARY" | awk '{printf "%.1f", $1 / 1e6}'; }
 
