@@ -94,8 +94,7 @@ pub trait Engines: Send + Sync + 'static {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            // A follower asks for votes after the leader's lease (election_max) and a timeout: five heartbeats at least.
-            heartbeat: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(100),
             election_min: Duration::from_millis(400),
             election_max: Duration::from_millis(800),
             rpc: Duration::from_secs(2),
