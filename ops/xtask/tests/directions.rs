@@ -35,8 +35,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("xtask", &[]),
-    ("trireme-harness", &[]),
-    ("trireme-e2e", &["trireme-harness"]),
+    ("trireme-harness", &["trireme-proto"]),
+    ("trireme-e2e", &["trireme-harness", "trireme-proto"]),
 ];
 
 /// Crates that only certain crates of ours may name: each is behind a seam.

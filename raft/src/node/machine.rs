@@ -107,8 +107,10 @@ impl MachineShared {
         }
         let last = snapshot.manifest().last_log_id.unwrap_or_default();
         let base = self.data_dir.snapshots();
-        let free = (0u32..)
-            .map(|number| base.join(format!("{}-{}-{number}", last.term, last.index)))
+        // A name is never used twice: whoever still holds an older snapshot removes its folder when he lets go of it.
+        let free = std::iter::repeat_with(rand::random::<u64>)
+            .take(16)
+            .map(|unique| base.join(format!("{}-{}-{unique:016x}", last.term, last.index)))
             .find(|path| !path.exists())
             .ok_or_else(|| StoreError::Io("no free snapshot name".into()))?;
         let kept = snapshot.rename(&free)?;
