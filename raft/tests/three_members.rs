@@ -197,7 +197,7 @@ async fn a_crash_between_the_install_of_a_snapshot_and_the_purge_of_the_log_is_s
     let base = tempfile::tempdir().unwrap();
     let ca = Ca::new();
     let mut first = Seat::new(&ca, "a", base.path());
-    let mut options = first.options(engines(), WhenEmpty::Initialize);
+    let mut options = first.options(std::sync::Arc::new(trireme_raft::MemoryEngines::new()), WhenEmpty::Initialize);
     (options.snapshot_every, options.log_kept) = (50, 10);
     let leader = Store::open(options).await.unwrap();
     until(&leader, "leadership", |status| status.leadership.is_some()).await;
