@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::{ChangeMembers, Instant as _};
 use tokio::time::Instant;
 use trireme_proto::peer::change_member_request::Change;
 use trireme_proto::peer::change_member_response::Result as Answer;
@@ -25,17 +25,24 @@ use crate::types::{TypeConfig, unplaced};
 
 /// A learner that lacks no more than this many entries is ready to vote.
 const PROMOTION_LAG: u64 = 64;
+/// A member that acknowledged nothing for this long does not count for a quorum.
+const ALIVE_WITHIN: Duration = Duration::from_secs(3);
 /// How often the leader looks for learners that are ready.
 const PROMOTION_PERIOD: Duration = Duration::from_millis(250);
 
 impl Core {
     /// Sends a membership change to the leader; repeats it while it was refused before anything happened.
     pub(crate) async fn change(&self, change: Change) -> Result<peer::Changed, StoreError> {
+        self.change_as(peer::ChangeMemberRequest { change: Some(change), force: false }).await
+    }
+
+    /// The same, with what the leader is to overlook.
+    pub(crate) async fn change_as(&self, request: peer::ChangeMemberRequest) -> Result<peer::Changed, StoreError> {
         const PAUSE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + self.timing.request * 2;
         loop {
             let leader = self.leader(deadline).await?;
-            let request = peer::ChangeMemberRequest { change: Some(change.clone()) };
+            let request = request.clone();
             let response = if leader == self.node_id {
                 self.change_member_here(request).await
             } else {
@@ -68,7 +75,7 @@ impl Core {
         let result = match request.change {
             Some(Change::AddLearner(record)) => self.add_learner_here(record).await,
             Some(Change::Promote(id)) => self.promote_here(id).await.map(|()| id),
-            Some(Change::Remove(id)) => self.remove_here(id).await.map(|()| id),
+            Some(Change::Remove(id)) => self.remove_safely_here(id, request.force).await.map(|()| id),
             Some(Change::TransferLeader(to)) => self.transfer_leader_here(to).await.map(|()| to),
             Some(Change::Update(record)) => self.update_here(record).await,
             None => Err(StoreError::Invalid("unknown membership change".into())),
@@ -127,6 +134,23 @@ impl Core {
         }
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
         self.configure(&raft, change, true).await
+    }
+
+    /// Removes a member, but not one whose going would leave the others without a quorum that lives.
+    async fn remove_safely_here(&self, id: u64, force: bool) -> Result<(), StoreError> {
+        let raft = self.leading()?;
+        let mut left: BTreeSet<u64> = raft.voter_ids().collect();
+        if !force && left.remove(&id) {
+            let alive = self.alive(ALIVE_WITHIN);
+            let dead: Vec<u64> = left.iter().copied().filter(|voter| !alive.contains(voter)).collect();
+            if !left.is_empty() && left.len() - dead.len() <= left.len() / 2 {
+                return Err(StoreError::Invalid(format!(
+                    "without member {id} the {} voters left would be no quorum: {dead:?} do not answer; bring them back or remove them first",
+                    left.len()
+                )));
+            }
+        }
+        self.remove_here(id).await
     }
 
     async fn remove_here(&self, id: u64) -> Result<(), StoreError> {
@@ -282,7 +306,7 @@ impl Core {
     /// Tells the leader what has changed about this member, through whoever answers: nobody may know this
     /// member's address any more, so it cannot wait to hear from a leader first.
     pub(crate) async fn announce(&self, record: store::MemberRecord) -> Result<(), StoreError> {
-        let request = peer::ChangeMemberRequest { change: Some(Change::Update(record)) };
+        let request = peer::ChangeMemberRequest { change: Some(Change::Update(record)), force: false };
         if self.leading().is_ok() {
             let response = self.change_member_here(request).await;
             return match response.result {
@@ -308,6 +332,32 @@ impl Core {
             true => Ok(()),
             false => Err(StoreError::NoLeader(format!("no leader took this member's address: {answers:?}"))),
         }
+    }
+
+    /// On the leader: the members that acknowledged something within `within`, this one included, in order of id.
+    pub(crate) fn alive(&self, within: Duration) -> Vec<u64> {
+        let Ok(raft) = self.raft() else { return Vec::new() };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(heard) = &metrics.heartbeat else { return Vec::new() };
+        let mut alive: Vec<u64> =
+            heard.iter().filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within)).map(|(id, _)| *id).collect();
+        if !alive.contains(&self.node_id) {
+            alive.push(self.node_id);
+            alive.sort_unstable();
+        }
+        alive
+    }
+
+    /// On the leader: how many entries each member lacks. Nothing on a follower.
+    pub(crate) fn lags(&self) -> BTreeMap<u64, u64> {
+        let Ok(raft) = self.raft() else { return BTreeMap::new() };
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let Some(replication) = &metrics.replication else { return BTreeMap::new() };
+        let last = metrics.last_log_index.unwrap_or(0);
+        let lag = |matched: Option<u64>| last.saturating_sub(matched.unwrap_or(0));
+        replication.iter().map(|(id, matched)| (*id, lag(matched.as_ref().map(|at| at.index())))).collect()
     }
 
     fn ready_learner(&self) -> Option<u64> {

@@ -6,11 +6,10 @@
 //!
 //! Dropping the last handle does not stop the store; [`Store::shutdown`] does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::Instant as _;
-use openraft::async_runtime::WatchReceiver;
 use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -275,17 +274,19 @@ impl Store {
     /// Nothing on a follower, which cannot know.
     #[must_use]
     pub fn alive(&self, within: std::time::Duration) -> Vec<u64> {
-        let Ok(raft) = self.core.raft() else { return Vec::new() };
-        let metrics = raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let Some(heard) = &metrics.heartbeat else { return Vec::new() };
-        let mut alive: Vec<u64> =
-            heard.iter().filter(|(_, at)| at.as_ref().is_some_and(|at| at.elapsed() < within)).map(|(id, _)| *id).collect();
-        if !alive.contains(&self.core.node_id) {
-            alive.push(self.core.node_id);
-            alive.sort_unstable();
-        }
-        alive
+        self.core.alive(within)
+    }
+
+    /// On the leader: how many entries of the log each member lacks. Nothing on a follower, which cannot know.
+    #[must_use]
+    pub fn lags(&self) -> BTreeMap<u64, u64> {
+        self.core.lags()
+    }
+
+    /// The feature level that the cluster may use.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.core.state.info().feature_level
     }
 
     /// Makes room for a new member and returns what it needs to start. It becomes a voter by itself when it has
@@ -307,12 +308,21 @@ impl Store {
         self.core.change(Change::Promote(id)).await.map(drop)
     }
 
-    /// Removes a member for good.
+    /// Removes a member for good; the leader hands over first. Refused where the voters left would be no quorum that lives.
     ///
     /// # Errors
     /// As [`Store::add_learner`].
     pub async fn remove(&self, id: u64) -> Result<(), StoreError> {
         self.core.change(Change::Remove(id)).await.map(drop)
+    }
+
+    /// Removes a member for good, whatever becomes of the quorum.
+    ///
+    /// # Errors
+    /// As [`Store::add_learner`].
+    pub async fn remove_by_force(&self, id: u64) -> Result<(), StoreError> {
+        let request = peer::ChangeMemberRequest { change: Some(Change::Remove(id)), force: true };
+        self.core.change_as(request).await.map(drop)
     }
 
     /// Asks the leader to hand over to `id`, and waits until it has.

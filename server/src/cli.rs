@@ -2,12 +2,14 @@
 //!
 //! Values merge file < environment (`TRIREME_*`) < flags; [`crate::config`] turns the file into flags.
 
+mod admin;
 mod agent;
 mod server;
 mod values;
 
 use clap::{Parser, Subcommand};
 
+pub use admin::{AdminArgs, MemberCommand, OutputForm};
 pub use agent::AgentArgs;
 pub use server::{FlannelBackend, ServerArgs};
 pub use values::TaintArg;
@@ -48,6 +50,9 @@ pub enum Command {
         #[arg(long, value_name = "PATH", default_value = "/")]
         cgroup_root: String,
     },
+    /// Look at and change who belongs to the cluster
+    #[command(subcommand)]
+    Member(MemberCommand),
     /// Check a configuration file without starting anything
     CheckConfig {
         /// The file to check

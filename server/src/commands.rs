@@ -1,12 +1,16 @@
 //! What each subcommand does, from parsed options to an exit. The only place that knows both the command line and the
 //! parts it starts.
 
+pub mod admin_client;
 mod agent;
+mod member;
 mod server;
+pub mod table;
 
 use std::path::Path;
 
 pub use agent::{agent, token};
+pub use member::member;
 pub use server::server;
 
 /// Why a command failed: one line for a person.

@@ -65,6 +65,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Cleanup { data_dir, container_runtime_endpoint, cgroup_root } => {
             run("warn", |_| async move { commands::cleanup(&data_dir, &container_runtime_endpoint, &cgroup_root).await })
         }
+        Command::Member(command) => run("error", |_| commands::member(command)),
         Command::Server(args) => {
             let level = args.log_level.clone();
             run(&level, |cancel| commands::server(*args, cancel))

@@ -9,6 +9,7 @@
 #![allow(clippy::result_large_err)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
+pub mod admin;
 pub mod bootstrap;
 pub mod coverage;
 pub mod default;

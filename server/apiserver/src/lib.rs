@@ -6,6 +6,7 @@
 //! A request passes [`filters`], is dispatched by [`handlers`], reads from the [`cache`] or goes through the [`registry`]'s
 //! pipeline into one transaction.
 
+pub mod admin;
 pub mod admission;
 pub mod admission_request;
 pub mod allocate;
@@ -108,6 +109,7 @@ impl ApiServer {
             writing: Arc::new(Semaphore::new(writing)),
             bootstrapped: AtomicBool::new(false),
             join: std::sync::OnceLock::new(),
+            admin: admin::Admin::default(),
             stopping,
             store_status,
         };
@@ -181,6 +183,11 @@ impl ApiServer {
     /// Opens the doors for joining nodes and servers. A second call changes nothing.
     pub fn open_join(&self, join: join::JoinService) {
         let _ = self.server.join.set(join);
+    }
+
+    /// Opens endpoints for the operator below `/trireme/v1/<name of the family>`.
+    pub fn open_admin(&self, family: Arc<dyn admin::AdminFamily>) {
+        self.server.admin.open(family);
     }
 
     /// Ends watches and tunnels, and stops following the store.

@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use trireme_raft::StoreStatus;
 
+use crate::admin::Admin;
 use crate::admission::AdmissionChain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
@@ -46,6 +47,8 @@ pub struct Server {
     pub bootstrapped: AtomicBool,
     /// The doors for joining nodes and servers, once they are open.
     pub join: OnceLock<JoinService>,
+    /// The operator's endpoints.
+    pub admin: Admin,
     /// Cancelled when the server stops: ends watches and tunnels.
     pub stopping: CancellationToken,
     /// The store's condition.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::join::ClusterFacts;
 use trireme_apiserver::{
     ApiServer, ApiServerOptions, Caller, UserInfo,
+    admin::Members,
     allocate::Ranges,
     authn::accept_any_verifier,
     bootstrap::{Bootstrap, Door},
@@ -142,6 +143,7 @@ impl<'a> Startup<'a> {
             tokens: founded.tokens.clone(),
             facts: founded.facts.clone(),
         }));
+        api.open_admin(Arc::new(Members::new(store.clone())));
         Ok(api)
     }
 

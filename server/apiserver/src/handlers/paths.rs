@@ -19,6 +19,9 @@ pub fn not_found() -> Response<Body> {
 /// Answers such a path.
 pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
     let path = ctx.info.path.clone();
+    if let Some(answer) = ctx.server.admin.answer(&ctx.method, &path, &ctx.query, &ctx.body, &ctx.user).await {
+        return answer;
+    }
     let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
     if !matches!(ctx.method, Method::GET | Method::HEAD) {
         return if parts.first().is_some_and(|p| matches!(*p, "api" | "apis" | "version" | "openapi")) {

@@ -1,0 +1,60 @@
+//! What the operator's commands and a server say to each other, as JSON over the API port, below [`PREFIX`].
+//!
+//! The paths are no resources: RBAC judges them as non-resource URLs, so `system:masters` passes and nobody else does unless a role
+//! names them.
+
+use serde::{Deserialize, Serialize};
+
+/// Where all of it is.
+pub const PREFIX: &str = "/trireme/v1/";
+/// GET → [`MemberList`]; DELETE `<id>[?force=true]`; POST `<id>/promote`, `<id>/lead`, `lead` (any voter but the leader).
+pub const MEMBERS: &str = "members";
+
+/// The members of the cluster, as one of them sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MemberList {
+    /// The cluster's id, hex.
+    pub cluster_id: String,
+    /// The member that answered.
+    pub answered_by: u64,
+    /// Who leads, if that is known.
+    pub leader: Option<u64>,
+    /// The feature level that the cluster may use.
+    pub feature_level: u32,
+    /// All of them, in order of id.
+    pub members: Vec<Member>,
+}
+
+/// One member.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    /// Its id: allocated once, never used again.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// `leader`, `voter` or `learner`.
+    pub role: String,
+    /// Where its store is reached, `host:port`.
+    pub peer_address: String,
+    /// Where its API is reached, `https://host:port`.
+    pub api_urls: Vec<String>,
+    /// Its release.
+    pub version: String,
+    /// The highest feature level that it knows.
+    pub feature_level: u32,
+    /// What the leader knows of its progress; absent where another member answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+}
+
+/// How far a member is, as its leader knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Whether it answered lately.
+    pub alive: bool,
+    /// Entries of the log that it lacks.
+    pub lag_entries: u64,
+}
