@@ -150,7 +150,7 @@ impl State {
         let Some(key) = slice_key(slice) else { return };
         for address in addresses(slice) {
             // A cluster IP wins; the last service with this pod wins among headless ones.
-            if !self.services.get(&key).is_some_and(|s| cluster_ip(s).is_some()) {
+            if self.services.get(&key).is_none_or(|s| cluster_ip(s).is_none()) {
                 self.by_address.insert(address, key.clone());
             }
         }

@@ -14,17 +14,20 @@ use clap::Parser;
 #[command(name = "xtask")]
 enum Command {
     /// Schema facts of the built-in kinds, from `_definitions.json` of the PyPI package kubernetes-validate.
-    GenSchema {
+    #[command(name = "gen-schema")]
+    Schema {
         /// Path of `_definitions.json` (of the folder `v1.36.0-local`).
         definitions: PathBuf,
     },
     /// Rows of the built-in resources, from discovery documents.
-    GenResources {
+    #[command(name = "gen-resources")]
+    Resources {
         /// A folder with `apis.json`, `api__v1.json` and one `apis__GROUP__VERSION.json` for every group version.
         discovery: PathBuf,
     },
-    /// Wire facts of the built-in kinds, from the source of the crate k8s-pb and the definitions of GenSchema.
-    GenProtobuf {
+    /// Wire facts of the built-in kinds, from the source of the crate k8s-pb and the definitions of gen-schema.
+    #[command(name = "gen-protobuf")]
+    Protobuf {
         /// The folder `src` of k8s-pb 0.9.
         source: PathBuf,
         /// Path of `_definitions.json`.
@@ -34,8 +37,8 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Command::parse() {
-        Command::GenSchema { definitions } => schema::generate(&definitions),
-        Command::GenResources { discovery } => resources::generate(&discovery),
-        Command::GenProtobuf { source, definitions } => protobuf::generate(&source, &definitions),
+        Command::Schema { definitions } => schema::generate(&definitions),
+        Command::Resources { discovery } => resources::generate(&discovery),
+        Command::Protobuf { source, definitions } => protobuf::generate(&source, &definitions),
     }
 }

@@ -233,10 +233,12 @@ fn settle_ports(
         let named = given != 0 && service_kind == "LoadBalancer";
         if !wanted && !named {
             // A type without node ports drops those that it had; a new one there is for validation to refuse.
-            if given != 0 && old.contains(&(protocol.clone(), given)) && kept_type {
-                if let Some(entry) = entry.as_object_mut() {
-                    entry.remove("nodePort");
-                }
+            if given != 0
+                && old.contains(&(protocol.clone(), given))
+                && kept_type
+                && let Some(entry) = entry.as_object_mut()
+            {
+                entry.remove("nodePort");
             }
             continue;
         }

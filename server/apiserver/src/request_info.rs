@@ -78,12 +78,10 @@ impl RequestInfo {
             }
             parts = &parts[1..];
         }
-        if parts[0] == "namespaces" {
-            if parts.len() > 1 {
-                info.namespace.clone_from(&parts[1]);
-                if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2].as_str()) {
-                    parts = &parts[2..];
-                }
+        if parts[0] == "namespaces" && parts.len() > 1 {
+            info.namespace.clone_from(&parts[1]);
+            if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2].as_str()) {
+                parts = &parts[2..];
             }
         }
         info.resource.clone_from(&parts[0]);

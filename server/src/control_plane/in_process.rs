@@ -32,7 +32,7 @@ impl Transport for InProcess {
                 fence: fence.map(|f| trireme_raft::Fence { term: f.term, node_id: f.node_id }),
             };
             let response = server.call(caller, request).await;
-            Ok(response.map(|body| body.map_err(|e| -> BoxError { e.into() }).boxed_unsync()))
+            Ok(response.map(|body| body.map_err(|e| -> BoxError { e }).boxed_unsync()))
         })
     }
 }

@@ -265,7 +265,7 @@ fn service_proxy(ctx: &Context) -> Answer<Target> {
         .ok_or_else(|| Status::not_found(&GroupResource::new("", "services"), name))?;
     let wanted = meta::list_at(&service.object, &["spec", "ports"])
         .iter()
-        .find(|p| port.is_empty() || p["name"] == port || p["port"].to_string() == port)
+        .find(|p| port.is_empty() || p["name"] == port || p["port"].as_u64().is_some_and(|number| port.parse() == Ok(number)))
         .ok_or_else(|| Status::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
     let port_name = wanted.get("name").and_then(Value::as_str).unwrap_or_default();
     let slices = ctx.server.registry.list("discovery.k8s.io", "endpointslices", Some(&ctx.info.namespace));

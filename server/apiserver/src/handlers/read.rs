@@ -222,7 +222,7 @@ fn concatenate(head: String, objects: Vec<Arc<Cached>>) -> Response<Body> {
     let mut pieces = Pieces { head: Some(head), objects: objects.into_iter(), first: true, done: false };
     if total < PIECE_BYTES {
         let mut whole = BytesMut::new();
-        while let Some(piece) = pieces.next() {
+        for piece in pieces.by_ref() {
             if whole.is_empty() {
                 whole = BytesMut::from(piece);
             } else {

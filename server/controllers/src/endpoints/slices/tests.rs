@@ -101,7 +101,7 @@ fn named_ports_split_slices_and_conditions_tell_the_pods_state() {
         pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).ok();
     });
     store.apply(&[pod(1, 8080), terminating, pod(3, 9090)]);
-    let mut seen: Vec<(i32, Vec<(bool, bool, bool)>)> = store
+    let mut seen: Vec<(i32, Vec<_>)> = store
         .slices
         .iter()
         .map(|slice| {
@@ -109,7 +109,7 @@ fn named_ports_split_slices_and_conditions_tell_the_pods_state() {
                 let conditions = endpoint.conditions.as_ref().unwrap();
                 (conditions.ready.unwrap(), conditions.serving.unwrap(), conditions.terminating.unwrap())
             });
-            (slice.ports.as_ref().unwrap()[0].port.unwrap(), conditions.collect())
+            (slice.ports.as_ref().unwrap()[0].port.unwrap(), conditions.collect::<Vec<_>>())
         })
         .collect();
     seen.sort();
