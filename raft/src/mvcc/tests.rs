@@ -92,8 +92,13 @@ mod rocks {
             std::fs::create_dir(&next).unwrap();
             for entry in std::fs::read_dir(self.path(self.generation)).unwrap() {
                 let entry = entry.unwrap();
-                if entry.file_name() != "LOCK" {
-                    std::fs::copy(entry.path(), next.join(entry.file_name())).unwrap();
+                if entry.file_name() == "LOCK" {
+                    continue;
+                }
+                match std::fs::copy(entry.path(), next.join(entry.file_name())) {
+                    // The engine removes files that it has no more use for, whenever it likes.
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    copied => drop(copied.unwrap()),
                 }
             }
             self.engine = Arc::new(RocksEngine::open(&next, Role::State, &self.options).unwrap());
