@@ -9,6 +9,7 @@
 //! **Architecture Invariant:** `mvcc` depends on `engine` and on nothing of Raft but an entry's term and index. Only
 //! `engine/rocks.rs` names RocksDB.
 
+mod blocking;
 pub mod engine;
 mod error;
 pub mod log;
@@ -23,6 +24,7 @@ pub mod types;
 pub use error::StoreError;
 pub use mvcc::{Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;
+pub use network::transport::{Accept, Transport, Wire};
 pub use store::engines::MemoryEngines;
 #[cfg(feature = "rocksdb")]
 pub use store::engines::RocksEngines;

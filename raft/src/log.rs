@@ -21,6 +21,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::blocking::blocking;
 use crate::engine::{Engine, Table};
 use crate::error::StoreError;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
@@ -76,15 +77,34 @@ impl LogStore {
     /// # Errors
     /// `Corrupt` for any damage: this member must not vote with it.
     pub fn open(engine: Arc<dyn Engine>, durable_applied: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
-        let index = record::verify(engine.as_ref())?;
-        let shared = Arc::new(Shared { engine, index: RwLock::new(index) });
-        let (ops, queue) = mpsc::channel(QUEUE);
-        let for_writer = shared.clone();
+        let (log, queue) = LogStore::verified(engine, durable_applied)?;
+        let for_writer = log.shared.clone();
         let writer = std::thread::Builder::new()
             .name("trireme-log".into())
             .spawn(move || writer::run(&for_writer, queue))
             .map_err(|error| StoreError::io("log writer", error))?;
-        Ok(LogStore { shared, writer: Arc::new(Mutex::new(Some(writer))), ops, durable_applied })
+        *log.writer.lock() = Some(writer);
+        Ok(log)
+    }
+
+    /// The same with a task of the current runtime as the writer, for a simulation, which has but one thread.
+    ///
+    /// # Errors
+    /// As [`LogStore::open`].
+    pub fn open_on_task(engine: Arc<dyn Engine>, durable_applied: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
+        let (log, queue) = LogStore::verified(engine, durable_applied)?;
+        tokio::spawn(writer::run_on_task(log.shared.clone(), queue));
+        Ok(log)
+    }
+
+    fn verified(
+        engine: Arc<dyn Engine>,
+        durable_applied: Option<watch::Receiver<u64>>,
+    ) -> Result<(LogStore, mpsc::Receiver<Op>), StoreError> {
+        let index = record::verify(engine.as_ref())?;
+        let shared = Arc::new(Shared { engine, index: RwLock::new(index) });
+        let (ops, queue) = mpsc::channel(QUEUE);
+        Ok((LogStore { shared, writer: Arc::default(), ops, durable_applied }, queue))
     }
 
     /// Whether neither a vote nor an entry was ever written.
@@ -144,9 +164,7 @@ impl LogStore {
         let mut bytes = 0;
         if start < first_cached {
             let shared = self.shared.clone();
-            (entries, bytes) = tokio::task::spawn_blocking(move || shared.read_engine(start, first_cached, limit_bytes))
-                .await
-                .map_err(io::Error::other)??;
+            (entries, bytes) = blocking(move || shared.read_engine(start, first_cached, limit_bytes)).await??;
             if (entries.len() as u64) < first_cached - start {
                 return self.without_purged(entries, start);
             }

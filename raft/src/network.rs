@@ -11,6 +11,7 @@ pub(crate) mod receive;
 pub(crate) mod send;
 pub(crate) mod service;
 pub mod tls;
+pub mod transport;
 
 /// Metadata header with the hexadecimal cluster id.
 pub(crate) const CLUSTER_HEADER: &str = "trireme-cluster";

@@ -1,5 +1,7 @@
 //! The one thread that writes the log: batches what waits, syncs once, then tells everybody.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +26,14 @@ pub(super) enum Op {
     Stop,
 }
 
+/// What one sync serves.
+struct Round {
+    batch: WriteBatch,
+    done: Vec<Done>,
+    durability: Durability,
+    stop: bool,
+}
+
 /// What to tell whom when a batch is on disk.
 enum Done {
     Append(u64, IOFlushed<TypeConfig>),
@@ -34,38 +44,60 @@ enum Done {
 
 /// Runs until the last handle of the log is gone.
 pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Op>) {
-    // The first failed write poisons the log: after a failed fsync nobody knows what is on disk (design D10).
     let mut failed: Option<StoreError> = None;
     while let Some(first) = queue.blocking_recv() {
-        let mut batch = WriteBatch::new();
-        let mut done = Vec::new();
-        let mut durability = Durability::Buffered;
-        let mut stop = false;
-        let mut next = Some(first);
-        let mut count = 0;
-        while let Some(op) = next {
-            stop |= matches!(op, Op::Stop);
-            stage(op, &mut batch, &mut done, &mut durability);
-            count += 1;
-            next = if count < BATCH_OPS && !stop { queue.try_recv().ok() } else { None };
-        }
-        if cfg!(feature = "mutant-no-fsync") {
-            durability = Durability::Buffered;
-        }
-        let result = match &failed {
-            Some(error) => Err(error.clone()),
-            None if batch.is_empty() => Ok(()),
-            None => shared.engine.write(batch, durability),
-        };
-        if let (Err(error), None) = (&result, &failed) {
-            tracing::error!(%error, "the log cannot be written; this Raft instance ends");
-            failed = Some(error.clone());
-        }
-        report(shared, done, &result);
-        if stop {
+        let round = gather(first, &mut queue);
+        if finish(shared, round, &mut failed) {
             return;
         }
     }
+}
+
+/// The same as a task, where the engine says how long a sync takes.
+pub(super) async fn run_on_task(shared: Arc<Shared>, mut queue: mpsc::Receiver<Op>) {
+    let mut failed: Option<StoreError> = None;
+    while let Some(first) = queue.recv().await {
+        let round = gather(first, &mut queue);
+        if round.durability == Durability::Synced {
+            tokio::time::sleep(shared.engine.sync_delay()).await;
+        }
+        if finish(&shared, round, &mut failed) {
+            return;
+        }
+    }
+}
+
+/// What has queued up.
+fn gather(first: Op, queue: &mut mpsc::Receiver<Op>) -> Round {
+    let mut round = Round { batch: WriteBatch::new(), done: Vec::new(), durability: Durability::Buffered, stop: false };
+    let mut next = Some(first);
+    let mut count = 0;
+    while let Some(op) = next {
+        round.stop |= matches!(op, Op::Stop);
+        stage(op, &mut round.batch, &mut round.done, &mut round.durability);
+        count += 1;
+        next = if count < BATCH_OPS && !round.stop { queue.try_recv().ok() } else { None };
+    }
+    if cfg!(feature = "mutant-no-fsync") {
+        round.durability = Durability::Buffered;
+    }
+    round
+}
+
+/// Writes a round and tells everybody. True if it was the last one.
+fn finish(shared: &Shared, round: Round, failed: &mut Option<StoreError>) -> bool {
+    // The first failed write poisons the log: after a failed fsync nobody knows what is on disk (design D10).
+    let result = match failed.as_ref() {
+        Some(error) => Err(error.clone()),
+        None if round.batch.is_empty() => Ok(()),
+        None => shared.engine.write(round.batch, round.durability),
+    };
+    if let (Err(error), None) = (&result, &failed) {
+        tracing::error!(%error, "the log cannot be written; this Raft instance ends");
+        *failed = Some(error.clone());
+    }
+    report(shared, round.done, &result);
+    round.stop
 }
 
 fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut Durability) {

@@ -26,7 +26,6 @@ use openraft::raft::{
 use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -37,6 +36,7 @@ use trireme_proto::{peer, store};
 use super::directory::PeerDirectory;
 use super::send::snapshot_messages;
 use super::tls::PeerIdentity;
+use super::transport::Transport;
 use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
 use crate::error::StoreError;
 use crate::snapshot::SnapshotDir;
@@ -63,6 +63,7 @@ pub(crate) struct PeerClients {
     self_id: u64,
     cluster_id: u64,
     identity: Arc<PeerIdentity>,
+    transport: Arc<dyn Transport>,
     directory: Arc<PeerDirectory>,
     connect_timeout: Duration,
     append_timeout: Duration,
@@ -103,12 +104,13 @@ impl PeerClients {
         self_id: u64,
         cluster_id: u64,
         identity: Arc<PeerIdentity>,
+        transport: Arc<dyn Transport>,
         directory: Arc<PeerDirectory>,
         connect_timeout: Duration,
         append_timeout: Duration,
     ) -> PeerClients {
         let pool = Mutex::new(HashMap::new());
-        PeerClients { self_id, cluster_id, identity, directory, connect_timeout, append_timeout, pool }
+        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, pool }
     }
 
     /// The client for `target`, connected or about to be. Must run inside a runtime.
@@ -144,13 +146,12 @@ impl PeerClients {
             .http2_keep_alive_interval(Duration::from_secs(2))
             .keep_alive_timeout(Duration::from_secs(8))
             .keep_alive_while_idle(true);
+        let transport = self.transport.clone();
         let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_: http::Uri| {
-            let (connector, address) = (connector.clone(), address.clone());
+            let (connector, wire) = (connector.clone(), transport.connect(address.clone()));
             async move {
-                let tcp = TcpStream::connect(&address).await?;
-                tcp.set_nodelay(true)?;
                 let name = ServerName::try_from("trireme-peer").map_err(std::io::Error::other)?;
-                connector.connect(name, tcp).await.map(TokioIo::new)
+                connector.connect(name, wire.await?).await.map(TokioIo::new)
             }
         }));
         let headers = Headers::new(self.cluster_id, self.self_id, target)?;

@@ -1,7 +1,6 @@
 //! Accepts peers: TCP, the TLS handshake with a deadline, and the check that the key is a member's.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -10,7 +9,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -19,6 +17,7 @@ use tonic::transport::server::Connected;
 
 use super::directory::PeerDirectory;
 use super::tls::spki_sha256;
+use super::transport::{Accept, Wire};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Handshakes at the same time; more wait in the backlog.
@@ -30,13 +29,13 @@ pub(crate) struct PeerKey(pub(crate) Bytes);
 
 /// An authenticated connection.
 pub(crate) struct PeerStream {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Box<dyn Wire>>,
     key: PeerKey,
 }
 
 /// Accepts until cancelled; connections of known members come out of the returned channel.
 pub(crate) fn accept_peers(
-    listener: TcpListener,
+    mut listener: Box<dyn Accept>,
     config: ServerConfig,
     directory: Arc<PeerDirectory>,
     cancel: CancellationToken,
@@ -51,7 +50,7 @@ pub(crate) fn accept_peers(
                 () = cancel.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let (tcp, from) = match accepted {
+            let (wire, from) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, mostly: give others time to close some.
@@ -63,7 +62,7 @@ pub(crate) fn accept_peers(
             let (acceptor, directory, sender) = (acceptor.clone(), directory.clone(), sender.clone());
             tokio::spawn(async move {
                 let _slot = slot;
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, tcp, from, &directory)).await {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory)).await {
                     Ok(Ok(stream)) => {
                         // The server may be gone; then so is the connection.
                         let _ = sender.send(Ok(stream)).await;
@@ -77,9 +76,8 @@ pub(crate) fn accept_peers(
     receiver
 }
 
-async fn handshake(acceptor: TlsAcceptor, tcp: TcpStream, from: SocketAddr, directory: &PeerDirectory) -> io::Result<PeerStream> {
-    tcp.set_nodelay(true)?;
-    let tls = acceptor.accept(tcp).await?;
+async fn handshake(acceptor: TlsAcceptor, wire: Box<dyn Wire>, from: &str, directory: &PeerDirectory) -> io::Result<PeerStream> {
+    let tls = acceptor.accept(wire).await?;
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
     let key = spki_sha256(certificate).map_err(io::Error::other)?;

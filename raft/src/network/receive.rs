@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use futures::StreamExt;
 use trireme_proto::{peer, store};
 
+use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::snapshot::{DATA, SnapshotDir, checked_path, remove_if_present};
 use crate::types::{Vote, require_vote};
@@ -63,17 +64,12 @@ pub(crate) async fn receive_snapshot(
         }
         let end = at + chunk.data.len() as u64;
         let (index, data) = (chunk.file, chunk.data);
-        file = tokio::task::spawn_blocking(move || file.write_all(&data).map(|()| file))
-            .await
-            .map_err(|error| StoreError::io("snapshot", error))?
-            .map_err(|error| StoreError::io("snapshot", error))?;
+        file = blocking(move || file.write_all(&data).map(|()| file)).await?.map_err(|error| StoreError::io("snapshot", error))?;
         open = Some((index, file, end));
     }
     drop(open);
     let directory = path.to_owned();
-    let snapshot = tokio::task::spawn_blocking(move || SnapshotDir::seal_received(&directory, manifest))
-        .await
-        .map_err(|error| StoreError::io("snapshot", error))??;
+    let snapshot = blocking(move || SnapshotDir::seal_received(&directory, manifest)).await??;
     incoming.complete = true;
     Ok((vote, snapshot))
 }

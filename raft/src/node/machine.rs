@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use trireme_proto::store;
 
+use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::mvcc::{ApplyEntry, EntryBody, EntryId, StateInfo, StateMachine};
 use crate::snapshot::{DATA, SnapshotDir, remove_if_present};
@@ -168,7 +169,7 @@ impl Machine {
     async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
         let (state, now) = (self.state.clone(), Instant::now().into_std());
-        let results = blocking(move || state.apply_batch(&entries, now)).await?;
+        let results = blocking(move || state.apply_batch(&entries, now)).await??;
         self.shared.applied.send_replace(applied_at(last));
         Ok(results)
     }
@@ -260,7 +261,7 @@ impl openraft::storage::RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
         let machine = self.clone();
-        Ok(blocking(move || machine.install(snapshot)).await?)
+        Ok(blocking(move || machine.install(snapshot)).await??)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -277,7 +278,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let machine = self.clone();
-        Ok(blocking(move || machine.build()).await?)
+        Ok(blocking(move || machine.build()).await??)
     }
 }
 
@@ -295,9 +296,4 @@ fn to_apply(entry: Entry) -> ApplyEntry {
 
 fn applied_at(id: EntryId) -> AppliedAt {
     AppliedAt { term: id.term, index: id.index }
-}
-
-/// Disk work never runs on Raft's own threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::io("blocking work", error))?
 }

@@ -1,7 +1,6 @@
 //! Opening a store, and the runtime that Raft lives on.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use openraft::async_runtime::WatchReceiver;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_proto::store;
@@ -29,14 +29,24 @@ use crate::network::client::PeerClients;
 use crate::network::directory::PeerDirectory;
 use crate::network::listener::accept_peers;
 use crate::network::service;
+use crate::network::transport::{Tcp, Transport};
 use crate::node::Pace;
 use crate::node::machine::MachineShared;
 use crate::snapshot::remove_if_present;
 use crate::types::{log_id, unplaced};
 
-/// Raft's own threads. Ended by [`RaftRuntime::stop`], not by dropping it.
+/// Raft's own threads, where it has some. Ended by [`RaftRuntime::stop`], not by dropping it.
 pub(super) struct RaftRuntime {
     runtime: Mutex<Option<Runtime>>,
+}
+
+/// Whose threads a store runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Threads {
+    /// A runtime and a log writer of its own.
+    Own,
+    /// The runtime on which it was opened.
+    Callers,
 }
 
 /// What the tasks need besides the core.
@@ -53,10 +63,11 @@ pub(super) struct TaskParts {
 pub(super) struct Instance {
     pub(super) engines: Arc<dyn Engines>,
     pub(super) pace: Pace,
+    pub(super) threads: Threads,
 }
 
 pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntime), StoreError> {
-    let listener = bind(options.listen)?;
+    let (transport, threads) = bind(options.listen)?;
     let own_record = super::options::member_record(
         &options.name,
         options.identity.spki_sha256().clone(),
@@ -70,7 +81,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         Some(member) => member,
         None => settle(&data_dir, &options.when_empty)?,
     };
-    let log = open_log(options.engines.as_ref(), &data_dir, None)?;
+    let log = open_log(options.engines.as_ref(), &data_dir, None, threads)?;
     if member.started && log.is_pristine() {
         return Err(StoreError::Corrupt(format!(
             "the log in {} is empty although this member has voted; it must be removed and rejoin with an empty directory",
@@ -87,6 +98,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         member.node_id,
         member.cluster_id,
         options.identity.clone(),
+        transport.clone(),
         directory.clone(),
         options.timing.rpc,
         options.timing.rpc,
@@ -117,28 +129,26 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         reads: reads_waiting,
         leader_reads: leader_reads_waiting,
         parcels,
-        instance: Instance { engines: options.engines, pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept } },
+        instance: Instance {
+            engines: options.engines,
+            pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
+            threads,
+        },
         own_record,
         founder: member.founder,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("trireme-raft")
-        .enable_all()
-        .build()
-        .map_err(|error| StoreError::io("raft runtime", error))?;
     let tls = options.identity.server_config()?;
+    let runtime = RaftRuntime::new(threads)?;
     let for_runtime = core.clone();
     let started = runtime.spawn(async move {
         let core = for_runtime;
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(|error| StoreError::io("peer listener", error))?;
+        let listener = transport.listen().map_err(|error| StoreError::io("peer listener", error))?;
         let connections = accept_peers(listener, tls, directory, core.cancel.clone());
         let log = tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?;
         tokio::spawn(service::serve(core.clone(), connections, core.cancel.clone()));
         tasks::spawn(core, parts, log);
         Ok(())
     });
-    let runtime = RaftRuntime { runtime: Mutex::new(Some(runtime)) };
     let started = started.await.map_err(|error| StoreError::io("raft start", error)).and_then(|result| result);
     if let Err(error) = started {
         core.cancel.cancel();
@@ -149,17 +159,28 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
 }
 
 /// Opens and verifies the log.
-pub(super) fn open_log(engines: &dyn Engines, data_dir: &DataDir, durable: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
-    LogStore::open(engines.open_log(&data_dir.log())?, durable)
+pub(super) fn open_log(
+    engines: &dyn Engines,
+    data_dir: &DataDir,
+    durable: Option<watch::Receiver<u64>>,
+    threads: Threads,
+) -> Result<LogStore, StoreError> {
+    let engine = engines.open_log(&data_dir.log())?;
+    match threads {
+        Threads::Own => LogStore::open(engine, durable),
+        Threads::Callers => LogStore::open_on_task(engine, durable),
+    }
 }
 
-fn bind(listen: Listen) -> Result<TcpListener, StoreError> {
+fn bind(listen: Listen) -> Result<(Arc<dyn Transport>, Threads), StoreError> {
     let (listener, what) = match listen {
+        Listen::Transport(transport) => return Ok((transport, Threads::Callers)),
         Listen::Socket(listener) => (Ok(listener), "the given socket".to_owned()),
-        Listen::Address(address) => (TcpListener::bind(address), address.to_string()),
+        Listen::Address(address) => (std::net::TcpListener::bind(address), address.to_string()),
     };
     let listener = listener.and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    listener.map_err(|error| StoreError::Invalid(format!("cannot listen for peers on {what}: {error}")))
+    let listener = listener.map_err(|error| StoreError::Invalid(format!("cannot listen for peers on {what}: {error}")))?;
+    Ok((Arc::new(Tcp::new(listener)), Threads::Own))
 }
 
 /// Moves into an empty folder.
@@ -238,6 +259,28 @@ fn try_open_state(engines: &dyn Engines, directory: &Path, member: &MemberFile) 
 // === impl RaftRuntime ===
 
 impl RaftRuntime {
+    fn new(threads: Threads) -> Result<RaftRuntime, StoreError> {
+        let runtime = match threads {
+            Threads::Callers => None,
+            Threads::Own => Some(
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .thread_name("trireme-raft")
+                    .enable_all()
+                    .build()
+                    .map_err(|error| StoreError::io("raft runtime", error))?,
+            ),
+        };
+        Ok(RaftRuntime { runtime: Mutex::new(runtime) })
+    }
+
+    fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        match self.runtime.lock().as_ref() {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
+    }
+
     /// Ends Raft, its tasks and its threads.
     pub(super) async fn stop(&self, core: &Core) {
         let raft = core.raft.write().take();

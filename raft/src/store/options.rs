@@ -12,6 +12,7 @@ use trireme_proto::{peer, store};
 use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::network::tls::PeerIdentity;
+use crate::network::transport::Transport;
 
 /// Everything [`super::Store::open`] needs.
 pub struct StoreOptions {
@@ -47,6 +48,9 @@ pub enum Listen {
     Address(SocketAddr),
     /// Use this socket, bound already.
     Socket(TcpListener),
+    /// A simulation: streams come from here, in both directions, and the store starts no thread of its own.
+    /// Everything runs as tasks of the runtime on which the store is opened, which has one thread.
+    Transport(Arc<dyn Transport>),
 }
 
 /// What to do with an empty folder.

@@ -16,6 +16,7 @@ use super::forward;
 use super::open::{Instance, TaskParts, open_log};
 use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
 use crate::Fence;
+use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::log::LogStore;
 use crate::node;
@@ -38,7 +39,7 @@ pub(super) async fn start_instance(
     instance: &Instance,
     found: Option<&store::MemberRecord>,
 ) -> Result<LogStore, StoreError> {
-    let log = open_log(instance.engines.as_ref(), &core.data_dir, Some(core.machine.durable()))?;
+    let log = open_log(instance.engines.as_ref(), &core.data_dir, Some(core.machine.durable()), instance.threads)?;
     let config = node::config(core.cluster_id, core.timing, instance.pace)?;
     let machine = Machine::new(core.state.clone(), core.machine.clone());
     let pristine = log.is_pristine();
@@ -101,10 +102,8 @@ async fn note_start(core: Arc<Core>, log: LogStore) {
     }
     drop(log);
     let data_dir = core.data_dir.clone();
-    match tokio::task::spawn_blocking(move || data_dir.mark_started()).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::error!(%error, "the member file cannot be written"),
-        Err(error) => tracing::error!(%error, "the member file cannot be written"),
+    if let Err(error) = blocking(move || data_dir.mark_started()).await.and_then(|written| written) {
+        tracing::error!(%error, "the member file cannot be written");
     }
 }
 
@@ -138,7 +137,7 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
         drop((raft, metrics));
         let closing = log;
         // The writer thread is joined off Raft's own threads.
-        let _ = tokio::task::spawn_blocking(move || closing.close()).await;
+        let _ = blocking(move || closing.close()).await;
         log = loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RESTART_PAUSE_MAX);
@@ -303,7 +302,7 @@ async fn compact(core: Arc<Core>) {
         }
         loop {
             let state = core.state.clone();
-            match tokio::task::spawn_blocking(move || state.compact_step(COMPACT_STEP)).await {
+            match blocking(move || state.compact_step(COMPACT_STEP)).await {
                 Ok(Ok(true)) => tokio::task::yield_now().await,
                 Ok(Ok(false)) | Err(_) => break,
                 Ok(Err(error)) => {
