@@ -20,7 +20,7 @@ use trireme_proto::{peer, store};
 use crate::error::StoreError;
 use crate::network::client::Lane;
 use crate::node::RaftNode;
-use crate::store::core::Core;
+use crate::store::core::{Core, moved};
 use crate::types::{TypeConfig, unplaced};
 
 /// A learner that lacks no more than this many entries is ready to vote.
@@ -218,6 +218,33 @@ impl Core {
             Ok(Err(_)) => Err(StoreError::Shutdown),
             Err(_) => Err(StoreError::NoLeader(format!("member {to} did not take the lead in time"))),
         }
+    }
+
+    /// If this member leads: gives the lead to the voter that has most of the log, among those that were heard from
+    /// lately. Returns whether nobody has to wait for an election because of this member.
+    pub(crate) async fn hand_over(&self) -> bool {
+        let Ok(raft) = self.leading() else { return true };
+        if raft.voter_ids().eq([self.node_id]) {
+            return true;
+        }
+        let Some(to) = self.best_successor(&raft) else { return false };
+        tracing::info!(to, "handing over the lead");
+        if raft.trigger().transfer_leader(to).await.is_err() {
+            return false;
+        }
+        // Whoever it is: another one may have been quicker.
+        let others = moved(self.leader.subscribe(), self.node_id);
+        tokio::time::timeout(self.timing.rpc, others).await.is_ok()
+    }
+
+    fn best_successor(&self, raft: &RaftNode) -> Option<u64> {
+        let metrics = raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let (replication, heard) = (metrics.replication.as_ref()?, metrics.heartbeat.as_ref()?);
+        let recent = self.timing.heartbeat * 5;
+        let lives = |id: &u64| heard.get(id).and_then(|at| at.as_ref()).is_some_and(|at| at.elapsed() < recent);
+        let others = metrics.membership_config.voter_ids().filter(|id| *id != self.node_id && lives(id));
+        others.max_by_key(|id| replication.get(id).and_then(|matched| matched.as_ref()).map(|matched| matched.index()))
     }
 
     /// Changes openraft's configuration, after a change that is still under way.

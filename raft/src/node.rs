@@ -13,6 +13,7 @@ use crate::network::client::{PeerClients, PeerNetwork};
 use crate::store::options::Timing;
 use crate::types::TypeConfig;
 
+pub(crate) mod applied;
 pub mod machine;
 
 use machine::Machine;

@@ -27,6 +27,7 @@ pub(crate) mod core;
 pub(crate) mod datadir;
 pub mod engines;
 pub(crate) mod forward;
+mod lost_leader;
 mod open;
 pub mod options;
 pub(crate) mod rounds;
@@ -333,8 +334,20 @@ impl Store {
         self.core.change(Change::TransferLeader(id)).await.map(drop)
     }
 
-    /// Stops: no more requests, no more votes. Everything acknowledged is on disk already.
+    /// Gives the lead to another voter, if this member has it: what to do before stopping, so that writes elsewhere wait
+    /// for a hand-over and not for an election. Returns whether this member leads no more.
+    pub async fn hand_over(&self) -> bool {
+        self.core.hand_over().await
+    }
+
+    /// Stops: hands over the lead, then takes no more requests and no more votes. Everything acknowledged is on disk already.
     pub async fn shutdown(&self) {
+        self.hand_over().await;
+        self.halt().await;
+    }
+
+    /// Stops at once and hands over nothing, as a crash would.
+    pub async fn halt(&self) {
         self.core.cancel.cancel();
         self.core.state.close();
         self.runtime.stop(&self.core).await;

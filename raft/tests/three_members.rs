@@ -5,73 +5,9 @@
 #[path = "support/cluster.rs"]
 mod cluster;
 
-use std::sync::Arc;
-
-use cluster::{Ca, PATIENCE, Seat, engines, get, log_to_stderr, put, until};
+use cluster::{Ca, Cluster, PATIENCE, Seat, engines, get, log_to_stderr, put, timing, until};
 use trireme_proto::etcd;
-use trireme_raft::{Engines, Store, WhenEmpty};
-
-struct Cluster {
-    _base: tempfile::TempDir,
-    engines: Arc<dyn Engines>,
-    seats: Vec<Seat>,
-    stores: Vec<Option<Store>>,
-}
-
-impl Cluster {
-    /// A founder and two that joined as learners and were promoted.
-    async fn start() -> Cluster {
-        log_to_stderr();
-        let base = tempfile::tempdir().unwrap();
-        let (ca, engines) = (Ca::new(), engines());
-        let mut seats: Vec<Seat> = ["a", "b", "c"].map(|name| Seat::new(&ca, name, base.path())).into();
-        let founder = seats[0].open(engines.clone(), WhenEmpty::Initialize).await;
-        until(&founder, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
-        let mut stores = vec![Some(founder)];
-        for seat in &mut seats[1..] {
-            let ticket = stores[0].as_ref().unwrap().add_learner(seat.record()).await.unwrap();
-            stores.push(Some(seat.open(engines.clone(), WhenEmpty::Join(ticket)).await));
-            let voters = stores.len();
-            until(stores[voters - 1].as_ref().unwrap(), "promotion", |status| status.voters.len() == voters).await;
-        }
-        let cluster = Cluster { _base: base, engines, seats, stores };
-        for store in cluster.running() {
-            let settled =
-                |status: &trireme_raft::StoreStatus| status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact;
-            until(store, "three voters", settled).await;
-        }
-        cluster
-    }
-
-    fn running(&self) -> impl Iterator<Item = &Store> {
-        self.stores.iter().flatten()
-    }
-
-    async fn leader(&self) -> usize {
-        let someone = self.running().next().unwrap();
-        let known = until(someone, "a leader", |status| status.leader.is_some()).await.leader.unwrap().node_id;
-        let leads = |store: &Option<Store>| store.as_ref().is_some_and(|store| store.node_id() == known);
-        let leader = self.stores.iter().position(leads).unwrap();
-        until(self.stores[leader].as_ref().unwrap(), "leadership", |status| status.leadership.is_some()).await;
-        leader
-    }
-
-    async fn stop(&mut self, index: usize) {
-        let store = self.stores[index].take().unwrap();
-        store.shutdown().await;
-    }
-
-    async fn restart(&mut self, index: usize) {
-        let store = self.seats[index].open(self.engines.clone(), WhenEmpty::Refuse).await;
-        self.stores[index] = Some(store);
-    }
-
-    async fn end(mut self) {
-        for store in self.stores.iter_mut().filter_map(Option::take) {
-            store.shutdown().await;
-        }
-    }
-}
+use trireme_raft::{Store, WhenEmpty};
 
 /// A write through one member, then a linearizable read at every member.
 async fn everybody_sees(cluster: &Cluster, writer: usize, key: &str) {
@@ -84,7 +20,7 @@ async fn everybody_sees(cluster: &Cluster, writer: usize, key: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forwards_reads_everywhere_and_changes_its_leader() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(timing(), engines()).await;
     let ids: Vec<u64> = cluster.running().map(Store::node_id).collect();
     assert_eq!(ids, [1, 2, 3]);
     for writer in 0..3 {
@@ -128,7 +64,7 @@ async fn forwards_reads_everywhere_and_changes_its_leader() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_replaced_under_a_new_id() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(timing(), engines()).await;
     everybody_sees(&cluster, 0, "before").await;
     // Its disk is gone. It asks for a place again with the same key.
     let lost = (cluster.leader().await + 1) % 3;
@@ -267,7 +203,7 @@ async fn strangers_and_damaged_folders_are_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_its_key_and_not_its_address() {
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(timing(), engines()).await;
     let moved = (cluster.leader().await + 1) % 3;
     let id = cluster.stores[moved].as_ref().unwrap().node_id();
     cluster.stop(moved).await;
@@ -298,7 +234,7 @@ async fn a_member_is_its_key_and_not_its_address() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_write_is_lost_or_doubled_while_leaders_come_and_go() {
     const ROUNDS: usize = 4;
-    let mut cluster = Cluster::start().await;
+    let mut cluster = Cluster::start(timing(), engines()).await;
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..ROUNDS {
         let stop = tokio_util::sync::CancellationToken::new();

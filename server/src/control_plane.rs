@@ -90,6 +90,10 @@ impl ControlPlane {
 
     /// Drains and stops: leadership is handed over first, so that others need no election.
     pub async fn stop(self) {
+        // Before the drain, which takes as long as its slowest client.
+        if !self.store.hand_over().await {
+            tracing::warn!("no other server took the lead: the others, if they are a quorum, have to elect");
+        }
         if let Err(error) = self.leading.await {
             tracing::warn!(%error, "leader's work ended badly");
         }

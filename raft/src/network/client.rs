@@ -130,13 +130,15 @@ impl PeerClients {
         Ok(client)
     }
 
+    /// Opens a connection to `target` and lets go of it: whether anybody listens there.
+    pub(crate) async fn knock(&self, target: u64) -> std::io::Result<()> {
+        let record = self.directory.reach(target).unwrap_or_default();
+        let address = peer_address(target, &record)?;
+        self.transport.connect(address).await.map(drop)
+    }
+
     fn connect(&self, target: u64, record: &store::MemberRecord) -> Result<Client, StoreError> {
-        let address = record
-            .addresses
-            .as_ref()
-            .and_then(|addresses| addresses.peer.first())
-            .cloned()
-            .ok_or_else(|| StoreError::NoLeader(format!("member {target} has no peer address")))?;
+        let address = peer_address(target, record)?;
         let connector = tokio_rustls::TlsConnector::from(Arc::new(self.identity.client_config(record.spki.clone())?));
         // The scheme says http because the connector below does the TLS.
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -159,6 +161,12 @@ impl PeerClients {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
+}
+
+fn peer_address(target: u64, record: &store::MemberRecord) -> Result<String, StoreError> {
+    let addresses = record.addresses.as_ref();
+    let address = addresses.and_then(|addresses| addresses.peer.first()).cloned();
+    address.ok_or_else(|| StoreError::NoLeader(format!("member {target} has no peer address")))
 }
 
 // === impl Headers ===

@@ -27,17 +27,20 @@ const HANDSHAKES: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct PeerKey(pub(crate) Bytes);
 
-/// An authenticated connection.
+/// An authenticated connection. Its end is reported, however it comes.
 pub(crate) struct PeerStream {
     tls: TlsStream<Box<dyn Wire>>,
     key: PeerKey,
+    lost: mpsc::Sender<PeerKey>,
 }
 
-/// Accepts until cancelled; connections of known members come out of the returned channel.
+/// Accepts until cancelled; connections of known members come out of the returned channel. When one ends, its key
+/// goes into `lost`.
 pub(crate) fn accept_peers(
     mut listener: Box<dyn Accept>,
     config: ServerConfig,
     directory: Arc<PeerDirectory>,
+    lost: mpsc::Sender<PeerKey>,
     cancel: CancellationToken,
 ) -> mpsc::Receiver<io::Result<PeerStream>> {
     let (sender, receiver) = mpsc::channel(HANDSHAKES);
@@ -59,10 +62,10 @@ pub(crate) fn accept_peers(
                     continue;
                 }
             };
-            let (acceptor, directory, sender) = (acceptor.clone(), directory.clone(), sender.clone());
+            let (acceptor, directory, sender, lost) = (acceptor.clone(), directory.clone(), sender.clone(), lost.clone());
             tokio::spawn(async move {
                 let _slot = slot;
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory)).await {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory, lost)).await {
                     Ok(Ok(stream)) => {
                         // The server may be gone; then so is the connection.
                         let _ = sender.send(Ok(stream)).await;
@@ -76,7 +79,13 @@ pub(crate) fn accept_peers(
     receiver
 }
 
-async fn handshake(acceptor: TlsAcceptor, wire: Box<dyn Wire>, from: &str, directory: &PeerDirectory) -> io::Result<PeerStream> {
+async fn handshake(
+    acceptor: TlsAcceptor,
+    wire: Box<dyn Wire>,
+    from: &str,
+    directory: &PeerDirectory,
+    lost: mpsc::Sender<PeerKey>,
+) -> io::Result<PeerStream> {
     let tls = acceptor.accept(wire).await?;
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
@@ -85,10 +94,17 @@ async fn handshake(acceptor: TlsAcceptor, wire: Box<dyn Wire>, from: &str, direc
         tracing::warn!(%from, key = hex::encode(&key), "a certified key that is not in the membership was refused");
         return Err(io::Error::from(io::ErrorKind::PermissionDenied));
     }
-    Ok(PeerStream { tls, key: PeerKey(key) })
+    Ok(PeerStream { tls, key: PeerKey(key), lost })
 }
 
 // === impl PeerStream ===
+
+impl Drop for PeerStream {
+    fn drop(&mut self) {
+        // Where the queue is full, others of the same peer are in it.
+        let _ = self.lost.try_send(self.key.clone());
+    }
+}
 
 impl Connected for PeerStream {
     type ConnectInfo = PeerKey;

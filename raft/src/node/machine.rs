@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use trireme_proto::store;
 
+use super::applied::{Applied, AppliedAt};
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::mvcc::{ApplyEntry, EntryBody, EntryId, StateInfo, StateMachine};
@@ -31,13 +32,6 @@ const APPLY_BATCH: usize = 512;
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;
 
-/// How far local apply has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct AppliedAt {
-    pub(crate) term: u64,
-    pub(crate) index: u64,
-}
-
 /// openraft's handle on the state machine. Clones share the state.
 #[derive(Clone)]
 pub struct Machine {
@@ -52,7 +46,7 @@ pub(crate) struct MachineShared {
     engines: Arc<dyn Engines>,
     generation: Mutex<u64>,
     snapshot: Mutex<Option<SnapshotDir>>,
-    applied: watch::Sender<AppliedAt>,
+    applied: Applied,
     durable: watch::Sender<u64>,
 }
 
@@ -74,14 +68,14 @@ impl MachineShared {
             engines,
             generation: Mutex::new(generation),
             snapshot: Mutex::new(snapshot),
-            applied: watch::Sender::new(applied),
+            applied: Applied::new(applied),
             // What an engine shows after opening is on disk.
             durable: watch::Sender::new(applied.index),
         })
     }
 
-    pub(crate) fn applied(&self) -> watch::Receiver<AppliedAt> {
-        self.applied.subscribe()
+    pub(crate) fn applied(&self) -> &Applied {
+        &self.applied
     }
 
     pub(crate) fn durable(&self) -> watch::Receiver<u64> {
@@ -170,7 +164,7 @@ impl Machine {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
         let (state, now) = (self.state.clone(), Instant::now().into_std());
         let results = blocking(move || state.apply_batch(&entries, now)).await??;
-        self.shared.applied.send_replace(applied_at(last));
+        self.shared.applied.reached(applied_at(last));
         Ok(results)
     }
 
@@ -188,7 +182,7 @@ impl Machine {
         let info = self.state.install(engine, Instant::now().into_std())?;
         if let Some(last) = info.last_applied {
             shared.raise_durable(last.index);
-            shared.applied.send_replace(applied_at(last));
+            shared.applied.reached(applied_at(last));
         }
         Ok(())
     }

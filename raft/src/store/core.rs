@@ -26,11 +26,13 @@ use crate::mvcc::{StateMachine, into_outcome};
 use crate::network::client::{Lane, PeerClients};
 use crate::network::directory::PeerDirectory;
 use crate::node::RaftNode;
-use crate::node::machine::{AppliedAt, MachineShared};
+use crate::node::machine::MachineShared;
 use crate::types::Proposal;
 
-/// How long to look again at who leads, where nothing announces a change.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Before a refused proposal is tried again, where no new leader shows up before; doubled up to the greatest. A new leader
+/// refuses until it has heard from a quorum, which takes a round trip.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Shared by the handle, the peer service and the store's tasks.
 pub(crate) struct Core {
@@ -44,6 +46,8 @@ pub(crate) struct Core {
     pub(crate) state: StateMachine,
     pub(crate) machine: Arc<MachineShared>,
     pub(crate) status: watch::Sender<StoreStatus>,
+    /// Who leads, as in the status; but that changes with every entry, and this wakes only whom it concerns.
+    pub(crate) leader: watch::Sender<Option<u64>>,
     /// Reads of this member, whoever leads.
     pub(crate) reads: Rounds,
     /// Reads that this member confirms as the leader.
@@ -69,10 +73,13 @@ impl Core {
 
     /// Who leads, waiting for one until `deadline`.
     pub(crate) async fn leader(&self, deadline: Instant) -> Result<u64, StoreError> {
-        let mut status = self.status.subscribe();
+        if let Some(leader) = *self.leader.borrow() {
+            return Ok(leader);
+        }
+        let mut leader = self.leader.subscribe();
         let found = async {
-            let status = status.wait_for(|status| status.leader.is_some()).await.map_err(|_| StoreError::Shutdown)?;
-            status.leader.as_ref().map(|leader| leader.node_id).ok_or(StoreError::Shutdown)
+            let leader = leader.wait_for(Option::is_some).await.map_err(|_| StoreError::Shutdown)?;
+            (*leader).ok_or(StoreError::Shutdown)
         };
         tokio::select! {
             () = self.cancel.cancelled() => Err(StoreError::Shutdown),
@@ -89,7 +96,7 @@ impl Core {
 
     /// Proposes a command; its failure, if it is one, as an error.
     pub(crate) async fn submit_fenced(&self, body: Body, fence: Option<Fence>) -> Result<store::CommandResult, StoreError> {
-        let applied_index = self.machine.applied().borrow().index;
+        let applied_index = self.machine.applied().at().index;
         let (encoded, proposal_id) = command::encode(body, fence, applied_index);
         let (result, in_doubt) = self.propose(encoded, proposal_id).await?;
         match into_outcome(result) {
@@ -105,11 +112,7 @@ impl Core {
 
     /// Returns when somebody else than `leader` leads.
     async fn leader_moved(&self, leader: u64) {
-        let mut status = self.status.subscribe();
-        let moved = status.wait_for(|status| status.leader.as_ref().is_some_and(|now| now.node_id != leader));
-        if moved.await.is_err() {
-            std::future::pending().await
-        }
+        moved(self.leader.subscribe(), leader).await;
     }
 
     /// Proposes an encoded command, wherever the leader is, and waits until it is applied here too.
@@ -120,6 +123,7 @@ impl Core {
         let deadline = Instant::now() + self.timing.request;
         // Whether an earlier attempt may have been appended.
         let mut in_doubt: Option<String> = None;
+        let mut pause = RETRY_PAUSE_MIN;
         let give_up = |in_doubt: Option<String>, error: StoreError| match in_doubt {
             Some(reason) => StoreError::OutcomeUnknown { proposal_id, reason },
             None => error,
@@ -162,10 +166,13 @@ impl Core {
                 }
                 Ok(Ok(_)) => in_doubt = Some(format!("contact with leader {leader} was lost")),
             }
-            if Instant::now() + RETRY_PAUSE >= deadline {
+            if Instant::now() + pause >= deadline {
                 return Err(give_up(in_doubt, StoreError::NoLeader("no leader accepted the proposal in time".into())));
             }
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_PAUSE_MAX),
+                () = self.leader_moved(leader) => pause = RETRY_PAUSE_MIN,
+            }
         }
     }
 
@@ -192,17 +199,27 @@ impl Core {
     /// The index up to which a read that begins now must have applied; from the leader, wherever it is.
     pub(crate) async fn read_index(&self) -> Result<u64, StoreError> {
         let deadline = Instant::now() + self.timing.request;
+        let mut pause = RETRY_PAUSE_MIN;
         loop {
             let leader = self.leader(deadline).await?;
-            let answer = match leader == self.node_id {
-                true => self.read_index_here().await,
-                false => self.read_index_at(leader).await,
+            let attempt = async {
+                match leader == self.node_id {
+                    true => self.read_index_here().await,
+                    false => self.read_index_at(leader).await,
+                }
+            };
+            let answer = tokio::select! {
+                answer = attempt => answer,
+                () = self.leader_moved(leader) => continue,
             };
             match answer {
                 Ok(index) => return Ok(index),
                 Err(StoreError::Shutdown) => return Err(StoreError::Shutdown),
-                Err(error) if Instant::now() + RETRY_PAUSE >= deadline => return Err(error),
-                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+                Err(error) if Instant::now() + pause >= deadline => return Err(error),
+                Err(_) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
             }
         }
     }
@@ -240,15 +257,36 @@ impl Core {
 
     /// Waits until the local state has applied `index`.
     pub(crate) async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), StoreError> {
-        let mut applied: watch::Receiver<AppliedAt> = self.machine.applied();
-        let reached = applied.wait_for(|applied| applied.index >= index);
+        let applied = self.machine.applied();
+        if applied.at().index >= index {
+            return Ok(());
+        }
         tokio::select! {
             () = self.cancel.cancelled() => Err(StoreError::Shutdown),
-            reached = tokio::time::timeout_at(deadline, reached) => match reached {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err(_)) => Err(StoreError::Shutdown),
-                Err(_) => Err(StoreError::NoLeader(format!("entry {index} was not applied here in time"))),
-            },
+            reached = tokio::time::timeout_at(deadline, applied.wait(index)) => {
+                reached.map_err(|_| StoreError::NoLeader(format!("entry {index} was not applied here in time")))
+            }
         }
+    }
+
+    /// Makes a new condition known.
+    pub(crate) fn publish(&self, next: StoreStatus) {
+        let leader = next.leader.as_ref().map(|leader| leader.node_id);
+        self.status.send_if_modified(|status| {
+            // An instance that has ended says nothing any more.
+            let modified = *status != next && self.raft.read().is_some();
+            if modified {
+                *status = next;
+                self.leader.send_if_modified(|now| std::mem::replace(now, leader) != leader);
+            }
+            modified
+        });
+    }
+}
+
+/// Returns when somebody else than `leader` leads; never where that cannot be known any more.
+pub(crate) async fn moved(mut leads: watch::Receiver<Option<u64>>, leader: u64) {
+    if leads.wait_for(|now| now.is_some_and(|now| now != leader)).await.is_err() {
+        std::future::pending().await
     }
 }

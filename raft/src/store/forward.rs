@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use trireme_proto::peer;
 
+use super::core::moved;
 use crate::error::StoreError;
 use crate::network::client::{Lane, PeerClients, never_sent};
 
@@ -46,7 +47,12 @@ impl Forwarder {
 }
 
 /// Runs until the last [`Forwarder`] is gone.
-pub(crate) async fn run(clients: Arc<PeerClients>, mut parcels: mpsc::Receiver<Parcel>, limit: Duration) {
+pub(crate) async fn run(
+    clients: Arc<PeerClients>,
+    mut parcels: mpsc::Receiver<Parcel>,
+    leads: watch::Receiver<Option<u64>>,
+    limit: Duration,
+) {
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     let mut batch = Vec::new();
     loop {
@@ -54,20 +60,20 @@ pub(crate) async fn run(clients: Arc<PeerClients>, mut parcels: mpsc::Receiver<P
         if parcels.recv_many(&mut batch, BATCH_COMMANDS).await == 0 {
             return;
         }
-        let clients = clients.clone();
+        let (clients, leads) = (clients.clone(), leads.clone());
         let parcels = std::mem::take(&mut batch);
         tokio::spawn(async move {
             let _slot = slot;
             for (leader, parcels) in by_leader(parcels) {
                 for parcels in by_size(parcels) {
-                    send(&clients, leader, parcels, limit).await;
+                    send(&clients, leader, parcels, leads.clone(), limit).await;
                 }
             }
         });
     }
 }
 
-async fn send(clients: &PeerClients, leader: u64, parcels: Vec<Parcel>, limit: Duration) {
+async fn send(clients: &PeerClients, leader: u64, parcels: Vec<Parcel>, leads: watch::Receiver<Option<u64>>, limit: Duration) {
     let commands = parcels.iter().map(|parcel| parcel.command.clone()).collect();
     let mut client = match clients.client(leader, Lane::Bulk) {
         Ok(client) => client,
@@ -78,7 +84,12 @@ async fn send(clients: &PeerClients, leader: u64, parcels: Vec<Parcel>, limit: D
         }
     };
     let request = peer::ProposeRequest { commands };
-    match tokio::time::timeout(limit, client.propose(request)).await {
+    let answered = tokio::select! {
+        answered = tokio::time::timeout(limit, client.propose(request)) => answered,
+        // A frozen leader answers nobody: the way must be free for its successor.
+        () = moved(leads, leader) => return answer(parcels, std::iter::repeat(unknown())),
+    };
+    match answered {
         Ok(Ok(response)) => {
             let results = response.into_inner().proposed.into_iter();
             answer(parcels, results.chain(std::iter::repeat(unknown())));

@@ -18,7 +18,7 @@ use trireme_proto::store;
 use super::core::Core;
 use super::datadir::{DataDir, MemberFile};
 use super::forward::{Forwarder, Parcel};
-use super::options::{Engines, JoinTicket, Listen, StoreOptions, WhenEmpty};
+use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpty};
 use super::rounds::{Rounds, Waiting};
 use super::status::{Contact, StoreStatus};
 use super::tasks;
@@ -27,13 +27,16 @@ use crate::log::LogStore;
 use crate::mvcc::{MvccOptions, StateMachine};
 use crate::network::client::PeerClients;
 use crate::network::directory::PeerDirectory;
-use crate::network::listener::accept_peers;
+use crate::network::listener::{PeerKey, accept_peers};
 use crate::network::service;
 use crate::network::transport::{Tcp, Transport};
 use crate::node::Pace;
 use crate::node::machine::MachineShared;
 use crate::snapshot::remove_if_present;
 use crate::types::{log_id, unplaced};
+
+/// Ended connections that wait to be looked at; the rest goes unnoticed.
+const LOST_QUEUE: usize = 64;
 
 /// Raft's own threads, where it has some. Ended by [`RaftRuntime::stop`], not by dropping it.
 pub(super) struct RaftRuntime {
@@ -54,6 +57,7 @@ pub(super) struct TaskParts {
     pub(super) reads: Waiting,
     pub(super) leader_reads: Waiting,
     pub(super) parcels: mpsc::Receiver<Parcel>,
+    pub(super) lost: mpsc::Receiver<PeerKey>,
     pub(super) instance: Instance,
     pub(super) own_record: store::MemberRecord,
     pub(super) founder: bool,
@@ -75,6 +79,8 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         &options.api_urls,
         &options.version,
     );
+    let Timing { heartbeat, election_min, election_max, .. } = options.timing;
+    tracing::info!(?heartbeat, ?election_min, ?election_max, "the store's clocks");
     let (data_dir, member) = DataDir::open(&options.data_dir)?;
     let data_dir = Arc::new(data_dir);
     let member = match member {
@@ -106,6 +112,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let (reads, reads_waiting) = Rounds::new();
     let (leader_reads, leader_reads_waiting) = Rounds::new();
     let (forwarder, parcels) = Forwarder::new();
+    let (lost_peers, lost) = mpsc::channel(LOST_QUEUE);
     let status = StoreStatus { node_id: member.node_id, cluster_id: member.cluster_id, ..StoreStatus::default() };
     let core = Arc::new(Core {
         cluster_id: member.cluster_id,
@@ -118,6 +125,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         state,
         machine,
         status: watch::Sender::new(status),
+        leader: watch::Sender::new(None),
         reads,
         leader_reads,
         forwarder,
@@ -129,6 +137,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         reads: reads_waiting,
         leader_reads: leader_reads_waiting,
         parcels,
+        lost,
         instance: Instance {
             engines: options.engines,
             pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
@@ -143,7 +152,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let started = runtime.spawn(async move {
         let core = for_runtime;
         let listener = transport.listen().map_err(|error| StoreError::io("peer listener", error))?;
-        let connections = accept_peers(listener, tls, directory, core.cancel.clone());
+        let connections = accept_peers(listener, tls, directory, lost_peers, core.cancel.clone());
         let log = tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?;
         tokio::spawn(service::serve(core.clone(), connections, core.cancel.clone()));
         tasks::spawn(core, parts, log);

@@ -69,13 +69,16 @@ pub enum WhenEmpty {
 pub struct JoinTicket(pub(crate) peer::JoinTicket);
 
 /// Clocks. All are printed at start.
+///
+/// A follower that hears nothing asks for votes when the leader's lease (`election_max`) and a random time between
+/// `election_min` and `election_max` have passed. A leader whose process died is noticed without a clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// Between two heartbeats of a leader.
     pub heartbeat: Duration,
-    /// A follower that hears nothing for this long (at least) asks for votes.
+    /// After the lease, a follower waits this long (at least) before it asks for votes.
     pub election_min: Duration,
-    /// ... and at most. Also the leader's lease for accepting proposals without a quorum's answer.
+    /// ... and at most. Also the leader's lease: without a quorum's answer for this long it accepts no proposals.
     pub election_max: Duration,
     /// For a connection to a peer, and for each answer of one.
     pub rpc: Duration,
@@ -99,11 +102,29 @@ impl Default for Timing {
     fn default() -> Timing {
         Timing {
             heartbeat: Duration::from_millis(100),
-            election_min: Duration::from_millis(400),
-            election_max: Duration::from_millis(800),
+            election_min: Duration::from_millis(300),
+            election_max: Duration::from_millis(600),
             rpc: Duration::from_secs(2),
             request: Duration::from_secs(10),
         }
+    }
+}
+
+impl Timing {
+    /// The default with other clocks, for slow networks and machines. The election timeout is the greatest; the least is
+    /// half of it.
+    ///
+    /// # Errors
+    /// `Invalid` where a lease would not outlast three heartbeats.
+    pub fn with_clocks(heartbeat: Duration, election_timeout: Duration) -> Result<Timing, StoreError> {
+        if heartbeat.is_zero() || election_timeout < heartbeat * 4 {
+            return Err(StoreError::Invalid(format!(
+                "an election timeout of {} ms is less than four heartbeats of {} ms",
+                election_timeout.as_millis(),
+                heartbeat.as_millis()
+            )));
+        }
+        Ok(Timing { heartbeat, election_min: election_timeout / 2, election_max: election_timeout, ..Timing::default() })
     }
 }
 

@@ -13,6 +13,7 @@ use trireme_proto::store::command_result::Result as Outcome;
 
 use super::core::Core;
 use super::forward;
+use super::lost_leader;
 use super::open::{Instance, TaskParts, open_log};
 use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
 use crate::Fence;
@@ -60,8 +61,9 @@ pub(super) async fn start_instance(
 
 /// Starts all tasks on the current runtime.
 pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
-    let TaskParts { reads, leader_reads, parcels, instance, own_record, founder } = parts;
-    tokio::spawn(forward::run(core.clients.clone(), parcels, core.timing.request));
+    let TaskParts { reads, leader_reads, parcels, lost, instance, own_record, founder } = parts;
+    tokio::spawn(forward::run(core.clients.clone(), parcels, core.leader.subscribe(), core.timing.request));
+    until_cancelled(&core, |core| lost_leader::watch(core, lost));
     until_cancelled(&core, |core| reads.run(move || read_round(core.clone())));
     until_cancelled(&core, |core| leader_reads.run(move || leader_round(core.clone())));
     until_cancelled(&core, {
@@ -131,6 +133,7 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
             status.role = Role::Stopped;
             status.leadership = None;
             status.leader = None;
+            core.leader.send_replace(None);
         });
         // It has stopped already; this waits for its tasks.
         let _ = raft.shutdown().await;
@@ -154,7 +157,7 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
 
 /// Keeps [`StoreStatus`] and the peer directory in step with Raft.
 async fn watch_status(core: Arc<Core>) {
-    let mut applied = core.machine.applied();
+    let mut applied = core.machine.applied().subscribe();
     // Loss of contact announces itself by nothing but time.
     let mut period = tokio::time::interval((core.timing.election_max / 2).max(Duration::from_millis(20)));
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -171,13 +174,7 @@ async fn watch_status(core: Arc<Core>) {
             // Alone there is nobody to send heartbeats to, to elect or to lose contact with: no clock is needed.
             let alone = leads_alone(&core, &raft);
             raft.runtime_config().tick(!alone);
-            core.status.send_if_modified(|status| {
-                let modified = *status != next && core.raft.read().is_some();
-                if modified {
-                    *status = next;
-                }
-                modified
-            });
+            core.publish(next);
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
                 changed = applied.changed() => if changed.is_err() { break },
@@ -200,7 +197,7 @@ fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     core.directory.update(metrics.membership_config.membership());
-    let applied = *core.machine.applied().borrow();
+    let applied = core.machine.applied().at();
     let role = match metrics.state {
         ServerState::Learner => Role::Learner,
         ServerState::Follower => Role::Follower,

@@ -26,6 +26,7 @@ pub struct Seat {
     pub identity: Arc<PeerIdentity>,
     pub address: String,
     pub folder: PathBuf,
+    pub timing: Timing,
     socket: Option<TcpListener>,
 }
 
@@ -49,7 +50,7 @@ impl Seat {
     pub fn new(ca: &Ca, name: &str, base: &std::path::Path) -> Seat {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap().to_string();
-        Seat { name: name.to_owned(), identity: ca.identity(), address, folder: base.join(name), socket: Some(socket) }
+        Seat { name: name.to_owned(), identity: ca.identity(), address, folder: base.join(name), timing: timing(), socket: Some(socket) }
     }
 
     pub fn options(&mut self, engines: Arc<dyn Engines>, when_empty: WhenEmpty) -> StoreOptions {
@@ -66,7 +67,7 @@ impl Seat {
             api_urls: Vec::new(),
             version: "test".to_owned(),
             when_empty,
-            timing: timing(),
+            timing: self.timing,
             engines,
             snapshot_every: 100_000,
             log_kept: 10_000,
@@ -87,6 +88,72 @@ impl Seat {
 
     pub async fn open(&mut self, engines: Arc<dyn Engines>, when_empty: WhenEmpty) -> Store {
         Store::open(self.options(engines, when_empty)).await.unwrap()
+    }
+}
+
+/// Three members.
+pub struct Cluster {
+    _base: tempfile::TempDir,
+    pub engines: Arc<dyn Engines>,
+    pub seats: Vec<Seat>,
+    pub stores: Vec<Option<Store>>,
+}
+
+impl Cluster {
+    /// A founder and two that joined as learners and were promoted.
+    pub async fn start(timing: Timing, engines: Arc<dyn Engines>) -> Cluster {
+        log_to_stderr();
+        let base = tempfile::tempdir().unwrap();
+        let ca = Ca::new();
+        let mut seats: Vec<Seat> = ["a", "b", "c"].map(|name| Seat { timing, ..Seat::new(&ca, name, base.path()) }).into();
+        let founder = seats[0].open(engines.clone(), WhenEmpty::Initialize).await;
+        until(&founder, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
+        let mut stores = vec![Some(founder)];
+        for seat in &mut seats[1..] {
+            let ticket = stores[0].as_ref().unwrap().add_learner(seat.record()).await.unwrap();
+            stores.push(Some(seat.open(engines.clone(), WhenEmpty::Join(ticket)).await));
+            let voters = stores.len();
+            until(stores[voters - 1].as_ref().unwrap(), "promotion", |status| status.voters.len() == voters).await;
+        }
+        let cluster = Cluster { _base: base, engines, seats, stores };
+        for store in cluster.running() {
+            let settled = |status: &StoreStatus| status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact;
+            until(store, "three voters", settled).await;
+        }
+        cluster
+    }
+
+    pub fn store(&self, index: usize) -> &Store {
+        self.stores[index].as_ref().unwrap()
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &Store> {
+        self.stores.iter().flatten()
+    }
+
+    pub async fn leader(&self) -> usize {
+        let someone = self.running().next().unwrap();
+        let known = until(someone, "a leader", |status| status.leader.is_some()).await.leader.unwrap().node_id;
+        let leads = |store: &Option<Store>| store.as_ref().is_some_and(|store| store.node_id() == known);
+        let leader = self.stores.iter().position(leads).unwrap();
+        until(self.stores[leader].as_ref().unwrap(), "leadership", |status| status.leadership.is_some()).await;
+        leader
+    }
+
+    pub async fn stop(&mut self, index: usize) {
+        let store = self.stores[index].take().unwrap();
+        store.shutdown().await;
+    }
+
+    pub async fn restart(&mut self, index: usize) {
+        let store = self.seats[index].open(self.engines.clone(), WhenEmpty::Refuse).await;
+        self.stores[index] = Some(store);
+    }
+
+    pub async fn end(mut self) {
+        for store in self.stores.iter_mut().filter_map(Option::take) {
+            store.shutdown().await;
+        }
     }
 }
 

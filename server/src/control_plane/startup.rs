@@ -119,7 +119,7 @@ impl<'a> Startup<'a> {
             api_urls: vec![self.api_url()],
             version: crate::VERSION.to_owned(),
             when_empty: founded.when_empty.clone(),
-            timing: Timing::default(),
+            timing: timing(self.args)?,
             engines: Arc::new(RocksEngines),
             snapshot_every: SNAPSHOT_EVERY,
             log_kept: LOG_KEPT,
@@ -221,8 +221,16 @@ fn first_service_ip(cidr: Ipv4Net) -> IpAddr {
 /// Looks at options and folder, before anything is waited for or written.
 pub fn check(args: &ServerArgs) -> Result<(), Failure> {
     check_networks(args)?;
+    timing(args)?;
     crate::commands::token(args.token.clone(), args.token_file.as_deref())?;
     folder::check(&args.data_dir)
+}
+
+/// The store's clocks.
+fn timing(args: &ServerArgs) -> Result<Timing, Failure> {
+    let millis = Duration::from_millis;
+    Timing::with_clocks(millis(args.raft_heartbeat_ms), millis(args.raft_election_timeout_ms))
+        .map_err(|e| Failure::usage(format!("--raft-heartbeat-ms, --raft-election-timeout-ms: {e}")))
 }
 
 /// Networks that overlap, or an address outside its network, would only show when packets go astray.
