@@ -32,6 +32,8 @@ pub mod store {
     pub const FORMAT_STATE: u32 = 1;
     /// Format of [`SnapshotManifest`].
     pub const FORMAT_SNAPSHOT: u32 = 1;
+    /// Format of a backup; see [`BackupHeader`].
+    pub const FORMAT_BACKUP: u32 = 1;
     /// Format of [`StoredValue`].
     pub const FORMAT_STORED_VALUE: u32 = 1;
     /// Highest feature level this binary knows; see `Command.feature_level`.

@@ -9,6 +9,8 @@
 //! **Architecture Invariant:** `mvcc` depends on `engine` and on nothing of Raft but an entry's term and index. Only
 //! `engine/rocks.rs` names RocksDB.
 
+pub mod backup;
+mod birth;
 mod blocking;
 pub mod engine;
 mod error;
@@ -17,10 +19,12 @@ mod membership;
 pub mod mvcc;
 pub mod network;
 pub mod node;
+pub mod reset;
 pub mod snapshot;
 pub mod store;
 pub mod types;
 
+pub use birth::{Progress, Step};
 pub use error::StoreError;
 pub use mvcc::{Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;

@@ -22,9 +22,10 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::blocking::blocking;
-use crate::engine::{Engine, Table};
+use crate::engine::{Durability, Engine, Table, WriteBatch};
 use crate::error::StoreError;
-use crate::types::{Entry, LogId, TypeConfig, Vote};
+use crate::mvcc::EntryId;
+use crate::types::{Entry, LogId, TypeConfig, Vote, log_id};
 
 mod record;
 mod writer;
@@ -37,6 +38,15 @@ const CACHE_BYTES: usize = 16 << 20;
 const READ_BYTES: usize = 4 << 20;
 /// Writes that may wait for the writer thread.
 const QUEUE: usize = 4096;
+
+/// Writes the beginning of a log whose entries up to `at` are in a snapshot: `node_id` has seen the term, and voted for
+/// itself in it.
+pub(crate) fn begin_after(engine: &dyn Engine, at: EntryId, node_id: u64) -> Result<(), StoreError> {
+    let mut batch = WriteBatch::new();
+    batch.put(Table::LogMeta, record::VOTE, record::encode_vote(&Vote::new(at.term, node_id)));
+    batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&log_id(at.term, at.index)));
+    engine.write(batch, Durability::Synced)
+}
 
 /// The log of one member. Clones share it.
 #[derive(Clone)]

@@ -107,6 +107,10 @@ impl Core {
             // The founder takes the first id; naming the cluster comes after that.
             return Err(StoreError::NoLeader("the cluster is still being founded".into()));
         }
+        if self.directory.get(self.node_id).is_some_and(|own| own.spki.is_empty()) {
+            // The joiner could not know us: our key is on its way into the configuration.
+            return Err(StoreError::NoLeader("the cluster is still being founded".into()));
+        }
         record.id = 0;
         // The same key again means that the joiner lost its disk, or never got our answer. It must not
         // continue under an id whose log it does not have.
@@ -192,7 +196,9 @@ impl Core {
         let Some(current) = self.directory.get(id) else {
             return Err(StoreError::Invalid(format!("member {id} not found")));
         };
-        if current.spki != record.spki {
+        // A place without a key is the one that a restore or a reset made; only its own process can take it, since no
+        // peer's key is empty.
+        if current.spki != record.spki && !(current.spki.is_empty() && id == self.node_id) {
             return Err(StoreError::Invalid(format!("member {id} has another key")));
         }
         self.submit(Body::MemberUpdate(store::MemberUpdateCommand { record: Some(record.clone()) })).await?;

@@ -60,6 +60,7 @@ mod keys;
 mod lease;
 mod members;
 mod read;
+pub(crate) mod records;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -380,6 +381,11 @@ impl StateMachine {
         Ok(info(&writer.head))
     }
 
+    /// The engine that holds the published state, for a view of all of it.
+    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
+        self.hub.engine()
+    }
+
     /// The engine's size on disk.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
@@ -387,12 +393,25 @@ impl StateMachine {
     }
 }
 
-/// Makes another cluster of the state in `engine`, for restore and reset: a new cluster id, no members, no place in
-/// a log, and a revision so far on that no client has seen it, with everything before compacted.
+/// What [`reset_state`] makes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NewCluster {
+    /// Its id.
+    pub cluster_id: u64,
+    /// The id of its only member. Fresh: ids stay used up.
+    pub node_id: u64,
+    /// Its revision, which is also the oldest that can be read.
+    pub revision: i64,
+}
+
+/// Makes another cluster of the state in `engine`, for restore and reset: a new cluster id, one member without a key
+/// yet, no place in a log, and a revision so far on that no client has seen it, with everything before compacted.
 ///
-/// Member ids stay used up. Watches on older states break by the new epoch.
-pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<StateInfo, StoreError> {
+/// Watches on older states break by the new epoch. [`place`] has to follow.
+pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<NewCluster, StoreError> {
     let mut head = read::head(engine.view().as_ref())?.unwrap_or_else(new_head);
+    let node_id = head.next_member_id.max(1);
+    head.next_member_id = node_id + 1;
     head.revision += RESET_REVISION_STEP;
     head.compact_revision = head.revision;
     head.cluster_id = cluster_id;
@@ -403,6 +422,25 @@ pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<StateInfo, St
     for table in [Table::Member, Table::Holder, Table::Proposal, Table::ProposalOrder] {
         batch.delete_range(table, &[], None);
     }
+    // It says who it is when it starts: key, name and addresses may be others by then.
+    let member = MemberRecord { id: node_id, feature_level: head.feature_level, ..MemberRecord::default() };
+    batch.put(Table::Member, &node_id.to_be_bytes(), member.encode_to_vec());
+    // Nobody could keep a lease alive while the cluster was gone: all begin anew.
+    for lease in lease::all(engine.view().as_ref())? {
+        lease::refresh(&mut batch, lease);
+    }
+    put_head(&mut batch, &head);
+    engine.write(batch, Durability::Buffered)?;
+    engine.flush()?;
+    Ok(NewCluster { cluster_id, node_id, revision: head.revision })
+}
+
+/// Says that the state in `engine` is as of entry `at`, and who is configured there. The log begins after it.
+pub fn place(engine: &dyn Engine, at: EntryId, membership: Bytes) -> Result<StateInfo, StoreError> {
+    let mut head = read::head(engine.view().as_ref())?.unwrap_or_else(new_head);
+    head.last_applied = Some(LogId { term: at.term, index: at.index });
+    head.membership = membership;
+    let mut batch = WriteBatch::new();
     put_head(&mut batch, &head);
     engine.write(batch, Durability::Buffered)?;
     engine.flush()?;

@@ -192,7 +192,8 @@ pub(crate) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
     sync_tree(to)
 }
 
-fn sync_tree(path: &Path) -> io::Result<()> {
+/// fsyncs everything below a directory.
+pub(crate) fn sync_tree(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         match entry.file_type()?.is_dir() {

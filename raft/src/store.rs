@@ -19,6 +19,7 @@ use trireme_proto::store::command_result::Result as Outcome;
 use trireme_proto::{etcd, peer, store};
 
 use crate::Fence;
+use crate::backup::{self, Backup};
 use crate::error::StoreError;
 use crate::mvcc::{LeaseInfo, Watch, check_txn};
 
@@ -262,6 +263,25 @@ impl Store {
     pub async fn sealed_delete(&self, name: &str, if_version: u64) -> Result<(), StoreError> {
         let delete = store::SealedDeleteCommand { name: name.to_owned(), if_version };
         self.submit(Body::SealedDelete(delete), None).await.map(drop)
+    }
+
+    // ---- backups ----
+
+    /// What this member puts into its backups beside the state: settings that are needed to use it and are not in
+    /// it. Nothing secret: it is stored as it is.
+    pub fn set_backup_notes(&self, notes: Vec<store::BackupNote>) {
+        self.core.origin.write().notes = notes;
+    }
+
+    /// Begins a backup: all that was acknowledged before the call is in it. From this member's own state, whoever
+    /// leads; writes go on meanwhile. See [`crate::backup`].
+    ///
+    /// # Errors
+    /// As [`Store::barrier`]; those of the engine.
+    pub async fn backup(&self) -> Result<Backup, StoreError> {
+        self.barrier().await?;
+        let origin = self.core.origin.read().clone();
+        backup::stream(self.core.state.engine(), origin).await
     }
 
     // ---- members ----

@@ -22,7 +22,7 @@ use super::read;
 use super::stage::Stage;
 use super::write::Writer;
 use crate::StoreError;
-use crate::engine::{Read, Table};
+use crate::engine::{Read, Table, WriteBatch};
 
 /// etcd's limit.
 const MAX_TTL_SECS: i64 = 9_000_000_000;
@@ -70,6 +70,12 @@ fn require(read: &dyn Read, id: i64) -> Result<LeaseRecord, StoreError> {
 
 fn store(stage: &mut Stage<'_>, record: &LeaseRecord) {
     stage.put(Table::Lease, &lease_key(record.id), record.encode_to_vec());
+}
+
+/// Writes a lease with its whole time again.
+pub(crate) fn refresh(batch: &mut WriteBatch, mut record: LeaseRecord) {
+    record.remaining_ttl_secs = record.ttl_secs;
+    batch.put(Table::Lease, &lease_key(record.id), record.encode_to_vec());
 }
 
 fn next_generation(stage: &mut Stage<'_>) -> u64 {

@@ -252,6 +252,27 @@ pub(crate) fn range(
     Ok(response)
 }
 
+/// Reads values of keys in ascending order with one cursor.
+pub(crate) struct Values<'a> {
+    cursor: Box<dyn Cursor + 'a>,
+}
+
+impl<'a> Values<'a> {
+    pub(crate) fn new(read: &'a dyn Read) -> Result<Values<'a>, StoreError> {
+        Ok(Values { cursor: read.cursor(Table::Value, &[], None)? })
+    }
+
+    /// The value of `key` as of `mod_revision`; `key` must be after the one asked for before.
+    pub(crate) fn of(&mut self, key: &[u8], mod_revision: i64) -> Result<Bytes, StoreError> {
+        let target = versioned_key(key, mod_revision);
+        step_to(self.cursor.as_mut(), &target)?;
+        match self.cursor.entry() {
+            Some((found, value)) if found == target => Ok(Bytes::copy_from_slice(value)),
+            _ => Err(missing_value(key, mod_revision)),
+        }
+    }
+}
+
 /// Loads the values of `versions`, which are sorted by key or nearly so, with one cursor.
 fn with_values(read: &dyn Read, versions: Vec<(Bytes, KeyVersion)>) -> Result<Vec<etcd::KeyValue>, StoreError> {
     if versions.len() <= 2 || !versions.is_sorted_by(|(a, _), (b, _)| a < b) {

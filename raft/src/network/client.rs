@@ -68,6 +68,8 @@ pub(crate) struct PeerClients {
     connect_timeout: Duration,
     append_timeout: Duration,
     pool: Mutex<HashMap<(u64, Lane), Pooled>>,
+    /// What to tell people when a member has said that it is of another cluster now.
+    outcast: Mutex<Option<Arc<str>>>,
 }
 
 struct Pooled {
@@ -110,7 +112,29 @@ impl PeerClients {
         append_timeout: Duration,
     ) -> PeerClients {
         let pool = Mutex::new(HashMap::new());
-        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, pool }
+        let outcast = Mutex::new(None);
+        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, pool, outcast }
+    }
+
+    /// Set when a member of this cluster has become another one's: by a reset or a restore that left this member behind.
+    pub(crate) fn outcast(&self) -> Option<Arc<str>> {
+        self.outcast.lock().clone()
+    }
+
+    /// Takes note of a member that is of another cluster now. Its key was checked on connecting.
+    fn note_refusal(&self, target: u64, status: &tonic::Status) {
+        let theirs = status.metadata().get(CLUSTER_HEADER).and_then(|value| value.to_str().ok());
+        let Some(theirs) = theirs.and_then(|text| u64::from_str_radix(text, 16).ok()) else { return };
+        let mut outcast = self.outcast.lock();
+        if outcast.is_none() {
+            let name = self.directory.get(target).map_or_else(|| target.to_string(), |record| record.name);
+            let told = format!(
+                "member {name} belongs to cluster {theirs:016x} now, which was reset or restored without this server, a member of {:016x}; stop this server, empty its data directory and let it join again with --server and the token",
+                self.cluster_id
+            );
+            tracing::error!("{told}");
+            *outcast = Some(told.into());
+        }
     }
 
     /// The client for `target`, connected or about to be. Must run inside a runtime.
@@ -222,7 +246,10 @@ impl PeerLink {
     ) -> Result<T, Rpc> {
         match tokio::time::timeout(limit, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(rpc_error(&status)),
+            Ok(Err(status)) => {
+                self.clients.note_refusal(self.target, &status);
+                Err(rpc_error(&status))
+            }
             Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.clients.self_id, target: self.target, timeout: limit })),
         }
     }

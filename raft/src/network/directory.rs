@@ -31,8 +31,16 @@ impl PeerDirectory {
 
     /// Takes over the effective (latest, perhaps uncommitted) membership.
     pub(crate) fn update(&self, membership: &Membership) {
-        let members: BTreeMap<u64, MemberRecord> = membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
+        let mut members: BTreeMap<u64, MemberRecord> = membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
         let mut inner = self.inner.write();
+        // A cluster that was restored or reset is born without its founder's key. Who gets a snapshot from before the key
+        // was noted knows it from the join answer.
+        for (id, record) in members.iter_mut().filter(|(_, record)| record.spki.is_empty()) {
+            let known = inner.members.get(id).filter(|known| !known.spki.is_empty()).or_else(|| inner.seeds.get(id));
+            if let Some(known) = known {
+                *record = known.clone();
+            }
+        }
         if !members.is_empty() && inner.members != members {
             let before = std::mem::replace(&mut inner.members, members.clone());
             // What the log says later than a hint is newer than the hint.

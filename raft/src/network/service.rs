@@ -58,7 +58,7 @@ impl PeerService {
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let (cluster, to) = (header(CLUSTER_HEADER), header(TO_HEADER));
         if cluster != format!("{:x}", self.core.cluster_id) {
-            return Err(Status::failed_precondition(format!("this is cluster {:x}, not {cluster}", self.core.cluster_id)));
+            return Err(self.other_cluster(cluster));
         }
         if to != self.core.node_id.to_string() {
             return Err(Status::failed_precondition(format!("this is member {}, not {to}", self.core.node_id)));
@@ -70,6 +70,16 @@ impl PeerService {
             return Err(Status::permission_denied(format!("this key is not the one of member {from}")));
         }
         Ok(from)
+    }
+
+    /// With our cluster's id as metadata, so that the caller can tell its people what has happened.
+    fn other_cluster(&self, theirs: &str) -> Status {
+        let ours = format!("{:x}", self.core.cluster_id);
+        let mut status = Status::failed_precondition(format!("this is cluster {ours}, not {theirs}"));
+        if let Ok(value) = ours.parse() {
+            status.metadata_mut().insert(CLUSTER_HEADER, value);
+        }
+        status
     }
 
     fn raft(&self) -> Result<RaftNode, Status> {

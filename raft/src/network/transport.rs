@@ -46,6 +46,11 @@ impl Tcp {
     pub(crate) fn new(bound: TcpListener) -> Tcp {
         Tcp { bound: Mutex::new(Some(bound)) }
     }
+
+    /// For who only calls.
+    pub(crate) fn outgoing() -> Tcp {
+        Tcp { bound: Mutex::new(None) }
+    }
 }
 
 impl Transport for Tcp {

@@ -125,7 +125,7 @@ impl MachineShared {
 }
 
 /// The newest snapshot that is whole; the others are removed.
-fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>, StoreError> {
+pub(crate) fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>, StoreError> {
     let base = data_dir.snapshots();
     let mut best: Option<SnapshotDir> = None;
     for entry in std::fs::read_dir(&base).map_err(|error| StoreError::io(base.display(), error))?.flatten() {
@@ -276,7 +276,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
     }
 }
 
-fn to_apply(entry: Entry) -> ApplyEntry {
+pub(crate) fn to_apply(entry: Entry) -> ApplyEntry {
     let id = EntryId { term: term_of(&entry.log_id), index: entry.log_id.index() };
     let body = match entry.payload {
         EntryPayload::Blank => EntryBody::Blank,

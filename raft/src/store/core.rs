@@ -21,6 +21,7 @@ use super::options::Timing;
 use super::rounds::Rounds;
 use super::status::{Contact, StoreStatus};
 use crate::Fence;
+use crate::backup::Origin;
 use crate::error::StoreError;
 use crate::mvcc::{StateMachine, into_outcome};
 use crate::network::client::{Lane, PeerClients};
@@ -56,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) raft: RwLock<Option<RaftNode>>,
     /// Held while this member, as the leader, changes the configuration.
     pub(crate) membership: tokio::sync::Mutex<()>,
+    /// Who this member is in its backups.
+    pub(crate) origin: RwLock<Origin>,
     pub(crate) cancel: CancellationToken,
 }
 

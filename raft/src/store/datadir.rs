@@ -6,6 +6,7 @@
 //! <dir>/log/        log engine
 //! <dir>/state/      state engines by generation, and which one is current; may be rebuilt
 //! <dir>/snapshot/   snapshots by number; the newest counts
+//! <dir>/snapshots/  backups that were saved here; nothing of the store's own
 //! <dir>/incoming/   snapshots that are being received or built; emptied at start
 //! ```
 
@@ -65,6 +66,9 @@ mod hex_id {
 // === impl DataDir ===
 
 impl DataDir {
+    /// Folder in which backups are kept, unless told otherwise. Not the store's own: it is left alone.
+    pub(crate) const BACKUPS: &'static str = "snapshots";
+
     /// Creates the folder where it is missing, and locks it.
     ///
     /// # Errors
@@ -72,11 +76,9 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<(DataDir, Option<MemberFile>), StoreError> {
         let unusable = |error: io::Error| StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()));
         fs::create_dir_all(path).map_err(unusable)?;
-        let strange = fs::read_dir(path)
-            .map_err(unusable)?
-            .filter_map(Result::ok)
-            .map(|entry| entry.file_name())
-            .find(|name| !matches!(name.to_str(), Some("LOCK" | "member" | "member.new" | "log" | "state" | "snapshot" | "incoming")));
+        let strange = fs::read_dir(path).map_err(unusable)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
+            !matches!(name.to_str(), Some("LOCK" | "member" | "member.new" | "log" | "state" | "snapshot" | "incoming" | DataDir::BACKUPS))
+        });
         if let Some(strange) = strange {
             return Err(StoreError::Invalid(format!(
                 "data directory {} is not Trireme's: it contains {strange:?}; give an empty directory",

@@ -22,6 +22,7 @@ use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpt
 use super::rounds::{Rounds, Waiting};
 use super::status::{Contact, StoreStatus};
 use super::tasks;
+use crate::backup::Origin;
 use crate::error::StoreError;
 use crate::log::LogStore;
 use crate::mvcc::{MvccOptions, StateMachine};
@@ -131,6 +132,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         forwarder,
         raft: RwLock::new(None),
         membership: tokio::sync::Mutex::new(()),
+        origin: RwLock::new(Origin { version: options.version, member_name: options.name, notes: Vec::new() }),
         cancel: CancellationToken::new(),
     });
     let parts = TaskParts {

@@ -72,7 +72,7 @@ pub struct StoreStatus {
     pub voters: Vec<u64>,
     /// A membership change is under way: until it is done, old and new voters must both agree.
     pub changing_members: bool,
-    /// Why Raft does not run here, where it does not.
+    /// Why Raft does not run here, or cannot be of use, where it is so.
     pub failure: Option<Arc<str>>,
 }
 

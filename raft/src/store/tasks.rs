@@ -244,7 +244,7 @@ fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
         voters: metrics.membership_config.voter_ids().collect(),
         changing_members: metrics.membership_config.get_joint_config().len() > 1
             || metrics.membership_config.log_id() != metrics.committed_membership_config.log_id(),
-        failure: None,
+        failure: core.clients.outcast().filter(|_| !has_quorum_contact),
     }
 }
 
@@ -346,7 +346,9 @@ async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreErro
 async fn correct(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
     let Some(recorded) = core.directory.get(core.node_id) else { return Ok(false) };
     let wanted = unplaced(store::MemberRecord { revision: recorded.revision, ..own.clone() });
-    if recorded == wanted || recorded.spki != own.spki {
+    // Without a key: made by a restore or a reset, and waiting for whoever starts it.
+    let vacant = recorded.spki.is_empty();
+    if recorded == wanted || (recorded.spki != own.spki && !vacant) {
         return Ok(true);
     }
     let update = store::MemberRecord { id: core.node_id, ..wanted };

@@ -3,7 +3,7 @@
 use futures::FutureExt as _;
 use trireme_proto::store::ClusterInitCommand;
 
-use super::super::{RESET_REVISION_STEP, WatchError, reset_state};
+use super::super::{NewCluster, RESET_REVISION_STEP, WatchError, reset_state};
 use super::*;
 
 fn everything(machine: &Machine) -> Vec<etcd::RangeResponse> {
@@ -69,9 +69,10 @@ fn a_reset_makes_another_cluster_whose_past_is_compacted() {
         machine.put("a", "2");
         let mut watch = machine.state.watch(bytes("a"), Bytes::new(), 0).unwrap();
         let engine = machine.disk.engine();
-        let info = reset_state(engine.as_ref(), 6).unwrap();
+        let made = reset_state(engine.as_ref(), 6).unwrap();
+        assert_eq!(made, NewCluster { cluster_id: 6, node_id: 1, revision: 3 + RESET_REVISION_STEP });
+        let info = machine.state.install(engine, machine.now).unwrap();
         assert_eq!((info.cluster_id, info.last_applied, info.revision), (6, None, 3 + RESET_REVISION_STEP));
-        machine.state.install(engine, machine.now).unwrap();
         assert!(matches!(watch.next().now_or_never(), Some(Err(WatchError::Reset))));
         assert_eq!(machine.get("a").unwrap().value, "2");
         assert!(matches!(machine.range("a", "", 3), Err(StoreError::Compacted { .. })));
