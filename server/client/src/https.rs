@@ -1,9 +1,10 @@
 //! The transport over HTTPS to a list of servers.
 //!
-//! Owns: which server is asked (one at a time, kept while it works), the health of each (probed only while it fails),
-//! and the credentials, all of which can be changed while requests run. A connect error moves on to the next server
-//! within the same request; an error after sending does so only for reads. A server that dies without a word is noticed by
-//! HTTP/2 pings (or TCP keep-alive), which ends its watches.
+//! Owns: which server is asked (one at a time, kept while it works), the health of each (of the one in use if somebody runs
+//! [`HttpsTransport::check_health`], of others while they fail), and the credentials, all of which can be changed while requests run.
+//! A connect error moves on to the next server within the same request; an error after sending does so only for reads. A host that
+//! dies without a word is noticed within a second: HTTP/2 pings keep something unacknowledged on the way, and TCP gives up soon. A
+//! process that stands still is noticed by the pings themselves. Either ends its watches, and the next request goes elsewhere.
 //!
 //! Must not: retry a write whose outcome is unknown.
 
@@ -25,17 +26,20 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use parking_lot::{Mutex, RwLock};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Body, Transport, TransportError};
+use crate::{Body, BoxError, Transport, TransportError};
 use connect::TlsConnector;
 use health::Servers;
 
 type Pool = HyperClient<TlsConnector, Full<Bytes>>;
 
-const PING_INTERVAL: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_millis(400);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Ready, but an election is waited for: it is the same on every server.
+const PROBE_PATH: &str = "/readyz?exclude=etcd";
 /// A token file is read again after this time: the kubelet renews projected tokens in place.
 const TOKEN_FILE_AGE: Duration = Duration::from_secs(60);
 
@@ -119,6 +123,25 @@ impl HttpsTransport {
         self.servers().into_iter().next()
     }
 
+    /// Asks the server in use once a second how it is, until cancelled: one that answers and is of no use (it lost its cluster) is
+    /// left too.
+    pub async fn check_health(&self, cancel: CancellationToken) {
+        let mut period = tokio::time::interval(PROBE_INTERVAL);
+        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = period.tick() => {}
+                () = cancel.cancelled() => return,
+            }
+            // Where there is no choice, nothing is to be known.
+            let order = self.shared.servers.lock().order();
+            let [server, _, ..] = order.as_slice() else { continue };
+            if !self.shared.probe(server).await {
+                self.shared.failed(server);
+            }
+        }
+    }
+
     /// Speaks with other credentials from the next request on.
     pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), TransportError> {
         let ca_pem = self.shared.link.read().ca_pem.clone();
@@ -151,7 +174,15 @@ impl Shared {
             match link.pool.request(attempt).await {
                 Ok(response) => {
                     self.servers.lock().worked(&server);
-                    return Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()));
+                    // A watch that breaks must not begin again where it broke.
+                    let shared = Arc::downgrade(&self);
+                    let broken = move |error: hyper::Error| -> BoxError {
+                        if let Some(shared) = shared.upgrade() {
+                            shared.failed(&server);
+                        }
+                        error.into()
+                    };
+                    return Ok(response.map(|body| body.map_err(broken).boxed_unsync()));
                 }
                 Err(error) => {
                     tracing::debug!(%server, %error, "request failed");
@@ -192,7 +223,7 @@ impl Shared {
 
     async fn probe(&self, server: &Uri) -> bool {
         let link = Arc::clone(&self.link.read());
-        let request = Request::builder().uri("/readyz").body(Bytes::new()).unwrap_or_default();
+        let request = Request::builder().uri(PROBE_PATH).body(Bytes::new()).unwrap_or_default();
         let Ok(request) = aim(&request, server, None) else { return false };
         matches!(
             tokio::time::timeout(PROBE_INTERVAL, link.pool.request(request)).await,

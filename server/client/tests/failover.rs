@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -45,6 +46,11 @@ impl Authority {
 
 /// A server that lists one ConfigMap named after itself and keeps watches open.
 async fn serve(authority: &Authority, name: &'static str) -> (SocketAddr, CancellationToken) {
+    serve_while(authority, name, Arc::new(AtomicBool::new(true))).await
+}
+
+/// The same, as long as it is `ready`; then it goes on answering and says that it is not.
+async fn serve_while(authority: &Authority, name: &'static str, ready: Arc<AtomicBool>) -> (SocketAddr, CancellationToken) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(authority.server_config());
@@ -56,11 +62,17 @@ async fn serve(authority: &Authority, name: &'static str) -> (SocketAddr, Cancel
                 accepted = listener.accept() => accepted.unwrap(),
                 () = stop.cancelled() => return,
             };
-            let (acceptor, stop) = (acceptor.clone(), stop.clone());
+            let (acceptor, stop, ready) = (acceptor.clone(), stop.clone(), ready.clone());
             tokio::spawn(async move {
                 let Ok(tls) = acceptor.accept(tcp).await else { return };
                 let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let service = hyper::service::service_fn(move |request| async move { Ok::<_, std::io::Error>(answer(name, &request)) });
+                let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let mut answer = answer(name, &request);
+                    if request.uri().path() == "/readyz" && !ready.load(Ordering::Relaxed) {
+                        *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                    }
+                    async move { Ok::<_, std::io::Error>(answer) }
+                });
                 let connection = builder.serve_connection(TokioIo::new(tls), service);
                 tokio::select! {
                     _ = connection => {}
@@ -131,6 +143,37 @@ async fn requests_and_watches_move_to_the_server_that_lives() {
     let error = client.get::<ConfigMap>(Some("ns"), "x").await.unwrap_err();
     assert_eq!(error.to_string(), "no API server is configured");
     cancel.cancel();
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_cluster_is_left_for_one_that_is_ready() {
+    let authority = Authority::new();
+    let (one_is, two_is) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(true)));
+    let (one, stop_one) = serve_while(&authority, "one", one_is.clone()).await;
+    let (two, stop_two) = serve_while(&authority, "two", two_is.clone()).await;
+    let transport = HttpsTransport::new(HttpsOptions {
+        servers: vec![format!("https://{one}"), format!("https://{two}")],
+        ca_pem: authority.issuer.pem(),
+        credentials: Credentials::Token("t".to_owned()),
+    })
+    .unwrap();
+    let client = Client::new(Arc::new(transport.clone()));
+    let cancel = CancellationToken::new();
+    let checking = tokio::spawn({
+        let (transport, cancel) = (transport.clone(), cancel.clone());
+        async move { transport.check_health(cancel).await }
+    });
+    let first = who_answers(&client).await;
+    if first == "one" { &one_is } else { &two_is }.store(false, Ordering::Relaxed);
+    let end = Instant::now() + Duration::from_secs(30);
+    while who_answers(&client).await == first {
+        assert!(Instant::now() < end, "it stays with {first}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cancel.cancel();
+    checking.await.unwrap();
+    stop_one.cancel();
+    stop_two.cancel();
 }
 
 #[tokio::test]

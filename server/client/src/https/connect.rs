@@ -22,6 +22,8 @@ use crate::{BoxError, TransportError};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long sent data may go unacknowledged: by the other host's kernel, however busy its processes are.
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_millis(600);
 const KEEPALIVE_TIME: Duration = Duration::from_secs(2);
 
 pub(super) fn tls_config(ca_pem: &str, identity: Option<ClientIdentity>) -> Result<Arc<ClientConfig>, TransportError> {
@@ -59,6 +61,7 @@ impl TlsConnector {
         tcp.set_keepalive(Some(KEEPALIVE_TIME));
         tcp.set_keepalive_interval(Some(Duration::from_secs(1)));
         tcp.set_keepalive_retries(Some(2));
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_TIMEOUT));
         Self { tcp, tls: tokio_rustls::TlsConnector::from(config) }
     }
 }
