@@ -1,5 +1,5 @@
 # Hosts on one machine: each a network namespace on a common switch, plus mount, UTS, IPC and PID namespaces whose first
-# process runs containerd and trireme. Killing that process is a power cut. Sourced by ops/up, ops/down and the test harness.
+# process runs containerd and trireme (or, on a balancer, haproxy and keepalived). Killing that process is a power cut. Sourced by ops/up, ops/down and the test harness.
 #
 # On disk: $LAB/hosts/NAME/{address,command,containerd,data,log}. On the machine: network namespaces trireme-NAME and trireme-switch, one link
 # trireme-lab in the main namespace (10.77.0.1), cgroups below /trireme-lab. lab_down removes exactly these.
@@ -84,6 +84,14 @@ host_up() {
     [ -f "$dir/address" ] || die "no host named $name"
     ! alive "$dir/pid" || return 0
     host_link "$name" "$(cat "$dir/address")"
+    if [ -d "$dir/balancer" ]; then
+        # The balancer's address outlived the power cut with its network namespace.
+        in_netns "trireme-$name" ip address flush dev eth0
+        host_link "$name" "$(cat "$dir/address")"
+        spawn "$dir/pid" "$dir/log" nsenter --net="/run/netns/trireme-$name" \
+            unshare -m -u -i -p -f --kill-child --mount-proc bash "$REPO/ops/lib/balancer-init.sh" "$name" "$dir"
+        return 0
+    fi
     # A real reboot starts with no pod network and no rules; the network namespace outlives our power cut.
     in_netns "trireme-$name" nft flush ruleset 2>/dev/null || true
     in_netns "trireme-$name" ip link del cni0 2>/dev/null || true
@@ -95,7 +103,11 @@ host_up() {
 }
 
 # host_off NAME: a power cut
-host_off() { stop "$LAB/hosts/$1/pid" KILL; }
+host_off() {
+    stop "$LAB/hosts/$1/pid" KILL
+    # A host without power holds no address of the balancers either; its network namespace would.
+    [ ! -d "$LAB/hosts/$1/balancer" ] || in_netns "trireme-$1" ip address flush dev eth0 || true
+}
 
 # host_pid NAME PROCESS: pid (as seen from here) of a host's process: trireme or containerd
 host_pid() {

@@ -1,33 +1,48 @@
-# Several hosts on this machine: servers s1.. and agents a1... Sourced by ops/up.
+# Several hosts on this machine: servers s1.., agents a1.., and with --vip the balancers lb1 and lb2. Sourced by ops/up.
 
 LAB_KUBECONFIG=$LAB/kubeconfig.yaml
 
 server_address() { echo "$LAB_NET.$((10 + $1))"; }
 agent_address() { echo "$LAB_NET.$((20 + $1))"; }
 
-# lab_up SERVERS AGENTS
+# lab_up SERVERS AGENTS VIP: VIP is the balancers' address, or empty
 lab_up() {
-    local servers=$1 agents=$2 n first token
+    local servers=$1 agents=$2 vip=$3 n token door
+    # What is there already is repaired as it is.
+    if [ -z "$vip" ] && [ -f "$LAB/hosts/lb1/address" ]; then vip=$LAB_VIP; fi
+    if [ -n "$vip" ] && [ -f "$LAB/hosts/s1/command" ] && [ ! -f "$LAB/hosts/lb1/address" ]; then
+        grep -qx -- "$vip" "$LAB/hosts/s1/command" || die "--vip: the servers are up without balancers; run ops/down first"
+    fi
     mkdir -p "$LAB/hosts" "$LAB/bin"
     install -m 755 "$BINARY" "$LAB/bin/trireme.new" && mv "$LAB/bin/trireme.new" "$LAB/bin/trireme"
     token=$(lab_token)
     lab_switch
-    first=https://$(server_address 1):6443
+    # Where servers and nodes join: the balancers, if there are any.
+    door=https://${vip:-$(server_address 1)}:6443
     for n in $(seq 1 "$servers"); do
-        local join=(--cluster-init)
-        [ "$n" = 1 ] || join=(--server "$first")
-        [ -f "$LAB/hosts/s$n/address" ] || host_add "s$n" "$(server_address "$n")" server "${join[@]}" --token "$token" --disable-agent \
-            --data-dir @DATA@ --node-name "s$n" --node-ip "$(server_address "$n")" --write-kubeconfig @DATA@/kubeconfig.yaml
+        if [ ! -f "$LAB/hosts/s$n/address" ]; then
+            local join=(--cluster-init)
+            if [ "$n" != 1 ]; then
+                # The first server makes the cluster; the others join it one after the other.
+                wait_for 60 "the first server (log: $LAB/hosts/s1/trireme.log)" lab_ready "$door"
+                join=(--server "$door")
+            fi
+            [ -z "$vip" ] || join+=(--tls-san "$vip")
+            host_add "s$n" "$(server_address "$n")" server "${join[@]}" --token "$token" --disable-agent \
+                --data-dir @DATA@ --node-name "s$n" --node-ip "$(server_address "$n")" --write-kubeconfig @DATA@/kubeconfig.yaml
+        fi
         host_up "s$n"
-        # The first server makes the cluster; the others join it one after the other.
-        lab_kubeconfig "s$n"
-        [ "$n" != 1 ] || wait_for 60 "the first server (log: $LAB/hosts/s1/trireme.log)" kubectl --kubeconfig "$LAB_KUBECONFIG" get --raw /readyz
+        if [ "$n" = 1 ]; then
+            lab_kubeconfig "$door"
+            [ -z "$vip" ] || balancers_up "$servers"
+        fi
     done
     for n in $(seq 1 "$servers"); do
-        wait_for 90 "server s$n (log: $LAB/hosts/s$n/trireme.log)" kubectl --kubeconfig "$LAB_KUBECONFIG" --server "https://$(server_address "$n"):6443" get --raw /readyz
+        wait_for 90 "server s$n (log: $LAB/hosts/s$n/trireme.log)" lab_ready "https://$(server_address "$n"):6443"
     done
+    [ -z "$vip" ] || wait_for 30 "the balancers' address $vip (logs: $LAB/hosts/lb*/*.log)" lab_ready "$door"
     for n in $(seq 1 "$agents"); do
-        [ -f "$LAB/hosts/a$n/address" ] || host_add "a$n" "$(agent_address "$n")" agent --server "$first" --token "$(cat "$LAB/hosts/s1/data/server/node-token")" \
+        [ -f "$LAB/hosts/a$n/address" ] || host_add "a$n" "$(agent_address "$n")" agent --server "$door" --token "$(cat "$LAB/hosts/s1/data/server/node-token")" \
             --data-dir @DATA@ --node-name "a$n" --node-ip "$(agent_address "$n")" \
             --container-runtime-endpoint "$LAB/hosts/a$n/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/a$n"
         host_up "a$n"
@@ -57,10 +72,12 @@ lab_token() {
     cat "$LAB/token"
 }
 
-# lab_kubeconfig HOST: the administrator's kubeconfig, pointing at the first server's address
+# lab_kubeconfig URL: the administrator's kubeconfig, pointing there
 lab_kubeconfig() {
-    local from=$LAB/hosts/$1/data/kubeconfig.yaml
-    [ "$1" = s1 ] || return 0
-    wait_for 60 "the first server's kubeconfig (log: $LAB/hosts/$1/trireme.log)" test -s "$from"
-    (umask 077 && sed "s#https://127.0.0.1:6443#https://$(server_address 1):6443#" "$from" > "$LAB_KUBECONFIG")
+    local from=$LAB/hosts/s1/data/kubeconfig.yaml
+    wait_for 60 "the first server's kubeconfig (log: $LAB/hosts/s1/trireme.log)" test -s "$from"
+    (umask 077 && sed "s#https://127.0.0.1:6443#$1#" "$from" > "$LAB_KUBECONFIG")
 }
+
+# lab_ready URL: whether the server there is ready
+lab_ready() { kubectl --kubeconfig "$LAB_KUBECONFIG" --server "$1" get --raw /readyz; }

@@ -1,13 +1,37 @@
 //! `/livez`, `/readyz`, `/healthz`.
 //!
 //! Live means: this process can answer. Ready means: it can also answer correctly, so it needs contact to its cluster and a
-//! complete watch cache. <https://kubernetes.io/docs/reference/using-api/health-checks/>.
+//! complete watch cache. Balancers ask `/readyz?exclude=etcd`, which stands an election. <https://kubernetes.io/docs/reference/using-api/health-checks/>.
+
+use std::time::Duration;
 
 use http::Response;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::request_info::query_pairs;
 use crate::respond::{self, Body};
 use crate::server::Server;
+
+/// How long a server may be without its cluster before balancers should pass it over. An election is no reason to end
+/// every watch.
+const CONTACT_GRACE: Duration = Duration::from_secs(3);
+
+/// Since when a server has no contact to its cluster, as far as anybody asked.
+#[derive(Debug, Default)]
+pub struct ContactLost(Mutex<Option<Instant>>);
+
+impl ContactLost {
+    /// Notes whether there is contact; true when there was none for longer than the grace.
+    fn note(&self, contact: bool) -> bool {
+        let mut since = self.0.lock();
+        if contact {
+            *since = None;
+            return false;
+        }
+        since.get_or_insert_with(Instant::now).elapsed() > CONTACT_GRACE
+    }
+}
 
 /// One check: its name, and why it fails.
 type Check = (&'static str, Option<String>);
@@ -23,9 +47,17 @@ fn checks(server: &Server, kind: &str) -> Vec<Check> {
     let bootstrapped = server.bootstrapped.load(std::sync::atomic::Ordering::Acquire);
     checks.push(("poststarthook/bootstrap", (kind != "livez" && !bootstrapped).then(|| "not finished".to_owned())));
     if kind == "readyz" {
+        // With `etcd` excluded this is what is left of it: an election is waited for.
+        let lost = server.contact_lost.note(server.has_contact());
+        checks.push(("etcd-lost", lost.then(|| "no contact to a quorum of the cluster for too long".to_owned())));
         checks.push(("shutdown", server.stopping.is_cancelled().then(|| "process is shutting down".to_owned())));
     }
     checks
+}
+
+/// Whether `/readyz` passes.
+pub fn is_ready(server: &Server) -> bool {
+    checks(server, "readyz").iter().all(|(_, failure)| failure.is_none())
 }
 
 /// Answers `/<kind>` and `/<kind>/<check>`.
@@ -72,4 +104,21 @@ pub fn answer(server: &Server, kind: &str, one: Option<&str>, query: &str) -> Re
         return respond::text(500, format!("{text}{kind} check failed\n"));
     }
     if verbose { respond::text(200, format!("{text}{kind} check passed\n")) } else { respond::text(200, "ok") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_election_is_waited_for_and_a_lost_quorum_is_not() {
+        let lost = ContactLost::default();
+        assert!(!lost.note(true) && !lost.note(false));
+        tokio::time::advance(CONTACT_GRACE).await;
+        assert!(!lost.note(false), "within the grace");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(lost.note(false), "beyond it");
+        assert!(!lost.note(true), "back");
+        assert!(!lost.note(false), "the next loss begins anew");
+    }
 }
