@@ -10,6 +10,9 @@ pub const PREFIX: &str = "/trireme/v1/";
 /// GET → [`MemberList`]; DELETE `<id>[?force=true]`; POST `<id>/promote`, `<id>/lead`, `lead` (any voter but the leader).
 pub const MEMBERS: &str = "members";
 
+/// GET `servers`, `nodes`, `pods`, each with `?port=P` → what there is to scrape, as Prometheus' HTTP service discovery reads it.
+pub const TARGETS: &str = "targets";
+
 /// The members of the cluster, as one of them sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

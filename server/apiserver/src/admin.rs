@@ -7,6 +7,7 @@
 //! Shapes are in [`trireme_api::admin`].
 
 mod members;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::respond::{self, Body};
 use crate::user::UserInfo;
 
 pub use members::Members;
+pub use targets::Targets;
 
 /// One request below [`PREFIX`].
 #[derive(Debug)]
