@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod control_plane;
 mod logging;
+mod notify;
 
 use std::{ffi::OsString, future::Future, path::Path, process::ExitCode};
 
@@ -98,6 +99,7 @@ where
         tokio::spawn(async move {
             stop_signal().await;
             tracing::info!("stopping");
+            notify::stopping();
             on_signal.cancel();
         });
         command(cancel.clone()).await

@@ -1,13 +1,18 @@
 //! `trireme server`: control plane, and this server's own node unless it is disabled.
 
+use std::time::Duration;
+
 use tokio_util::sync::CancellationToken;
+use trireme_apiserver::ApiServer;
 
 use super::{Failure, agent};
-use crate::{cli::ServerArgs, control_plane::ControlPlane};
+use crate::{cli::ServerArgs, control_plane::ControlPlane, notify};
+
+const READY_LOOK: Duration = Duration::from_millis(100);
 
 /// Runs a server until cancelled.
 pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), Failure> {
-    for flag in args.upstream.all() {
+    for flag in args.upstream.without_counterpart(!args.disable_agent) {
         tracing::warn!("{flag} has no counterpart here and is ignored");
     }
     ControlPlane::check(&args)?;
@@ -21,16 +26,28 @@ pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), F
         plane = start => plane?,
         () = cancel.cancelled() => return Ok(()),
     };
+    tokio::spawn(tell_when_ready(plane.api().clone(), cancel.clone()));
     let node = if args.disable_agent {
         cancel.cancelled().await;
         Ok(())
     } else {
         let url = format!("https://127.0.0.1:{}", args.https_listen_port);
         let options = agent::options(args.agent_args(url, plane.node_token().to_owned()))?;
-        trireme_agent::run(options, cancel.clone()).await
+        trireme_agent::run(options, || {}, cancel.clone()).await
     };
     // Also when the node failed: the store must close in order.
     cancel.cancel();
     plane.stop().await;
     Ok(node?)
+}
+
+/// Tells the service manager once `/readyz` passes for the first time.
+async fn tell_when_ready(api: ApiServer, cancel: CancellationToken) {
+    while !api.is_ready() {
+        tokio::select! {
+            () = tokio::time::sleep(READY_LOOK) => {}
+            () = cancel.cancelled() => return,
+        }
+    }
+    notify::ready();
 }

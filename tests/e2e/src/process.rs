@@ -134,13 +134,25 @@ impl Place {
         }
     }
 
+    /// Starts a server without a node, which tells this socket how it gets on (sd_notify).
+    pub fn server_told(&self, args: &[&str], notify: &Path) -> anyhow::Result<Server<'_>> {
+        let mut command = self.server_command(args)?;
+        Ok(Server { place: self, child: command.env("NOTIFY_SOCKET", notify).spawn()? })
+    }
+
+    fn server_command(&self, args: &[&str]) -> anyhow::Result<Command> {
+        let mut all = vec!["server", "--disable-agent"];
+        all.extend(args);
+        let file = File::options().create(true).append(true).open(self.path("server.log"))?;
+        let mut command = self.command(&all)?;
+        command.stdout(file.try_clone()?).stderr(file);
+        Ok(command)
+    }
+
     /// Starts a server without a node, and waits until it is ready.
     pub fn server(&self, args: &[&str]) -> anyhow::Result<Server<'_>> {
         let log = self.path("server.log");
-        let mut all = vec!["server", "--disable-agent"];
-        all.extend(args);
-        let file = File::options().create(true).append(true).open(&log)?;
-        let child = self.command(&all)?.stdout(file.try_clone()?).stderr(file).spawn()?;
+        let child = self.server_command(args)?.spawn()?;
         let mut server = Server { place: self, child };
         let end = Instant::now() + PATIENCE;
         while !server.is_ready() {
@@ -212,10 +224,16 @@ impl Server<'_> {
         self.curl(&all)
     }
 
-    /// SIGTERM, and its end.
-    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+    /// SIGTERM.
+    pub fn interrupt(&mut self) -> anyhow::Result<()> {
         let pid = self.child.id().to_string();
         ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success(), "kill");
+        Ok(())
+    }
+
+    /// SIGTERM, and its end.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.interrupt()?;
         wait(&mut self.child)?.context("the server does not stop")
     }
 }
