@@ -14,7 +14,7 @@ mod servers;
 
 use std::{net::Ipv4Addr, path::Path, process::ExitCode};
 
-pub use node::{AgentOptions, check_first_start, run};
+pub use node::{AgentOptions, PROXY_METRICS, check_first_start, run};
 pub use trireme_cni::plugin::{LOOPBACK as CNI_LOOPBACK, PLUGIN as CNI_PLUGIN, main as cni_plugin_main};
 
 /// The CNI plugin's socket, below the agent's folder.

@@ -15,11 +15,12 @@ use k8s_openapi::api::{
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trireme_client::metrics::{CountedTransport, Registry};
 use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
 use trireme_cni::{Backend, Network, network};
 use trireme_dns::{Cluster, DnsOptions, forward::Forwarder};
 use trireme_kubelet::{Kubelet, KubeletOptions};
-use trireme_proxy::{Proxier, ProxyOptions, health, ruleset};
+use trireme_proxy::{Proxier, ProxyOptions, health, metrics as proxy_metrics, ruleset};
 
 use crate::{
     CNI_SOCKET, Error, cleanup, host,
@@ -61,10 +62,17 @@ pub struct AgentOptions {
     pub cgroup_root: String,
     /// The version that the Node reports.
     pub version: String,
+    /// Where the proxy's metrics are served, to everybody who reaches it.
+    pub proxy_metrics: SocketAddr,
+    /// Whether this process is nothing but the node: then its kubelet shows the process's numbers too.
+    pub own_process: bool,
 }
 
-/// Runs the node until cancelled. Returns early only with an error that a restart would not mend.
-pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(), Error> {
+/// kube-proxy's port, on loopback.
+pub const PROXY_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+/// Runs the node until cancelled; says `serving` once it has joined and its kubelet serves. Returns early only with an error that a restart would not mend.
+pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: CancellationToken) -> Result<(), Error> {
     let agent_dir = options.data_dir.join("agent");
     // Held to the end: everything below would be replaced under the feet of another agent.
     let _lock = FolderLock::take(&agent_dir)?;
@@ -86,16 +94,22 @@ pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(),
             key_pem: identity.client.key_pem.clone(),
         },
     })?;
-    let client = Client::new(Arc::new(transport.clone())).with_user_agent(&format!("trireme-agent/{}", options.version));
+    let requests = Registry::new();
+    let asked = transport.clone();
+    let counted = CountedTransport::new(Arc::new(transport.clone()), &requests, move || host_of(&asked));
+    let client = Client::new(Arc::new(counted)).with_user_agent(&format!("trireme-agent/{}", options.version));
     host::prepare_kernel(&mut journal)?;
 
     let nodes = Informer::<Node>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let slices = Informer::<EndpointSlice>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let mut parts = JoinSet::new();
+    let (checked, stop) = (transport.clone(), cancel.clone());
+    parts.spawn(async move { checked.check_health(stop).await });
     parts.spawn(servers::follow(slices.clone(), transport, store, identity.clone(), cancel.clone()));
     let dns_ip = as_ipv4(identity.cluster.cluster_dns, "cluster DNS address")?;
-    start_proxy(&mut parts, &mut journal, &node_name, &identity, dns_ip, &services, &slices, &cancel)?;
+    let proxy = start_proxy(&mut parts, &mut journal, &node_name, &identity, dns_ip, &services, &slices, &cancel)?;
+    parts.spawn(serve_proxy_metrics(options.proxy_metrics, proxy, cancel.clone()));
     let backend = match identity.cluster.flannel_backend.as_str() {
         "host-gw" => Some(Backend::HostGw),
         "none" => None,
@@ -106,7 +120,10 @@ pub async fn run(options: AgentOptions, cancel: CancellationToken) -> Result<(),
         let network = start_network(&mut parts, &mut journal, &agent_dir, &node_name, node_ip, backend, dns_ip, &nodes, &cancel).await?;
         start_dns(&mut parts, network, &identity, dns_ip, &services, &slices, &cancel);
     }
-    let kubelet = Kubelet::start(kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir)?, cancel.clone()).await?;
+    let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir)?;
+    kubelet.requests = Some(requests);
+    let kubelet = Kubelet::start(kubelet, cancel.clone()).await?;
+    serving();
     cancel.cancelled().await;
     drop(kubelet);
     parts.shutdown().await;
@@ -198,20 +215,32 @@ fn start_proxy(
     services: &Arc<Informer<Service>>,
     slices: &Arc<Informer<EndpointSlice>>,
     cancel: &CancellationToken,
-) -> Result<(), Error> {
+) -> Result<proxy_metrics::Metrics, Error> {
     record(journal, HostObject::NftTable(ruleset::TABLE.into()))?;
     let cluster_cidr = identity.cluster.cluster_cidr.parse().map_err(|_| Error::Option("the cluster CIDR is no IPv4 network".into()))?;
     let options = ProxyOptions { node_name: node_name.to_owned(), cluster_cidr, answered_here: vec![dns_ip] };
     let proxier = Proxier::new(options, services.clone(), slices.clone());
-    let (healthy, stop) = (proxier.health(), cancel.clone());
+    let metrics = proxier.metrics().clone();
+    let (healthy, counted, stop) = (proxier.health(), metrics.clone(), cancel.clone());
     parts.spawn(async move {
-        if let Err(error) = health::serve(SocketAddr::from(([0, 0, 0, 0], PROXY_HEALTH_PORT)), healthy, stop).await {
+        if let Err(error) = health::serve(SocketAddr::from(([0, 0, 0, 0], PROXY_HEALTH_PORT)), healthy, counted, stop).await {
             tracing::warn!(%error, port = PROXY_HEALTH_PORT, "proxy health is not served");
         }
     });
     let stop = cancel.clone();
     parts.spawn(async move { proxier.run(stop).await });
-    Ok(())
+    Ok(metrics)
+}
+
+async fn serve_proxy_metrics(address: SocketAddr, metrics: proxy_metrics::Metrics, cancel: CancellationToken) {
+    if let Err(error) = proxy_metrics::serve(address, metrics, cancel).await {
+        tracing::warn!(%error, %address, "proxy metrics are not served");
+    }
+}
+
+/// The server that requests go to now.
+fn host_of(transport: &HttpsTransport) -> String {
+    transport.current_server().unwrap_or_default().trim_start_matches("https://").trim_end_matches('/').to_owned()
 }
 
 #[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once
@@ -292,6 +321,7 @@ fn kubelet_options(
     kubelet.labels = options.labels.clone();
     kubelet.taints = options.taints.clone();
     kubelet.version = options.version.clone();
+    kubelet.stands_for_process = options.own_process;
     kubelet.serving_tls = Some(serving_tls(identity)?);
     Ok(kubelet)
 }

@@ -3,6 +3,7 @@
 //! Owns the order of starting and stopping, and nothing else: what the parts do is in their crates.
 
 mod addons;
+mod components;
 mod folder;
 mod founding;
 mod in_process;
@@ -10,6 +11,7 @@ mod kubeconfig;
 mod leadership;
 mod node_role;
 mod startup;
+mod store_metrics;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,12 +22,14 @@ use std::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::{ApiServer, pki::ClusterKeys};
-use trireme_client::{Client, Fence, Identity};
+use trireme_client::metrics::{ComponentMetrics, CountedTransport, ProcessCollector, register};
+use trireme_client::{Client, Fence, Identity, Transport};
 use trireme_controllers::{ControllerOptions, Controllers};
 use trireme_raft::Store;
 use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
 
 use crate::{cli::ServerArgs, commands::Failure};
+use components::Components;
 use founding::{Founded, Myself};
 use in_process::InProcess;
 use startup::Startup;
@@ -74,8 +78,13 @@ impl ControlPlane {
         let api = startup.start_api(&founded, &store).await?;
         let tls = startup.serving_tls(&founded.keys)?;
         startup.write_files(&founded)?;
+        let components = Components::new();
+        components.serve(&api, args.bind_address, &tls, cancel);
+        // This process's numbers are shown here and nowhere else.
+        register(api.metrics_registry(), ProcessCollector::new());
+        register(api.metrics_registry(), store_metrics::StoreCollector::new(store.clone()));
         let serving = tokio::spawn(serve(api.clone(), listener, tls, cancel.clone()));
-        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), cancel)?;
+        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), &components, cancel)?;
         if !args.disable_agent {
             tokio::spawn(node_role::mark(api.clone(), startup.name().to_owned(), cancel.clone()));
         }
@@ -86,6 +95,11 @@ impl ControlPlane {
     /// The token with which this server's own node joins.
     pub fn node_token(&self) -> &str {
         &self.node_token
+    }
+
+    /// The API server.
+    pub fn api(&self) -> &ApiServer {
+        &self.api
     }
 
     /// Drains and stops: leadership is handed over first, so that others need no election.
@@ -110,25 +124,32 @@ async fn serve(api: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerCon
 }
 
 impl Parts {
-    fn new(startup: &Startup<'_>, founded: &Founded, store: Store, api: ApiServer, cancel: &CancellationToken) -> Result<Self, Failure> {
-        let transport = Arc::new(InProcess::new(api.clone()));
-        let client_for = {
-            let transport = transport.clone();
-            move |name: &str| Client::new(transport.clone()).with_identity(identity_of(name)).with_user_agent(&format!("trireme/{name}"))
-        };
+    fn new(
+        startup: &Startup<'_>,
+        founded: &Founded,
+        store: Store,
+        api: ApiServer,
+        components: &Components,
+        cancel: &CancellationToken,
+    ) -> Result<Self, Failure> {
+        let door = Arc::new(InProcess::new(api.clone()));
+        let client_for = client_of(counted(door.clone(), &components.controllers));
         let options = ControllerOptions {
             host: startup.name().to_owned(),
             cluster_cidrs: vec![founded.facts.cluster_cidr.parse()?],
             service_cidr: Some(founded.facts.service_cidr.parse()?),
             root_ca_pem: founded.keys.server_ca.certificate_pem.clone(),
             signer: Some(Arc::new(startup::CsrSigner::new(founded.keys.clone()))),
+            metrics: components.controllers.clone(),
             ..ControllerOptions::default()
         };
-        let controllers = Controllers::start(client_for.clone(), options, cancel);
+        let controllers = Controllers::start(client_for, options, cancel);
         let shared = controllers.informers();
         let informers =
             SchedulerInformers { pods: shared.pods.clone(), nodes: shared.nodes.clone(), namespaces: shared.namespaces.clone() };
-        let options = SchedulerOptions { host: startup.name().to_owned(), ..SchedulerOptions::default() };
+        let options =
+            SchedulerOptions { host: startup.name().to_owned(), metrics: components.scheduler.clone(), ..SchedulerOptions::default() };
+        let client_for = client_of(counted(door, &components.scheduler));
         let scheduler = Scheduler::new(client_for("kube-scheduler"), informers, options);
         Ok(Self {
             store,
@@ -143,6 +164,16 @@ impl Parts {
             server_dir: startup.server_dir().to_owned(),
         })
     }
+}
+
+/// A transport whose requests a component counts.
+fn counted(door: Arc<dyn Transport>, metrics: &ComponentMetrics) -> Arc<dyn Transport> {
+    Arc::new(CountedTransport::new(door, metrics.registry(), || "in-process".to_owned()))
+}
+
+/// The clients of a component's parts, each under its own name.
+fn client_of(transport: Arc<dyn Transport>) -> impl Fn(&str) -> Client + Send + Sync + 'static {
+    move |name: &str| Client::new(transport.clone()).with_identity(identity_of(name)).with_user_agent(&format!("trireme/{name}"))
 }
 
 /// Who a controller is to the API server: what upstream calls it, in kube-system.

@@ -8,14 +8,15 @@ use parking_lot::RwLock;
 use trireme_client::{Client, Informer};
 
 use crate::{
-    amount::Amount, cgroup::Cgroups, container::fields::Place, events::Events, image::Images, machine::Machine, objects::Objects,
-    options::KubeletOptions, pod::observed::Observed, pod::spec, runtime::Runtime, volume::token::Tokens,
+    amount::Amount, cgroup::Cgroups, container::fields::Place, events::Events, image::Images, machine::Machine, metrics::Metrics,
+    objects::Objects, options::KubeletOptions, pod::observed::Observed, pod::spec, runtime::Runtime, volume::token::Tokens,
 };
 
 /// Shared by the workers, the node's status and the kubelet API.
 pub(crate) struct Core {
     pub(crate) options: KubeletOptions,
     pub(crate) runtime: Runtime,
+    pub(crate) metrics: Metrics,
     pub(crate) client: Client,
     pub(crate) events: Events,
     pub(crate) objects: Objects,

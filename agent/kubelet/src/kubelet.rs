@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use trireme_client::metrics::{ProcessCollector, register};
 use trireme_client::{Event, EventRecorder, Informer, InformerOptions};
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     image::Images,
     logs,
     machine::Machine,
+    metrics::Metrics,
     node,
     objects::Objects,
     options::KubeletOptions,
@@ -66,10 +68,15 @@ impl Kubelet {
             pods: Informer::start_with(client.clone(), mine, |pod: &mut Pod| pod.metadata.managed_fields = None, cancel.clone()),
             node: RwLock::new(None),
             cgroups,
+            metrics: Metrics::new(runtime.operations()),
             runtime,
             client: client.clone(),
             options,
         });
+        if core.options.stands_for_process {
+            register(&core.metrics.registry, ProcessCollector::new());
+        }
+
         let nodes = Informer::start(client, this_node, cancel.clone());
         let seen = Arc::downgrade(&core);
         nodes.on_event(move |event: &Event<Node>| {

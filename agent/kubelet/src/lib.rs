@@ -26,6 +26,7 @@ mod image;
 mod kubelet;
 mod logs;
 mod machine;
+mod metrics;
 mod node;
 mod objects;
 mod options;

@@ -57,6 +57,10 @@ pub struct KubeletOptions {
     pub container_log_max_bytes: u64,
     /// How many log files a container may have, the current one included.
     pub container_log_max_files: usize,
+    /// Whether the numbers of the whole process are shown among the kubelet's metrics: where nothing else of it shows them.
+    pub stands_for_process: bool,
+    /// Further metrics to show: those of the client.
+    pub requests: Option<prometheus::Registry>,
 }
 
 /// The certificate the kubelet API serves with, and the CA that its callers' certificates must come from.
@@ -94,6 +98,8 @@ impl KubeletOptions {
             reserved: BTreeMap::new(),
             container_log_max_bytes: 10 << 20,
             container_log_max_files: 5,
+            stands_for_process: false,
+            requests: None,
         }
     }
 

@@ -12,12 +12,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use trireme_client::EventKind;
 
 use crate::{
     core::Core,
+    metrics::ProbeLabels,
     pod::{
         observed::{Observed, State},
         plan::{Health, Unhealthy},
@@ -99,6 +100,7 @@ impl Probes {
             for (which, probe) in probes {
                 let Some(probe) = probe else { continue };
                 let task = Task {
+                    labels: labels(which, &container.name, pod),
                     core: core.clone(),
                     pod: pod.clone(),
                     container: container.clone(),
@@ -123,7 +125,12 @@ impl Probes {
     }
 }
 
+fn labels(which: Which, container: &str, pod: &Pod) -> ProbeLabels {
+    [which.title(), container, spec::name(pod), spec::namespace(pod), spec::uid(pod)].map(str::to_owned)
+}
+
 struct Task {
+    labels: ProbeLabels,
     core: Arc<Core>,
     pod: Arc<Pod>,
     container: Container,
@@ -134,6 +141,12 @@ struct Task {
     probe: Probe,
     health: Arc<Mutex<Health>>,
     wake: Arc<Notify>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.core.metrics.forget_probe(&self.labels);
+    }
 }
 
 impl Task {
@@ -156,7 +169,15 @@ impl Task {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            match check::check(&self.core, &self.container, &self.probe, &self.id, &self.pod_ip).await {
+            let began = Instant::now();
+            let outcome = check::check(&self.core, &self.container, &self.probe, &self.id, &self.pod_ip).await;
+            let result = match &outcome {
+                Outcome::Success => "successful",
+                Outcome::Failure(_) => "failed",
+                Outcome::Unknown(_) => "unknown",
+            };
+            self.core.metrics.probed(&self.labels, result, began.elapsed());
+            match outcome {
                 Outcome::Success => {
                     (successes, failures) = (successes + 1, 0);
                     if successes >= success_threshold && self.succeeded() {

@@ -7,7 +7,7 @@
 use std::{collections::HashMap, future::Future, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::Instant};
 use tonic::{
     Code, Response, Status,
     transport::{Channel, Endpoint, Uri},
@@ -16,6 +16,7 @@ use trireme_proto::cri::{self, image_service_client::ImageServiceClient, runtime
 
 use crate::{
     error::{Error, Result},
+    metrics::Operations,
     pod::observed::keys,
 };
 
@@ -31,9 +32,10 @@ const MAX_MESSAGE_BYTES: usize = 16 << 20;
 pub struct Runtime {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    operations: Operations,
 }
 
-async fn call<T>(name: &'static str, deadline: Duration, future: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
+async fn answer_of<T>(name: &'static str, deadline: Duration, future: impl Future<Output = Result<Response<T>, Status>>) -> Result<T> {
     match tokio::time::timeout(deadline, future).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => {
@@ -61,54 +63,73 @@ impl Runtime {
         Runtime {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             images: ImageServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            operations: Operations::new(),
         }
+    }
+
+    /// What is counted of all calls.
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        deadline: Duration,
+        future: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T> {
+        let began = Instant::now();
+        let answer = answer_of(name, deadline, future).await;
+        self.operations.observe(name, answer.is_ok(), began.elapsed());
+        answer
     }
 
     /// Name and version of the runtime.
     pub async fn version(&self) -> Result<cri::VersionResponse> {
-        call("Version", CALL, self.runtime.clone().version(cri::VersionRequest { version: "v1".into() })).await
+        self.call("Version", CALL, self.runtime.clone().version(cri::VersionRequest { version: "v1".into() })).await
     }
 
     /// The runtime's own conditions (RuntimeReady, NetworkReady).
     pub async fn status(&self) -> Result<cri::RuntimeStatus> {
-        let response = call("Status", Duration::from_secs(10), self.runtime.clone().status(cri::StatusRequest { verbose: false })).await?;
+        let response =
+            self.call("Status", Duration::from_secs(10), self.runtime.clone().status(cri::StatusRequest { verbose: false })).await?;
         Ok(response.status.unwrap_or_default())
     }
 
     /// Sandboxes, running or not: all, or those of one pod.
     pub async fn list_sandboxes(&self, pod_uid: Option<&str>) -> Result<Vec<cri::PodSandbox>> {
         let filter = pod_uid.map(|uid| cri::PodSandboxFilter { label_selector: by_uid(uid), ..Default::default() });
-        Ok(call("ListPodSandbox", CALL, self.runtime.clone().list_pod_sandbox(cri::ListPodSandboxRequest { filter })).await?.items)
+        Ok(self.call("ListPodSandbox", CALL, self.runtime.clone().list_pod_sandbox(cri::ListPodSandboxRequest { filter })).await?.items)
     }
 
     /// Containers, running or not: all, or those of one pod.
     pub async fn list_containers(&self, pod_uid: Option<&str>) -> Result<Vec<cri::Container>> {
         let filter = pod_uid.map(|uid| cri::ContainerFilter { label_selector: by_uid(uid), ..Default::default() });
-        Ok(call("ListContainers", CALL, self.runtime.clone().list_containers(cri::ListContainersRequest { filter })).await?.containers)
+        Ok(self.call("ListContainers", CALL, self.runtime.clone().list_containers(cri::ListContainersRequest { filter })).await?.containers)
     }
 
     /// Creates and starts a sandbox; returns its id.
     pub async fn run_sandbox(&self, config: cri::PodSandboxConfig) -> Result<String> {
         let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
-        Ok(call("RunPodSandbox", SLOW_CALL, self.runtime.clone().run_pod_sandbox(request)).await?.pod_sandbox_id)
+        Ok(self.call("RunPodSandbox", SLOW_CALL, self.runtime.clone().run_pod_sandbox(request)).await?.pod_sandbox_id)
     }
 
     /// Kills what runs in a sandbox and takes its network down. Idempotent.
     pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
         let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.into() };
-        gone_is_fine(call("StopPodSandbox", SLOW_CALL, self.runtime.clone().stop_pod_sandbox(request)).await.map(drop))
+        gone_is_fine(self.call("StopPodSandbox", SLOW_CALL, self.runtime.clone().stop_pod_sandbox(request)).await.map(drop))
     }
 
     /// Forgets a sandbox and its containers. Idempotent.
     pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
         let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.into() };
-        gone_is_fine(call("RemovePodSandbox", SLOW_CALL, self.runtime.clone().remove_pod_sandbox(request)).await.map(drop))
+        gone_is_fine(self.call("RemovePodSandbox", SLOW_CALL, self.runtime.clone().remove_pod_sandbox(request)).await.map(drop))
     }
 
     /// One sandbox's status, with its addresses.
     pub async fn sandbox_status(&self, id: &str) -> Result<cri::PodSandboxStatus> {
         let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.into(), verbose: false };
-        let response = call("PodSandboxStatus", CALL, self.runtime.clone().pod_sandbox_status(request)).await?;
+        let response = self.call("PodSandboxStatus", CALL, self.runtime.clone().pod_sandbox_status(request)).await?;
         Ok(response.status.unwrap_or_default())
     }
 
@@ -116,12 +137,12 @@ impl Runtime {
     pub async fn create_container(&self, sandbox_id: &str, config: cri::ContainerConfig, sandbox: cri::PodSandboxConfig) -> Result<String> {
         let request =
             cri::CreateContainerRequest { pod_sandbox_id: sandbox_id.into(), config: Some(config), sandbox_config: Some(sandbox) };
-        Ok(call("CreateContainer", CALL, self.runtime.clone().create_container(request)).await?.container_id)
+        Ok(self.call("CreateContainer", CALL, self.runtime.clone().create_container(request)).await?.container_id)
     }
 
     /// Starts a created container.
     pub async fn start_container(&self, id: &str) -> Result<()> {
-        call("StartContainer", CALL, self.runtime.clone().start_container(cri::StartContainerRequest { container_id: id.into() }))
+        self.call("StartContainer", CALL, self.runtime.clone().start_container(cri::StartContainerRequest { container_id: id.into() }))
             .await
             .map(drop)
     }
@@ -130,72 +151,72 @@ impl Runtime {
     pub async fn stop_container(&self, id: &str, grace_secs: i64) -> Result<()> {
         let request = cri::StopContainerRequest { container_id: id.into(), timeout: grace_secs };
         let deadline = CALL + Duration::from_secs(grace_secs.max(0) as u64);
-        gone_is_fine(call("StopContainer", deadline, self.runtime.clone().stop_container(request)).await.map(drop))
+        gone_is_fine(self.call("StopContainer", deadline, self.runtime.clone().stop_container(request)).await.map(drop))
     }
 
     /// Removes a container that does not run. Idempotent.
     pub async fn remove_container(&self, id: &str) -> Result<()> {
         let request = cri::RemoveContainerRequest { container_id: id.into() };
-        gone_is_fine(call("RemoveContainer", CALL, self.runtime.clone().remove_container(request)).await.map(drop))
+        gone_is_fine(self.call("RemoveContainer", CALL, self.runtime.clone().remove_container(request)).await.map(drop))
     }
 
     /// One container's full status.
     pub async fn container_status(&self, id: &str) -> Result<cri::ContainerStatus> {
         let request = cri::ContainerStatusRequest { container_id: id.into(), verbose: false };
-        let response = call("ContainerStatus", CALL, self.runtime.clone().container_status(request)).await?;
+        let response = self.call("ContainerStatus", CALL, self.runtime.clone().container_status(request)).await?;
         Ok(response.status.unwrap_or_default())
     }
 
     /// Makes the runtime open the log file anew, after we renamed the old one.
     pub async fn reopen_log(&self, id: &str) -> Result<()> {
         let request = cri::ReopenContainerLogRequest { container_id: id.into() };
-        call("ReopenContainerLog", CALL, self.runtime.clone().reopen_container_log(request)).await.map(drop)
+        self.call("ReopenContainerLog", CALL, self.runtime.clone().reopen_container_log(request)).await.map(drop)
     }
 
     /// Runs a command in a container and collects its output. A timeout is an error of code DeadlineExceeded.
     pub async fn exec_sync(&self, id: &str, cmd: Vec<String>, timeout: Duration) -> Result<cri::ExecSyncResponse> {
         let request = cri::ExecSyncRequest { container_id: id.into(), cmd, timeout: timeout.as_secs() as i64 };
         let deadline = if timeout.is_zero() { PULL } else { timeout + Duration::from_secs(10) };
-        call("ExecSync", deadline, self.runtime.clone().exec_sync(request)).await
+        self.call("ExecSync", deadline, self.runtime.clone().exec_sync(request)).await
     }
 
     /// The URL at which the runtime serves an exec stream.
     pub async fn exec(&self, request: cri::ExecRequest) -> Result<String> {
-        Ok(call("Exec", CALL, self.runtime.clone().exec(request)).await?.url)
+        Ok(self.call("Exec", CALL, self.runtime.clone().exec(request)).await?.url)
     }
 
     /// The URL at which the runtime serves an attach stream.
     pub async fn attach(&self, request: cri::AttachRequest) -> Result<String> {
-        Ok(call("Attach", CALL, self.runtime.clone().attach(request)).await?.url)
+        Ok(self.call("Attach", CALL, self.runtime.clone().attach(request)).await?.url)
     }
 
     /// The URL at which the runtime serves a port-forward stream.
     pub async fn port_forward(&self, sandbox_id: &str, ports: Vec<i32>) -> Result<String> {
         let request = cri::PortForwardRequest { pod_sandbox_id: sandbox_id.into(), port: ports };
-        Ok(call("PortForward", CALL, self.runtime.clone().port_forward(request)).await?.url)
+        Ok(self.call("PortForward", CALL, self.runtime.clone().port_forward(request)).await?.url)
     }
 
     /// CPU and memory use of all running containers.
     pub async fn container_stats(&self) -> Result<Vec<cri::ContainerStats>> {
         let request = cri::ListContainerStatsRequest::default();
-        Ok(call("ListContainerStats", CALL, self.runtime.clone().list_container_stats(request)).await?.stats)
+        Ok(self.call("ListContainerStats", CALL, self.runtime.clone().list_container_stats(request)).await?.stats)
     }
 
     /// All images.
     pub async fn list_images(&self) -> Result<Vec<cri::Image>> {
-        Ok(call("ListImages", CALL, self.images.clone().list_images(cri::ListImagesRequest::default())).await?.images)
+        Ok(self.call("ListImages", CALL, self.images.clone().list_images(cri::ListImagesRequest::default())).await?.images)
     }
 
     /// One image, or None when the runtime does not have it.
     pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>> {
         let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
-        Ok(call("ImageStatus", CALL, self.images.clone().image_status(request)).await?.image)
+        Ok(self.call("ImageStatus", CALL, self.images.clone().image_status(request)).await?.image)
     }
 
     /// Pulls an image; returns the runtime's reference for it.
     pub async fn pull_image(&self, image: &str, auth: Option<cri::AuthConfig>, sandbox: Option<cri::PodSandboxConfig>) -> Result<String> {
         let request = cri::PullImageRequest { image: Some(image_spec(image)), auth, sandbox_config: sandbox };
-        Ok(call("PullImage", PULL, self.images.clone().pull_image(request)).await?.image_ref)
+        Ok(self.call("PullImage", PULL, self.images.clone().pull_image(request)).await?.image_ref)
     }
 }
 

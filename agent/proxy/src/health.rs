@@ -12,18 +12,26 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
+
 /// Serves `/healthz` and `/livez` until cancelled.
-pub async fn serve(address: SocketAddr, healthy: watch::Receiver<bool>, cancel: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    healthy: watch::Receiver<bool>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted { Ok((stream, _)) => stream, Err(_) => continue },
             () = cancel.cancelled() => return Ok(()),
         };
-        let healthy = healthy.clone();
+        let (healthy, metrics) = (healthy.clone(), metrics.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let answer = answer(&request, *healthy.borrow());
+                metrics.health_asked(request.uri().path(), answer.status());
                 async move { Ok::<_, Infallible>(answer) }
             });
             // A peer that hangs up is not our error.

@@ -10,6 +10,7 @@
 //! Answers to <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
 pub mod health;
+pub mod metrics;
 pub mod nft;
 mod proxier;
 pub mod ruleset;

@@ -5,11 +5,14 @@ use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_client::Informer;
 
 use crate::{
-    Error, nft,
+    Error,
+    metrics::Metrics,
+    nft,
     ruleset::{self, NodeView, RuleSet},
     services::{self, Balanced, Protocol},
 };
@@ -35,12 +38,13 @@ pub struct Proxier {
     services: Arc<Informer<Service>>,
     slices: Arc<Informer<EndpointSlice>>,
     healthy: watch::Sender<bool>,
+    metrics: Metrics,
 }
 
 impl Proxier {
     /// Takes the informers that the node's parts share.
     pub fn new(options: ProxyOptions, services: Arc<Informer<Service>>, slices: Arc<Informer<EndpointSlice>>) -> Self {
-        Self { options, services, slices, healthy: watch::Sender::new(false) }
+        Self { options, services, slices, healthy: watch::Sender::new(false), metrics: Metrics::new() }
     }
 
     /// Whether the kernel's rules are in step with what the informers know.
@@ -48,14 +52,24 @@ impl Proxier {
         self.healthy.subscribe()
     }
 
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Programs the kernel until cancelled. The rules stay when it ends: traffic must not stop with the agent.
     pub async fn run(&self, cancel: CancellationToken) {
         let (poke, mut poked) = mpsc::channel(1);
         let also = poke.clone();
+        let (services, slices) = (self.metrics.clone(), self.metrics.clone());
         self.services.on_event(move |_| {
+            services.service_changes.inc();
+            services.queued();
             let _ = poke.try_send(());
         });
         self.slices.on_event(move |_| {
+            slices.endpoint_changes.inc();
+            slices.queued();
             let _ = also.try_send(());
         });
         // Old rules stay in force until both informers know the whole cluster: never program half of it.
@@ -65,7 +79,10 @@ impl Proxier {
         }
         let mut loaded: Option<Loaded> = None;
         loop {
-            let wait = match self.sync(&mut loaded).await {
+            let (began, all) = (Instant::now(), loaded.is_none());
+            let synced = self.sync(&mut loaded).await;
+            self.metrics.synced(synced.is_ok(), all, began.elapsed());
+            let wait = match synced {
                 Ok(()) => None,
                 Err(error) => {
                     tracing::warn!(%error, "service rules not in step, loading all of them again");

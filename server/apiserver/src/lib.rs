@@ -15,6 +15,7 @@ pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cache;
+pub mod component;
 pub mod convert;
 pub mod egress;
 pub mod encode;
@@ -111,6 +112,7 @@ impl ApiServer {
             join: std::sync::OnceLock::new(),
             admin: admin::Admin::default(),
             stopping,
+            contact_lost: health::ContactLost::default(),
             store_status,
         };
         Ok(ApiServer { server: Arc::new(server) })
@@ -125,7 +127,17 @@ impl ApiServer {
             ending.cancelled().await;
             stopping.cancel();
         });
-        serve::serve(self.clone(), listener, tls, shutdown).await;
+        serve::serve(serve::Front::Api(self.clone()), listener, tls, shutdown).await;
+    }
+
+    /// Serves a component's health and metrics over HTTPS until `shutdown`; `tls` as for [`ApiServer::serve`].
+    pub async fn serve_component(
+        component: Arc<component::Component>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: CancellationToken,
+    ) {
+        serve::serve(serve::Front::Component(component), listener, tls, shutdown).await;
     }
 
     /// The in-process door: the same filters, the caller's identity already known.
@@ -173,6 +185,16 @@ impl ApiServer {
     /// The authenticator.
     pub fn authenticator(&self) -> &Authenticator {
         &self.server.security.authenticator
+    }
+
+    /// Where other parts of this process register what they show on this server's `/metrics`.
+    pub fn metrics_registry(&self) -> &prometheus::Registry {
+        self.server.metrics.registry()
+    }
+
+    /// Whether `/readyz` passes.
+    pub fn is_ready(&self) -> bool {
+        health::is_ready(&self.server)
     }
 
     /// From now on the objects that a cluster is born with are there: `/readyz` may pass.

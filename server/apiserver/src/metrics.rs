@@ -1,13 +1,11 @@
 //! The server's own metrics, under upstream's names.
 //!
-//! Values that something else already knows (objects in the cache, processes' memory) are read when somebody scrapes; only
-//! requests are counted as they happen.
+//! Values that something else already knows (objects in the cache) are read when somebody scrapes; only requests are counted as
+//! they happen. What other parts of the process show here too (its memory, its certificates) they register themselves.
 
 use std::time::Duration;
 
-use prometheus::{
-    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::request_info::RequestInfo;
 use crate::rows::Rows;
@@ -49,8 +47,6 @@ pub struct Metrics {
     resource_objects: GaugeVec,
     resource_bytes: GaugeVec,
     cache_version: GaugeVec,
-    cpu: CounterVec,
-    process: Vec<(&'static str, Gauge)>,
 }
 
 fn histogram(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
@@ -150,21 +146,14 @@ impl Metrics {
                 "Revision of the watch cache, by resource.",
                 &["group", "resource"],
             ),
-            cpu: CounterVec::new(Opts::new("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."), &[])
-                .expect("invariant: static names are valid"),
-            process: [
-                ("process_open_fds", "Number of open file descriptors."),
-                ("process_max_fds", "Maximum number of open file descriptors."),
-                ("process_resident_memory_bytes", "Resident memory size in bytes."),
-                ("process_virtual_memory_bytes", "Virtual memory size in bytes."),
-                ("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
-            ]
-            .into_iter()
-            .map(|(name, help)| (name, Gauge::new(name, help).expect("invariant: static names are valid")))
-            .collect(),
         };
         metrics.register();
         metrics
+    }
+
+    /// Where other parts of this process register what they show here.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
     }
 
     fn register(&self) {
@@ -188,10 +177,6 @@ impl Metrics {
         add(Box::new(self.resource_objects.clone()));
         add(Box::new(self.resource_bytes.clone()));
         add(Box::new(self.cache_version.clone()));
-        add(Box::new(self.cpu.clone()));
-        for (_, gauge) in &self.process {
-            add(Box::new(gauge.clone()));
-        }
         let build = gauge(
             "kubernetes_build_info",
             "A metric with a constant '1' value labeled by version.",
@@ -236,41 +221,11 @@ impl Metrics {
             self.resource_bytes.with_label_values(&[group, plural]).set(bytes as f64);
             self.cache_version.with_label_values(&[group, plural]).set(ingested as f64);
         }
-        self.read_process();
         let mut out = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
             tracing::error!(%error, "metrics cannot be encoded");
         }
         out
-    }
-
-    fn read_process(&self) {
-        const PAGE: f64 = 4096.0;
-        const TICKS: f64 = 100.0;
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let fields: Vec<f64> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(|f| f.parse().unwrap_or(0.0)).collect();
-        let field = |n: usize| fields.get(n).copied().unwrap_or(0.0);
-        let cpu = self.cpu.with_label_values(&[] as &[&str]);
-        cpu.inc_by(((field(11) + field(12)) / TICKS - cpu.get()).max(0.0));
-        let boot = std::fs::read_to_string("/proc/stat")
-            .unwrap_or_default()
-            .lines()
-            .find_map(|l| l.strip_prefix("btime ").and_then(|t| t.trim().parse::<f64>().ok()))
-            .unwrap_or(0.0);
-        let limit = std::fs::read_to_string("/proc/self/limits")
-            .unwrap_or_default()
-            .lines()
-            .find_map(|l| l.strip_prefix("Max open files").and_then(|r| r.split_whitespace().next()?.parse::<f64>().ok()))
-            .unwrap_or(0.0);
-        for (name, gauge) in &self.process {
-            gauge.set(match *name {
-                "process_open_fds" => std::fs::read_dir("/proc/self/fd").map_or(0.0, |d| d.count() as f64),
-                "process_max_fds" => limit,
-                "process_resident_memory_bytes" => field(21) * PAGE,
-                "process_virtual_memory_bytes" => field(20),
-                _ => boot + field(19) / TICKS,
-            });
-        }
     }
 }
 

@@ -23,6 +23,7 @@ use trireme_api::status::Status;
 
 use crate::ApiServer;
 use crate::authn::Peer;
+use crate::component::Component;
 use crate::respond::{self, Body};
 
 /// The largest request body, as upstream's.
@@ -40,8 +41,33 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 20_000;
 const MAX_STREAMS_PER_CONNECTION: u32 = 250;
 
+/// Who answers behind a listener.
+#[derive(Clone)]
+pub enum Front {
+    /// The API.
+    Api(ApiServer),
+    /// Health and metrics of one component.
+    Component(Arc<Component>),
+}
+
+impl Front {
+    fn api(&self) -> &ApiServer {
+        match self {
+            Front::Api(api) => api,
+            Front::Component(component) => component.api(),
+        }
+    }
+
+    async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
+        match self {
+            Front::Api(api) => api.handle(request).await,
+            Front::Component(component) => component.handle(request).await,
+        }
+    }
+}
+
 /// Accepts connections until `shutdown`, then drains them.
-pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
+pub async fn serve(server: Front, listener: TcpListener, tls: Arc<rustls::ServerConfig>, shutdown: CancellationToken) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let bodies = Arc::new(Semaphore::new(MAX_BODIES_BYTES));
@@ -93,7 +119,7 @@ pub async fn serve(server: ApiServer, listener: TcpListener, tls: Arc<rustls::Se
 }
 
 async fn handshake(
-    server: &ApiServer,
+    server: &Front,
     acceptor: TlsAcceptor,
     stream: TcpStream,
     address: SocketAddr,
@@ -102,16 +128,16 @@ async fn handshake(
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             // Judged once for the connection; a certificate that is no good gets a Status, not a TLS alert.
-            let peer = server.peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
+            let peer = server.api().peer(stream.get_ref().1.peer_certificates().unwrap_or_default());
             Some((stream, Arc::new(peer)))
         }
         Ok(Err(error)) => {
-            server.count_tls_error();
+            server.api().count_tls_error();
             tracing::debug!(%error, %address, "TLS handshake failed");
             None
         }
         Err(_) => {
-            server.count_tls_error();
+            server.api().count_tls_error();
             tracing::debug!(%address, "TLS handshake timed out");
             None
         }
@@ -119,7 +145,7 @@ async fn handshake(
 }
 
 async fn answer(
-    server: ApiServer,
+    server: Front,
     peer: Arc<Peer>,
     address: SocketAddr,
     bodies: Arc<Semaphore>,

@@ -11,6 +11,7 @@ use crate::admin::Admin;
 use crate::admission::AdmissionChain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
+use crate::health::ContactLost;
 use crate::join::JoinService;
 use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
@@ -51,6 +52,8 @@ pub struct Server {
     pub admin: Admin,
     /// Cancelled when the server stops: ends watches and tunnels.
     pub stopping: CancellationToken,
+    /// Since when there is no contact, as health checks saw it.
+    pub contact_lost: ContactLost,
     /// The store's condition.
     pub store_status: watch::Receiver<StoreStatus>,
 }

@@ -1,7 +1,7 @@
 //! The client that every other part of Trireme uses to talk to the API server.
 //!
 //! Owns: the [`Transport`] seam (in process on a server, [`HttpsTransport`] elsewhere), the typed and the
-//! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`] and label selector matching
+//! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`], the [`metrics`] that every component has, and label selector matching
 //! for typed objects.
 //!
 //! Must not: import the API server or the store. A controller is a client even inside one process; the only
@@ -19,6 +19,7 @@ mod https;
 mod informer;
 pub mod labels;
 mod leader_lease;
+pub mod metrics;
 mod object;
 mod params;
 mod transport;

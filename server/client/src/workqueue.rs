@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backoff::exponential;
+use crate::metrics::{Observation, Observed, QueueMetrics, QueueSeries};
 
 const BASE_DELAY: Duration = Duration::from_millis(5);
 const MAX_DELAY: Duration = Duration::from_secs(1000);
@@ -30,6 +31,14 @@ pub struct WorkQueue<K> {
 struct Shared<K> {
     state: Mutex<State<K>>,
     wake: Notify,
+}
+
+/// What a queue with a name counts about itself.
+struct Measured<K> {
+    series: QueueSeries,
+    /// Since when keys are ready, and since when they are worked on.
+    ready_since: HashMap<K, Instant>,
+    started: HashMap<K, Instant>,
 }
 
 struct State<K> {
@@ -45,6 +54,7 @@ struct State<K> {
     next_ticket: u64,
     failures: HashMap<K, u32>,
     closed: bool,
+    measured: Option<Measured<K>>,
 }
 
 impl<K> Clone for WorkQueue<K> {
@@ -63,6 +73,23 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     /// An empty queue.
     #[must_use]
     pub fn new() -> Self {
+        Self::measuring(None)
+    }
+
+    /// An empty queue that shows under this name in a component's metrics.
+    #[must_use]
+    pub fn named(name: &'static str, metrics: &QueueMetrics) -> Self
+    where
+        K: Send + Sync + 'static,
+    {
+        let series = metrics.series(name);
+        let queue = Self::measuring(Some(Measured { series, ready_since: HashMap::new(), started: HashMap::new() }));
+        let shared: Arc<dyn Observed> = Arc::clone(&queue.shared) as _;
+        metrics.watch(name, Arc::downgrade(&shared));
+        queue
+    }
+
+    fn measuring(measured: Option<Measured<K>>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
@@ -75,6 +102,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                     next_ticket: 0,
                     failures: HashMap::new(),
                     closed: false,
+                    measured,
                 }),
                 wake: Notify::new(),
             }),
@@ -106,7 +134,10 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             let mut state = self.shared.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
             let before = *failures;
-            *failures = failures.saturating_add(1);
+            *failures = before.saturating_add(1);
+            if let Some(measured) = &state.measured {
+                measured.series.retries.inc();
+            }
             before
         };
         self.add_after(key, exponential(BASE_DELAY, MAX_DELAY, failures));
@@ -183,10 +214,23 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
     }
 }
 
+impl<K: Send + Sync> Observed for Shared<K> {
+    fn observe(&self) -> Observation {
+        let state = self.state.lock();
+        let running = state.measured.iter().flat_map(|measured| measured.started.values()).map(|started| started.elapsed().as_secs_f64());
+        let (unfinished_secs, longest_secs) = running.fold((0.0, 0.0), |(sum, most): (f64, f64), secs| (sum + secs, most.max(secs)));
+        Observation { depth: state.ready.len(), unfinished_secs, longest_secs }
+    }
+}
+
 impl<K: Clone + Eq + Hash> State<K> {
     fn add(&mut self, key: K) -> bool {
         if self.closed || !self.dirty.insert(key.clone()) {
             return false;
+        }
+        if let Some(measured) = &mut self.measured {
+            measured.series.adds.inc();
+            measured.ready_since.entry(key.clone()).or_insert_with(Instant::now);
         }
         if self.processing.contains(&key) {
             return false;
@@ -229,12 +273,24 @@ impl<K: Clone + Eq + Hash> State<K> {
     fn take(&mut self) -> Option<K> {
         let key = self.ready.pop_front()?;
         self.dirty.remove(&key);
+        if let Some(measured) = &mut self.measured {
+            let now = Instant::now();
+            if let Some(since) = measured.ready_since.remove(&key) {
+                measured.series.waited.observe((now - since).as_secs_f64());
+            }
+            measured.started.insert(key.clone(), now);
+        }
         self.processing.insert(key.clone());
         Some(key)
     }
 
     fn done(&mut self, key: &K) -> bool {
         self.processing.remove(key);
+        if let Some(measured) = &mut self.measured
+            && let Some(started) = measured.started.remove(key)
+        {
+            measured.series.worked.observe(started.elapsed().as_secs_f64());
+        }
         if self.dirty.contains(key) {
             self.ready.push_back(key.clone());
             return true;
@@ -262,6 +318,42 @@ mod tests {
         assert_eq!(queue.get().await, Some("a"));
         queue.done(&"a");
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_named_queue_shows_how_it_fares() {
+        let metrics = crate::metrics::ComponentMetrics::new();
+        let shows = |line: &str| {
+            let text = String::from_utf8(metrics.render()).unwrap();
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        };
+        let queue = WorkQueue::named("test", metrics.queues());
+        queue.add("a");
+        queue.add("a");
+        queue.add("b");
+        shows("workqueue_adds_total{name=\"test\"} 2");
+        shows("workqueue_depth{name=\"test\"} 2");
+        tokio::time::advance(Duration::from_secs(2)).await;
+        queue.get().await.unwrap();
+        tokio::time::advance(Duration::from_secs(3)).await;
+        queue.get().await.unwrap();
+        tokio::time::advance(Duration::from_secs(4)).await;
+        shows("workqueue_depth{name=\"test\"} 0");
+        shows("workqueue_queue_duration_seconds_sum{name=\"test\"} 7");
+        shows("workqueue_unfinished_work_seconds{name=\"test\"} 11");
+        shows("workqueue_longest_running_processor_seconds{name=\"test\"} 7");
+        queue.done(&"a");
+        queue.add_rate_limited("b");
+        queue.done(&"b");
+        shows("workqueue_work_duration_seconds_count{name=\"test\"} 2");
+        shows("workqueue_retries_total{name=\"test\"} 1");
+        shows("workqueue_unfinished_work_seconds{name=\"test\"} 0");
+        drop(queue);
+        // The next leadership's queue of the same name goes on counting.
+        let queue = WorkQueue::named("test", metrics.queues());
+        queue.add("c");
+        shows("workqueue_adds_total{name=\"test\"} 3");
+        shows("workqueue_depth{name=\"test\"} 1");
     }
 
     #[tokio::test(start_paused = true)]

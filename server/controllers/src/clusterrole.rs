@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule};
 use serde_json::json;
-use trireme_client::{Client, Informer, Object, Patch, WorkQueue, labels};
+use trireme_client::{Client, Informer, Object, Patch, labels};
 
 use crate::Error;
 use crate::runtime::{Lead, Next, Reconcile};
@@ -20,7 +20,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let roles = Arc::clone(&lead.informers.cluster_roles);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("ClusterRoleAggregator");
     let controller = Arc::new(Controller { client: lead.client(NAME), roles: Arc::clone(&roles) });
     let (keys, all) = (queue.clone(), Arc::clone(&roles));
     lead.keep(roles.subscribe(move |_| {

@@ -15,7 +15,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest as Csr;
 use serde_json::{Value, json};
-use trireme_client::{Client, DeleteOptions, Informer, Object, ResourceType, WorkQueue};
+use trireme_client::{Client, DeleteOptions, Informer, Object, ResourceType};
 
 use crate::clock::{self, seconds_since};
 use crate::runtime::{Lead, Next, Reconcile};
@@ -52,7 +52,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let csrs = Arc::clone(&lead.informers.csrs);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("certificate");
     let controller = Arc::new(Controller { client: lead.client(NAME), csrs: Arc::clone(&csrs), options: Arc::clone(&lead.options) });
     let keys = queue.clone();
     lead.keep(csrs.subscribe(move |event| keys.add(event.object().name().to_owned())));

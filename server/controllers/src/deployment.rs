@@ -18,7 +18,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::{Value, json};
-use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue, labels};
+use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, labels};
 
 use crate::informers::BY_CONTROLLER;
 use crate::replicaset::status::status_patch;
@@ -43,7 +43,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("deployment");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         recorder: lead.recorder(NAME),

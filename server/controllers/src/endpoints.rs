@@ -15,7 +15,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use parking_lot::Mutex;
-use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, WorkQueue, labels};
+use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, labels};
 
 use crate::informers::{BY_SERVICE, SERVICE_NAME_LABEL};
 use crate::runtime::{Lead, Next, Reconcile};
@@ -27,8 +27,8 @@ const LEGACY_NAME: &str = "endpoint-controller";
 
 pub(crate) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let slice_queue = WorkQueue::new();
-    let legacy_queue = WorkQueue::new();
+    let slice_queue = lead.queue("endpoint_slice");
+    let legacy_queue = lead.queue("endpoint");
     let slices = Arc::new(SliceController {
         client: lead.client(SLICE_NAME),
         recorder: lead.recorder(SLICE_NAME),

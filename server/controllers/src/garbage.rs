@@ -49,8 +49,8 @@ pub(crate) fn start(lead: &mut Lead) {
         graph: Mutex::new(Graph::default()),
         served: RwLock::new(Vec::new()),
         absent: Mutex::new(HashSet::new()),
-        check: WorkQueue::new(),
-        orphan: WorkQueue::new(),
+        check: lead.queue("garbage_collector_attempt_to_delete"),
+        orphan: lead.queue("garbage_collector_attempt_to_orphan"),
     });
     let (ready, is_ready) = tokio::sync::watch::channel(false);
     let monitors = monitors::run(Arc::clone(&collector), lead.client(NAME), lead.cancel.clone(), ready);

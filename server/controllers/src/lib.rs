@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
+use trireme_client::metrics::ComponentMetrics;
 use trireme_client::{Client, EventRecorder, Fence};
 
 pub use csr::{SignError, Signer};
@@ -68,6 +69,8 @@ pub struct ControllerOptions {
     pub concurrency: usize,
     /// Signs approved certificate requests; none: nobody does.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Where the queues are counted.
+    pub metrics: ComponentMetrics,
 }
 
 impl Default for ControllerOptions {
@@ -84,6 +87,7 @@ impl Default for ControllerOptions {
             terminated_pod_threshold: 12_500,
             concurrency: 5,
             signer: None,
+            metrics: ComponentMetrics::new(),
         }
     }
 }
@@ -98,6 +102,9 @@ pub struct Controllers {
     options: Arc<ControllerOptions>,
 }
 
+/// The Lease that tells who leads.
+const LEASE: &str = "kube-controller-manager";
+
 impl Controllers {
     /// Starts the informers. `client_for` is called with each controller's name as upstream spells it
     /// (`deployment-controller`, `node-controller`, ...) and with [`SHARED_INFORMERS`] for the informers themselves, which
@@ -108,6 +115,7 @@ impl Controllers {
         cancel: &CancellationToken,
     ) -> Arc<Self> {
         let informers = InformerSet::start(&client_for(SHARED_INFORMERS), cancel);
+        options.metrics.set_leading(LEASE, false);
         Arc::new(Self { client_for: Arc::new(client_for), informers: Arc::new(informers), options: Arc::new(options) })
     }
 
@@ -131,7 +139,8 @@ impl Controllers {
         let client_for = Arc::clone(&self.client_for);
         let fenced = move |name: &str| client_for(name).with_fence(fence).with_field_manager(name);
         let recorder = EventRecorder::start(fenced(SHARED_INFORMERS), "controllers", &self.options.host, cancel.child_token());
-        let mut lead = Lead::new(Arc::new(fenced), Arc::clone(&self.informers), Arc::clone(&self.options), recorder, cancel.child_token());
+        let (informers, options, metrics) = (Arc::clone(&self.informers), Arc::clone(&self.options), self.options.metrics.clone());
+        let mut lead = Lead::new(Arc::new(fenced), informers, options, recorder, metrics, cancel.child_token());
         replicaset::start(&mut lead);
         deployment::start(&mut lead);
         endpoints::start(&mut lead);
@@ -145,8 +154,10 @@ impl Controllers {
         csr::start(&mut lead);
         clusterrole::start(&mut lead);
         let (holder, shared) = (format!("{}_{}", self.options.host, fence.term), lead.client(SHARED_INFORMERS));
-        lead.spawn(async move { trireme_client::publish_leader(shared, "kube-controller-manager", &holder).await });
+        lead.spawn(async move { trireme_client::publish_leader(shared, LEASE, &holder).await });
+        self.options.metrics.set_leading(LEASE, true);
         cancel.cancelled().await;
+        self.options.metrics.set_leading(LEASE, false);
         lead.stop().await;
         tracing::info!(term = fence.term, "controllers stopped");
     }

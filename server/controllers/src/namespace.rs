@@ -11,9 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use serde_json::{Value, json};
-use trireme_client::{
-    Client, DeleteOptions, Informer, ListOptions, Object, ObjectKey, PartialMeta, Patch, Propagation, ResourceType, WorkQueue,
-};
+use trireme_client::{Client, DeleteOptions, Informer, ListOptions, Object, ObjectKey, PartialMeta, Patch, Propagation, ResourceType};
 
 use crate::discovery::{self, Served};
 use crate::runtime::{Lead, Next, Reconcile};
@@ -32,7 +30,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let namespaces = Arc::clone(&lead.informers.namespaces);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("namespace");
     let controller = Arc::new(Controller { client: lead.client(NAME), namespaces: Arc::clone(&namespaces) });
     let keys = queue.clone();
     lead.keep(namespaces.subscribe(move |event| {

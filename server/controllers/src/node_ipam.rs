@@ -10,7 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use serde_json::json;
-use trireme_client::{Client, Event, EventKind, EventRecorder, Informer, Object, Patch, WorkQueue};
+use trireme_client::{Client, Event, EventKind, EventRecorder, Informer, Object, Patch};
 
 use crate::runtime::{Lead, Next, Reconcile};
 use crate::{ControllerOptions, Error};
@@ -32,7 +32,7 @@ pub(crate) fn start(lead: &mut Lead) {
         return;
     }
     let nodes = Arc::clone(&lead.informers.nodes);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("cidrallocator_node");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         recorder: lead.recorder(COMPONENT),

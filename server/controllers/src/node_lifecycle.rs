@@ -40,7 +40,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let queue: WorkQueue<String> = WorkQueue::new();
+    let queue: WorkQueue<String> = lead.queue("node_lifecycle_controller");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         recorder: lead.recorder(NAME),

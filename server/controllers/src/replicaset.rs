@@ -12,7 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch, WorkQueue};
+use trireme_client::{Client, DeleteOptions, Event, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch};
 
 use crate::informers::BY_CONTROLLER;
 use crate::runtime::{Lead, Next, Reconcile};
@@ -32,7 +32,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("replicaset");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         recorder: lead.recorder(NAME),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
-use trireme_client::{Client, Informer, Object, Patch, WorkQueue};
+use trireme_client::{Client, Informer, Object, Patch};
 
 use crate::runtime::{Lead, Next, Reconcile};
 use crate::service_account::is_open;
@@ -34,7 +34,7 @@ pub(crate) fn start(lead: &mut Lead) {
     if lead.options.root_ca_pem.is_empty() {
         return;
     }
-    let queue = WorkQueue::new();
+    let queue = lead.queue("root_ca_cert_publisher");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         namespaces: Arc::clone(&informers.namespaces),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+use trireme_client::metrics::ComponentMetrics;
 use trireme_client::{Client, EventRecorder, Subscription, WorkQueue};
 
 use crate::{ControllerOptions, Error, InformerSet};
@@ -32,6 +33,7 @@ pub(crate) struct Lead {
     pub(crate) informers: Arc<InformerSet>,
     pub(crate) options: Arc<ControllerOptions>,
     recorder: EventRecorder,
+    metrics: ComponentMetrics,
     pub(crate) cancel: CancellationToken,
     tasks: JoinSet<()>,
     subscriptions: Vec<Subscription>,
@@ -43,9 +45,10 @@ impl Lead {
         informers: Arc<InformerSet>,
         options: Arc<ControllerOptions>,
         recorder: EventRecorder,
+        metrics: ComponentMetrics,
         cancel: CancellationToken,
     ) -> Self {
-        Self { client_for, informers, options, recorder, cancel, tasks: JoinSet::new(), subscriptions: Vec::new() }
+        Self { client_for, informers, options, recorder, metrics, cancel, tasks: JoinSet::new(), subscriptions: Vec::new() }
     }
 
     /// The fenced client of a controller.
@@ -56,6 +59,11 @@ impl Lead {
     /// The recorder of a controller.
     pub(crate) fn recorder(&self, component: &str) -> EventRecorder {
         self.recorder.for_component(component)
+    }
+
+    /// A queue, under the name that upstream's controller gives it in `workqueue_*`.
+    pub(crate) fn queue<K: Clone + Eq + Hash + Send + Sync + 'static>(&self, name: &'static str) -> WorkQueue<K> {
+        WorkQueue::named(name, self.metrics.queues())
     }
 
     /// Keeps a subscription as long as the leadership.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use trireme_client::{Client, Event, Informer, Object, WorkQueue};
+use trireme_client::{Client, Event, Informer, Object};
 
 use crate::Error;
 use crate::runtime::{Lead, Next, Reconcile};
@@ -22,7 +22,7 @@ struct Controller {
 
 pub(crate) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let queue = WorkQueue::new();
+    let queue = lead.queue("serviceaccount");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         namespaces: Arc::clone(&informers.namespaces),

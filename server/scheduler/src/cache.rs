@@ -28,6 +28,11 @@ impl Cache {
         self.nodes.values()
     }
 
+    /// How many nodes, pods with a place, and pods of which only we say so.
+    pub(crate) fn size(&self) -> (usize, usize, usize) {
+        (self.nodes.len(), self.places.len(), self.places.values().filter(|place| place.assumed).count())
+    }
+
     pub(crate) fn set_node(&mut self, node: Arc<Node>) {
         let name = node.name().to_owned();
         match self.nodes.get_mut(&name) {

@@ -25,6 +25,17 @@ pub(crate) enum Wake {
     PodPlaced,
 }
 
+impl Wake {
+    /// What upstream's metrics call it.
+    pub(crate) fn event(self) -> &'static str {
+        match self {
+            Wake::NodeChanged => "NodeUpdate",
+            Wake::PodFreed => "AssignedPodDelete",
+            Wake::PodPlaced => "AssignedPodAdd",
+        }
+    }
+}
+
 /// All nodes, for plugins that look beyond one.
 pub(crate) struct Snapshot<'a> {
     pub(crate) nodes: Vec<&'a NodeInfo>,

@@ -13,6 +13,7 @@
 mod cache;
 mod cycle;
 mod framework;
+mod metrics;
 mod node_info;
 mod plugins;
 mod queue;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use tokio_util::sync::CancellationToken;
+use trireme_client::metrics::ComponentMetrics;
 use trireme_client::{Client, EventRecorder, Fence, Informer};
 
 /// What a scheduler reads. Share them with the controllers of the same server.
@@ -40,7 +42,7 @@ pub struct SchedulerInformers {
 }
 
 /// Settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SchedulerOptions {
     /// Pods with this `spec.schedulerName` are ours.
     pub scheduler_name: String,
@@ -54,7 +56,12 @@ pub struct SchedulerOptions {
     pub unschedulable_flush: Duration,
     /// Bindings at once.
     pub parallel_bindings: usize,
+    /// Where attempts and queues are counted.
+    pub metrics: ComponentMetrics,
 }
+
+/// The Lease that tells who leads.
+const LEASE: &str = "kube-scheduler";
 
 impl Default for SchedulerOptions {
     fn default() -> Self {
@@ -65,6 +72,7 @@ impl Default for SchedulerOptions {
             max_backoff: Duration::from_secs(10),
             unschedulable_flush: Duration::from_secs(300),
             parallel_bindings: 64,
+            metrics: ComponentMetrics::new(),
         }
     }
 }
@@ -74,13 +82,16 @@ pub struct Scheduler {
     client: Client,
     informers: SchedulerInformers,
     options: SchedulerOptions,
+    metrics: metrics::Metrics,
 }
 
 impl Scheduler {
     /// A scheduler that speaks through `client` (as `system:kube-scheduler`).
     #[must_use]
     pub fn new(client: Client, informers: SchedulerInformers, options: SchedulerOptions) -> Arc<Self> {
-        Arc::new(Self { client, informers, options })
+        options.metrics.set_leading(LEASE, false);
+        let metrics = metrics::Metrics::new(options.metrics.registry(), &options.scheduler_name);
+        Arc::new(Self { client, informers, options, metrics })
     }
 
     /// Works under this leadership until `cancel`; returns when nothing works any more. Starts when the informers have
@@ -102,10 +113,12 @@ impl Scheduler {
         let client = self.client.clone().with_fence(fence).with_field_manager("kube-scheduler");
         let recorder = EventRecorder::start(client.clone(), &self.options.scheduler_name, &self.options.host, cancel.child_token());
         let holder = format!("{}_{}", self.options.host, fence.term);
+        self.options.metrics.set_leading(LEASE, true);
         tokio::select! {
-            () = run::run(client.clone(), recorder, self.informers.clone(), self.options.clone(), cancel) => {}
-            () = trireme_client::publish_leader(client, "kube-scheduler", &holder) => {}
+            () = run::run(client.clone(), recorder, self.informers.clone(), self.options.clone(), self.metrics.clone(), cancel) => {}
+            () = trireme_client::publish_leader(client, LEASE, &holder) => {}
         }
+        self.options.metrics.set_leading(LEASE, false);
         tracing::info!(term = fence.term, "scheduler stopped");
     }
 }

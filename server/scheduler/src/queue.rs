@@ -5,11 +5,12 @@
 //! it too.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use prometheus::IntCounterVec;
 use tokio::time::Instant;
 use trireme_client::Object;
 
@@ -48,11 +49,76 @@ pub(crate) struct Queue {
     initial: Duration,
     max: Duration,
     flush: Duration,
+    /// Counts what comes into which part, and why.
+    incoming: Option<IntCounterVec>,
+}
+
+/// What the queue knows of a pod that is being tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// This one counted.
+    pub(crate) number: u32,
+    /// When the pod came.
+    pub(crate) queued_at: Instant,
+}
+
+/// How many pods wait where.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lengths {
+    pub(crate) active: usize,
+    pub(crate) backoff: usize,
+    pub(crate) unschedulable: usize,
+    /// Unschedulable pods that each plugin refused.
+    pub(crate) refused_by: BTreeMap<&'static str, usize>,
 }
 
 impl Queue {
     pub(crate) fn new(initial: Duration, max: Duration, flush: Duration) -> Self {
-        Self { entries: HashMap::new(), active: BTreeSet::new(), backoff: BTreeSet::new(), sequence: 0, initial, max, flush }
+        Self {
+            entries: HashMap::new(),
+            active: BTreeSet::new(),
+            backoff: BTreeSet::new(),
+            sequence: 0,
+            initial,
+            max,
+            flush,
+            incoming: None,
+        }
+    }
+
+    /// Counts, by event and queue, what comes in.
+    pub(crate) fn counting(mut self, incoming: IntCounterVec) -> Self {
+        self.incoming = Some(incoming);
+        self
+    }
+
+    fn count(&self, event: &str, queue: &str) {
+        if let Some(incoming) = &self.incoming {
+            incoming.with_label_values(&[event, queue]).inc();
+        }
+    }
+
+    /// What is known of a pod that is being tried.
+    pub(crate) fn attempt(&self, uid: &str) -> Option<Attempt> {
+        self.entries.get(uid).map(|entry| Attempt { number: entry.attempts, queued_at: entry.queued_at })
+    }
+
+    /// How many pods wait where; those being tried count as active, as nothing else holds them.
+    pub(crate) fn lengths(&self) -> Lengths {
+        let mut lengths = Lengths::default();
+        for entry in self.entries.values() {
+            match &entry.state {
+                State::Active(_) | State::InFlight { .. } => lengths.active += 1,
+                State::Backoff(_) => lengths.backoff += 1,
+                State::Unschedulable { plugins, .. } => {
+                    lengths.unschedulable += 1;
+                    for plugin in plugins {
+                        *lengths.refused_by.entry(plugin).or_default() += 1;
+                    }
+                }
+            }
+        }
+        lengths
     }
 
     /// A pod that waits, new or changed. A changed pod that was unschedulable is tried again.
@@ -64,12 +130,13 @@ impl Queue {
                 self.active.insert(rank.clone());
                 let entry = Entry { pod, attempts: 0, queued_at: now, last_failure: now, state: State::Active(rank) };
                 self.entries.insert(uid, entry);
+                self.count("PodAdd", "active");
             }
             Some(entry) => {
                 let changed = entry.pod.spec != pod.spec || entry.pod.metadata.labels != pod.metadata.labels;
                 entry.pod = pod;
                 if changed && matches!(entry.state, State::Unschedulable { .. }) {
-                    self.wake(&uid, now);
+                    self.wake(&uid, "PodUpdate", now);
                 }
             }
         }
@@ -111,7 +178,9 @@ impl Queue {
         let by_time = plugins.is_empty();
         entry.state = State::Unschedulable { since: now, plugins };
         if woken || by_time {
-            self.wake(uid, now);
+            self.wake(uid, "ScheduleAttemptFailure", now);
+        } else {
+            self.count("ScheduleAttemptFailure", "unschedulable");
         }
     }
 
@@ -128,7 +197,7 @@ impl Queue {
             }
         }
         for uid in helped {
-            self.wake(&uid, now);
+            self.wake(&uid, wake.event(), now);
         }
     }
 
@@ -157,6 +226,7 @@ impl Queue {
             }
             self.backoff.pop_first();
             self.activate(&uid);
+            self.count("BackoffComplete", "active");
         }
         let stale: Vec<String> = self
             .entries
@@ -165,20 +235,22 @@ impl Queue {
             .map(|(uid, _)| uid.clone())
             .collect();
         for uid in stale {
-            self.wake(&uid, now);
+            self.wake(&uid, "UnschedulableTimeout", now);
         }
     }
 
     /// Active as soon as the wait since the last failure is over.
-    fn wake(&mut self, uid: &str, now: Instant) {
+    fn wake(&mut self, uid: &str, event: &str, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         let wait = self.initial.saturating_mul(2_u32.saturating_pow(entry.attempts.saturating_sub(1).min(30))).min(self.max);
         let due = entry.last_failure + wait;
         if due > now {
             entry.state = State::Backoff(due);
             self.backoff.insert((due, uid.to_owned()));
+            self.count(event, "backoff");
         } else {
             self.activate(uid);
+            self.count(event, "active");
         }
     }
 

@@ -17,8 +17,9 @@ use trireme_client::{Client, Event, EventKind, EventRecorder, Object, Patch, Sub
 use crate::cache::Cache;
 use crate::cycle::{self, Unfit};
 use crate::framework::{Plugin, Snapshot, Wake};
+use crate::metrics::{Look, Metrics, Outcome, Standing};
 use crate::node_info::PodInfo;
-use crate::queue::Queue;
+use crate::queue::{Attempt, Queue};
 use crate::{SchedulerInformers, SchedulerOptions, plugins};
 
 struct Shared {
@@ -27,6 +28,7 @@ struct Shared {
     informers: SchedulerInformers,
     options: SchedulerOptions,
     plugins: Vec<Box<dyn Plugin>>,
+    metrics: Metrics,
     /// Locked in this order.
     cache: Mutex<Cache>,
     queue: Mutex<Queue>,
@@ -38,18 +40,23 @@ pub(crate) async fn run(
     recorder: EventRecorder,
     informers: SchedulerInformers,
     options: SchedulerOptions,
+    metrics: Metrics,
     cancel: CancellationToken,
 ) {
+    let queue = Queue::new(options.initial_backoff, options.max_backoff, options.unschedulable_flush).counting(metrics.incoming.clone());
     let shared = Arc::new(Shared {
         client,
         recorder,
-        queue: Mutex::new(Queue::new(options.initial_backoff, options.max_backoff, options.unschedulable_flush)),
+        queue: Mutex::new(queue),
         cache: Mutex::new(Cache::default()),
         plugins: plugins::default_plugins(),
         informers,
         options,
+        metrics,
         wake: Notify::new(),
     });
+    let looked_at: Arc<dyn Look> = Arc::clone(&shared) as _;
+    shared.metrics.watch(Arc::downgrade(&looked_at));
     let subscriptions = subscribe(&shared);
     let mut bindings = JoinSet::new();
     tokio::select! {
@@ -74,23 +81,30 @@ async fn schedule_all(shared: &Arc<Shared>, bindings: &mut JoinSet<()>) {
     let mut tie = 0_u64;
     loop {
         while bindings.try_join_next().is_some() {}
-        let next = shared.queue.lock().pop(Instant::now());
-        let Some(pod) = next else {
+        let began = Instant::now();
+        let next = {
+            let mut queue = shared.queue.lock();
+            queue.pop(began).and_then(|pod| queue.attempt(pod.uid()).map(|attempt| (pod, attempt)))
+        };
+        let Some((pod, attempt)) = next else {
             shared.wait().await;
             continue;
         };
         tie = tie.wrapping_add(1);
-        match shared.place(&pod, tie) {
+        let placed = shared.place(&pod, tie);
+        shared.metrics.decided(began.elapsed());
+        match placed {
             Ok(None) => {}
             Ok(Some(node)) => {
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let shared = Arc::clone(shared);
                 bindings.spawn(async move {
-                    shared.bind(&pod, &node).await;
+                    shared.bind(&pod, &node, attempt, began).await;
                     drop(permit);
                 });
             }
             Err(unfit) => {
+                shared.metrics.attempted(Outcome::Unschedulable, began.elapsed());
                 let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
                 let shared = Arc::clone(shared);
                 bindings.spawn(async move {
@@ -210,9 +224,14 @@ impl Shared {
         Ok(Some(node))
     }
 
-    async fn bind(&self, pod: &Arc<Pod>, node: &str) {
-        match self.client.bind(pod.namespace(), pod.name(), pod.uid(), node).await {
+    async fn bind(&self, pod: &Arc<Pod>, node: &str, attempt: Attempt, began: Instant) {
+        let binding = Instant::now();
+        let bound = self.client.bind(pod.namespace(), pod.name(), pod.uid(), node).await;
+        self.metrics.bound(bound.is_ok(), binding.elapsed());
+        self.metrics.attempted(if bound.is_ok() { Outcome::Scheduled } else { Outcome::Error }, began.elapsed());
+        match bound {
             Ok(()) => {
+                self.metrics.placed(attempt.number, attempt.queued_at.elapsed());
                 let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
                 self.recorder.record(&**pod, EventKind::Normal, "Scheduled", message);
                 self.queue.lock().remove(pod.uid());
@@ -264,6 +283,27 @@ impl Shared {
         }
         self.queue.lock().failed(pod.uid(), plugins, |plugin, wake| self.wakes(plugin, wake), Instant::now());
         self.wake.notify_one();
+    }
+}
+
+impl Look for Shared {
+    fn look(&self) -> Standing {
+        let (nodes, pods, assumed) = self.cache.lock().size();
+        let lengths = self.queue.lock().lengths();
+        let held = |pod: &Pod| {
+            let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+            node_name(pod).is_none() && !is_over(pod) && gates.is_some_and(|gates| !gates.is_empty())
+        };
+        Standing {
+            active: lengths.active,
+            backoff: lengths.backoff,
+            unschedulable: lengths.unschedulable,
+            gated: self.informers.pods.list().iter().filter(|pod| held(pod)).count(),
+            refused_by: lengths.refused_by.into_iter().collect(),
+            nodes,
+            pods,
+            assumed,
+        }
     }
 }
 

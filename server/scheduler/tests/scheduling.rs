@@ -26,6 +26,10 @@ fn node_of(api: &FakeApi, name: &str) -> Value {
 }
 
 fn start(api: &FakeApi) -> (Arc<Scheduler>, CancellationToken) {
+    start_with(api, SchedulerOptions::default())
+}
+
+fn start_with(api: &FakeApi, options: SchedulerOptions) -> (Arc<Scheduler>, CancellationToken) {
     let cancel = CancellationToken::new();
     let client = Client::new(Arc::new(api.clone()));
     let all = InformerOptions::default;
@@ -34,7 +38,7 @@ fn start(api: &FakeApi) -> (Arc<Scheduler>, CancellationToken) {
         nodes: Informer::start(client.clone(), all(), cancel.clone()),
         namespaces: Informer::start(client.clone(), all(), cancel.clone()),
     };
-    (Scheduler::new(client, informers, SchedulerOptions::default()), cancel)
+    (Scheduler::new(client, informers, options), cancel)
 }
 
 fn lead(scheduler: &Arc<Scheduler>, api: &FakeApi, term: u64, cancel: &CancellationToken) -> tokio::task::JoinHandle<()> {
@@ -105,4 +109,40 @@ async fn a_deposed_scheduler_binds_nothing_and_its_successor_does() {
     let _work = lead(&scheduler, &api, 2, &cancel);
     api.until("the successor binds all", |api| (0..50).all(|nth| node_of(api, &format!("p{nth}")) == "n1")).await;
     cancel.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_it_does_and_what_waits_is_counted() {
+    let api = FakeApi::new();
+    api.create("nodes", node("n1", "2"));
+    let metrics = trireme_client::metrics::ComponentMetrics::new();
+    let (scheduler, cancel) = start_with(&api, SchedulerOptions { metrics: metrics.clone(), ..SchedulerOptions::default() });
+    let shows = |line: &str| {
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    };
+    shows("leader_election_master_status{name=\"kube-scheduler\"} 0");
+    let stop = cancel.child_token();
+    let work = lead(&scheduler, &api, 1, &stop);
+    api.create("pods", pod("fits", "1"));
+    api.create("pods", pod("large", "64"));
+    let mut gated = pod("gated", "0");
+    gated["spec"]["schedulingGates"] = json!([{"name": "wait"}]);
+    api.create("pods", gated);
+    api.until("one is placed", |api| node_of(api, "fits") == "n1").await;
+    api.until("one is refused", |api| api.get("pods", "ns", "large").unwrap()["status"]["conditions"][0]["status"] == "False").await;
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    shows("leader_election_master_status{name=\"kube-scheduler\"} 1");
+    shows("scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1");
+    shows("scheduler_pod_scheduling_attempts_count 1");
+    shows("scheduler_pending_pods{queue=\"unschedulable\"} 1");
+    shows("scheduler_pending_pods{queue=\"gated\"} 1");
+    shows("scheduler_pending_pods{queue=\"active\"} 0");
+    shows("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1");
+    shows("scheduler_queue_incoming_pods_total{event=\"PodAdd\",queue=\"active\"} 2");
+    shows("scheduler_cache_size{type=\"nodes\"} 1");
+    stop.cancel();
+    work.await.unwrap();
+    shows("leader_election_master_status{name=\"kube-scheduler\"} 0");
+    shows("scheduler_pending_pods{queue=\"unschedulable\"} 0");
 }

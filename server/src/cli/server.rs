@@ -147,14 +147,16 @@ pub struct UpstreamArgs {
 }
 
 impl UpstreamArgs {
-    /// Every flag given, as `component --flag=value`.
-    pub fn all(&self) -> Vec<String> {
+    /// Every flag given that nothing here corresponds to, as `component --flag=value`. A node speaks for its own.
+    pub fn without_counterpart(&self, has_node: bool) -> Vec<String> {
+        let none = Vec::new();
+        let of_node = |args| if has_node { &none } else { args };
         let named = [
             ("kube-apiserver", &self.kube_apiserver_arg),
             ("kube-scheduler", &self.kube_scheduler_arg),
             ("kube-controller-manager", &self.kube_controller_manager_arg),
-            ("kubelet", &self.kubelet_arg),
-            ("kube-proxy", &self.kube_proxy_arg),
+            ("kubelet", of_node(&self.kubelet_arg)),
+            ("kube-proxy", of_node(&self.kube_proxy_arg)),
         ];
         named.iter().flat_map(|(component, args)| args.iter().map(move |a| format!("{component} --{}={}", a.key, a.value))).collect()
     }

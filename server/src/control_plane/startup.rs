@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::join::ClusterFacts;
 use trireme_apiserver::{
     ApiServer, ApiServerOptions, Caller, UserInfo,
-    admin::Members,
+    admin::{Members, Targets},
     allocate::Ranges,
     authn::accept_any_verifier,
     bootstrap::{Bootstrap, Door},
@@ -144,6 +144,7 @@ impl<'a> Startup<'a> {
             facts: founded.facts.clone(),
         }));
         api.open_admin(Arc::new(Members::new(store.clone())));
+        api.open_admin(Arc::new(Targets::new(store.clone(), api.registry().clone())));
         Ok(api)
     }
 

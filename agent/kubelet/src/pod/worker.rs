@@ -14,7 +14,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{DeleteOptions, EventKind, Patch};
 use trireme_proto::cri;
@@ -91,6 +94,8 @@ pub(crate) struct Worker {
     torn_down: bool,
     /// The status that the API server took last, and its revision.
     reported: Option<(u64, PodStatus)>,
+    /// When this pod was first seen, until it runs; none if it ran before.
+    starting_since: Option<Instant>,
 }
 
 impl Worker {
@@ -118,14 +123,22 @@ impl Worker {
             last_volume_failure: None,
             torn_down: false,
             reported: None,
+            starting_since: None,
         }
     }
 
     /// Works until the pod is gone or the kubelet stops. Stopping leaves the containers as they are.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         let wake = self.wake.clone();
+        let began = Instant::now();
+        self.starting_since = self.desired.borrow().pod.status.as_ref().is_none_or(|s| s.start_time.is_none()).then_some(began);
+        let mut operation = "create";
         loop {
-            let next = match cancel.run_until_cancelled(self.sync()).await {
+            let round = Instant::now();
+            let synced = cancel.run_until_cancelled(self.sync()).await;
+            self.core.metrics.synced(operation, round.elapsed());
+            operation = "sync";
+            let next = match synced {
                 None => return,
                 Some(Ok(Next::Done)) => return,
                 Some(Ok(Next::At(at))) => at,
@@ -141,7 +154,10 @@ impl Worker {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = wake.notified() => {}
-                changed = self.desired.changed() => if changed.is_err() { return },
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => operation = "update",
+                    Err(_) => return,
+                },
                 () = tokio::time::sleep(delay) => {}
             }
         }
@@ -189,6 +205,7 @@ impl Worker {
             let acted = self.act(&pod, &observed, &plan).await?;
             let observed = self.observe(&pod).await?;
             self.probes.update(&self.core, &pod, &observed);
+            self.note_start(&pod, &observed);
             self.report(&pod, &observed, false).await?;
             self.sweep(&observed).await;
             if !acted || self.desired.has_changed().unwrap_or(true) {
@@ -196,6 +213,16 @@ impl Worker {
             }
         }
         Ok(Next::At(Some(self.core.now() + RETRY)))
+    }
+
+    /// Measures the start of a pod once all its containers have run.
+    fn note_start(&mut self, pod: &Pod, observed: &Observed) {
+        let mut regular = spec::all_containers(pod).filter(|(kind, _)| *kind == spec::Kind::Main);
+        if regular.all(|(_, container)| observed.latest(&container.name).is_some_and(|run| run.started_at.is_some()))
+            && let Some(since) = self.starting_since.take()
+        {
+            self.core.metrics.pod_runs(since.elapsed());
+        }
     }
 
     /// Whether the pod must fail without a container having a say.
@@ -286,6 +313,13 @@ impl Worker {
                 self.backoffs.entry(planned.name.clone()).or_default().retried(failed_at, self.core.now());
             }
             self.not_before.remove(&planned.name);
+            let kind = if spec::container(pod, &planned.name).is_some_and(|(kind, _)| kind != spec::Kind::Main) {
+                "init_container"
+            } else {
+                "container"
+            };
+            let refused = outcome.as_ref().err().map(|n| n.waiting.as_ref().map_or("Unknown", |w| w.reason.as_str()));
+            self.core.metrics.container(kind, refused);
             match outcome {
                 Ok(()) => {
                     self.waiting.remove(&planned.name);
@@ -317,7 +351,9 @@ impl Worker {
             tokio::fs::create_dir_all(&logs).await.map_err(Error::io(format!("create {}", logs.display())))?;
             self.core.runtime.run_sandbox(configuration).await
         };
-        match made.await {
+        let made = made.await;
+        self.core.metrics.sandbox(made.as_ref().err().map(|_| "CreatePodSandboxError"));
+        match made {
             Ok(_) => {
                 self.not_before.remove("");
                 Ok(true)

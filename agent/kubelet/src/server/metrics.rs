@@ -56,7 +56,24 @@ pub(crate) async fn kubelet(State(api): State<Arc<Api>>) -> Response {
     family(&mut out, "kubelet_running_containers", "gauge", "[BETA] Number of containers currently running", &named);
     let up = if *api.pods.runtime_up.borrow() { 1.0 } else { 0.0 };
     family(&mut out, "trireme_kubelet_runtime_up", "gauge", "Whether the container runtime answers", &[(String::new(), up)]);
+    let desired = api.core.pods.list().len() as f64;
+    let kind = "{static=\"false\"}".to_owned();
+    family(
+        &mut out,
+        "kubelet_desired_pods",
+        "gauge",
+        "[ALPHA] The number of pods the kubelet is being instructed to run.",
+        &[(kind, desired)],
+    );
+    for registry in std::iter::once(&api.core.metrics.registry).chain(&api.core.options.requests) {
+        out.push_str(&String::from_utf8_lossy(&trireme_client::metrics::render(registry)));
+    }
     text(out)
+}
+
+/// How probes end.
+pub(crate) async fn probes(State(api): State<Arc<Api>>) -> Response {
+    text(String::from_utf8_lossy(&trireme_client::metrics::render(&api.core.metrics.probes_registry)).into_owned())
 }
 
 type Sample = fn(&cri::ContainerStats) -> f64;

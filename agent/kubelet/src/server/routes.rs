@@ -33,6 +33,7 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics::kubelet))
         .route("/metrics/cadvisor", get(metrics::containers))
         .route("/metrics/resource", get(metrics::resource))
+        .route("/metrics/probes", get(metrics::probes))
         .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
         .with_state(api)
 }

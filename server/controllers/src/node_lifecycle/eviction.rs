@@ -25,7 +25,7 @@ struct Controller {
 
 pub(super) fn start(lead: &mut Lead) {
     let informers = Arc::clone(&lead.informers);
-    let queue: WorkQueue<Victim> = WorkQueue::new();
+    let queue: WorkQueue<Victim> = lead.queue("noexec_taint_pod");
     let controller = Arc::new(Controller {
         client: lead.client(NAME),
         recorder: lead.recorder(COMPONENT),

@@ -1,0 +1,70 @@
+//! The endpoints of the components that run in a server: the controllers' on 10257, the scheduler's on 10259.
+//!
+//! Must not end the server: a port that somebody else holds is said in the log and tried again.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use trireme_apiserver::{ApiServer, component::Component};
+use trireme_client::metrics::ComponentMetrics;
+
+const CONTROLLERS_PORT: u16 = 10257;
+const SCHEDULER_PORT: u16 = 10259;
+const LISTEN_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the components count.
+pub struct Components {
+    /// kube-controller-manager's.
+    pub controllers: ComponentMetrics,
+    /// kube-scheduler's.
+    pub scheduler: ComponentMetrics,
+}
+
+impl Components {
+    /// Nothing counted yet.
+    pub fn new() -> Self {
+        Self { controllers: ComponentMetrics::new(), scheduler: ComponentMetrics::new() }
+    }
+
+    /// Serves both, with the API server's certificate, until cancelled.
+    pub fn serve(&self, api: &ApiServer, bind: IpAddr, tls: &Arc<rustls::ServerConfig>, cancel: &CancellationToken) {
+        let all = [
+            ("kube-controller-manager", CONTROLLERS_PORT, self.controllers.clone()),
+            ("kube-scheduler", SCHEDULER_PORT, self.scheduler.clone()),
+        ];
+        for (name, port, metrics) in all {
+            let component = Component::new(api.clone(), name, move || metrics.render());
+            tokio::spawn(serve_one(component, name, SocketAddr::from((bind, port)), tls.clone(), cancel.clone()));
+        }
+    }
+}
+
+async fn serve_one(
+    component: Arc<Component>,
+    name: &'static str,
+    address: SocketAddr,
+    tls: Arc<rustls::ServerConfig>,
+    cancel: CancellationToken,
+) {
+    let mut said = false;
+    let listener = loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(error) if !said => {
+                tracing::warn!(component = name, %address, %error, "health and metrics are not served until the port is free");
+                said = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LISTEN_AGAIN) => {}
+            () = cancel.cancelled() => return,
+        }
+    };
+    ApiServer::serve_component(component, listener, tls, cancel).await;
+}

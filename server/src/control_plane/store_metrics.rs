@@ -1,0 +1,63 @@
+//! What only this store can say, and etcd has no name for: how many members vote, how many of them answer, how far each lags.
+//!
+//! Looked up when somebody scrapes. The leader alone knows of the others, so followers show nothing about them.
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{IntGauge, IntGaugeVec, Opts};
+use trireme_raft::Store;
+
+use super::ALIVE_WITHIN;
+
+const VALID: &str = "invariant: static names are valid";
+
+/// Reads the store's status.
+pub struct StoreCollector {
+    store: Store,
+    voters: IntGauge,
+    contact: IntGauge,
+    alive: IntGauge,
+    lag: IntGaugeVec,
+}
+
+impl StoreCollector {
+    /// Of this store.
+    pub fn new(store: Store) -> Self {
+        let gauge = |name, help| IntGauge::new(name, help).expect(VALID);
+        Self {
+            store,
+            voters: gauge("trireme_store_voters", "Members whose votes count."),
+            contact: gauge("trireme_store_quorum_contact", "Whether this server is in contact with a quorum of its cluster."),
+            alive: gauge("trireme_store_voters_alive", "Voters that the leader hears of, itself included. Shown by the leader alone."),
+            lag: IntGaugeVec::new(
+                Opts::new("trireme_store_member_lag_entries", "Entries of the log that a member lacks. Shown by the leader alone."),
+                &["member_id"],
+            )
+            .expect(VALID),
+        }
+    }
+}
+
+impl Collector for StoreCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        let families: [&dyn Collector; 4] = [&self.voters, &self.contact, &self.alive, &self.lag];
+        families.into_iter().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let status = self.store.status().borrow().clone();
+        self.voters.set(status.voters.len() as i64);
+        self.contact.set(i64::from(status.has_quorum_contact));
+        let mut families: Vec<MetricFamily> = self.voters.collect().into_iter().chain(self.contact.collect()).collect();
+        if status.leadership.is_some() {
+            let alive = self.store.alive(ALIVE_WITHIN);
+            self.alive.set(status.voters.iter().filter(|voter| alive.contains(voter)).count() as i64);
+            self.lag.reset();
+            for (member, lag) in self.store.lags() {
+                self.lag.with_label_values(&[&member.to_string()]).set(i64::try_from(lag).unwrap_or(i64::MAX));
+            }
+            families.extend(self.alive.collect().into_iter().chain(self.lag.collect()));
+        }
+        families
+    }
+}
