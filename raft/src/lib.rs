@@ -16,6 +16,7 @@ pub mod engine;
 mod error;
 pub mod log;
 mod membership;
+mod mutant;
 pub mod mvcc;
 pub mod network;
 pub mod node;

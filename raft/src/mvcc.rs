@@ -52,6 +52,7 @@ use trireme_proto::store::{
 
 use crate::StoreError;
 use crate::engine::{Durability, Engine, Table, WriteBatch};
+use crate::mutant;
 
 mod apply;
 mod compact;
@@ -204,6 +205,7 @@ impl StateMachine {
                 apply::forget_proposal(&mut stage, entry.id.index)?;
                 match &entry.body {
                     EntryBody::Blank => {}
+                    EntryBody::Membership(_) if mutant::on("membership-not-kept") => {}
                     EntryBody::Membership(membership) => stage.head.membership = membership.clone(),
                     EntryBody::Command(command) => {
                         let (done, effects) = apply::apply(&mut stage, entry.id, command.clone())?;
@@ -219,6 +221,11 @@ impl StateMachine {
             }
             stage.finish()
         };
+        if mutant::on("head-apart-from-data") {
+            let mut apart = WriteBatch::new();
+            put_head(&mut apart, &head);
+            engine.write(apart, Durability::Buffered)?;
+        }
         put_head(&mut batch, &head);
         engine.write(batch, Durability::Buffered)?;
         writer.leases.observe(leases, now);

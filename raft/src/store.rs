@@ -165,7 +165,9 @@ impl Store {
             () = self.core.cancel.cancelled() => return Err(StoreError::Shutdown),
             index = self.core.reads.join() => index?,
         };
-        self.core.wait_applied(index, deadline).await?;
+        if !crate::mutant::on("read-before-apply") {
+            self.core.wait_applied(index, deadline).await?;
+        }
         Ok(self.revision())
     }
 

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Shared, record};
 use crate::engine::{Durability, Table, WriteBatch};
 use crate::error::StoreError;
+use crate::mutant;
 use crate::types::{LogId, TypeConfig, Vote};
 
 /// Operations that one sync may serve.
@@ -96,6 +97,10 @@ fn finish(shared: &Shared, round: Round, failed: &mut Option<StoreError>) -> boo
         tracing::error!(%error, "the log cannot be written; this Raft instance ends");
         *failed = Some(error.clone());
     }
+    if mutant::on("sync-failure-ignored") && failed.take().is_some() {
+        report(shared, round.done, &Ok(()));
+        return round.stop;
+    }
     report(shared, round.done, &result);
     round.stop
 }
@@ -108,12 +113,16 @@ fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut 
                 batch.put(Table::Entry, &index.to_be_bytes(), bytes);
             }
             done.push(Done::Append(last, callback));
-            *durability = Durability::Synced;
+            if !mutant::on("unsynced-append") {
+                *durability = Durability::Synced;
+            }
         }
         Op::Vote { vote, reply } => {
             batch.put(Table::LogMeta, record::VOTE, record::encode_vote(&vote));
             done.push(Done::Vote(vote, reply));
-            *durability = Durability::Synced;
+            if !mutant::on("unsynced-vote") {
+                *durability = Durability::Synced;
+            }
         }
         Op::Truncate { from, reply } => {
             batch.delete_range(Table::Entry, &from.to_be_bytes(), None);

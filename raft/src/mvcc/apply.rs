@@ -15,6 +15,7 @@ use super::write::Writer;
 use super::{EntryId, compact, lease, members, read, txn};
 use crate::StoreError;
 use crate::engine::{Read as _, Table};
+use crate::mutant;
 
 /// Proposal ids are remembered for so many log entries.
 pub const PROPOSAL_WINDOW: u64 = 4096;
@@ -56,6 +57,7 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     }
     stage.savepoint();
     if !command.proposal_id.is_empty()
+        && !mutant::on("proposals-forgotten")
         && let Some(record) = stage.get(Table::Proposal, &command.proposal_id)?
     {
         return Ok((remembered(&read::decode("proposal", &record)?), Effects::default()));
@@ -91,6 +93,7 @@ fn refuse(command: &Command, id: EntryId) -> Result<(), StoreError> {
     // node id and term together, from the same leadership.
     if let Some(fence) = &command.fence
         && fence.term != id.term
+        && !mutant::on("fence-ignored")
     {
         return Err(StoreError::Fenced);
     }

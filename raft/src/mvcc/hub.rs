@@ -18,6 +18,7 @@ use super::keys::{KeyRange, change_key, change_revision};
 use super::read;
 use crate::StoreError;
 use crate::engine::{Engine, Read, Table};
+use crate::mutant;
 
 /// A batch from history ends after the revision that reaches one of these.
 const MAX_BATCH_EVENTS: usize = 500;
@@ -151,7 +152,9 @@ impl WatchHub {
             let mut ring = self.ring.write();
             ring.revisions.clear();
             ring.bytes = 0;
-            ring.covers_from = head.revision + 1;
+            if !mutant::on("snapshot-unnoticed") {
+                ring.covers_from = head.revision + 1;
+            }
         }
         self.publish(head, Vec::new());
     }
@@ -166,7 +169,7 @@ impl WatchHub {
         }
         let ticks = self.subscribe();
         let now = *ticks.borrow();
-        if start_revision > 0 && start_revision < now.compact_revision {
+        if start_revision > 0 && start_revision < now.compact_revision && !mutant::on("compaction-unnoticed") {
             return Err(StoreError::Compacted { compact_revision: now.compact_revision });
         }
         let next = if start_revision > 0 { start_revision } else { now.revision + 1 };
@@ -185,7 +188,9 @@ impl Ring {
             && let Some(oldest) = self.revisions.pop_front()
         {
             self.bytes -= oldest.bytes;
-            self.covers_from = oldest.revision + 1;
+            if !mutant::on("ring-overflow") {
+                self.covers_from = oldest.revision + 1;
+            }
         }
     }
 
@@ -251,7 +256,7 @@ impl Watch {
         if head.epoch != self.epoch {
             return Err(WatchError::Reset);
         }
-        if self.next < head.compact_revision {
+        if self.next < head.compact_revision && !mutant::on("compaction-unnoticed") {
             return Err(WatchError::Compacted { compact_revision: head.compact_revision });
         }
         Ok(history(view.as_ref(), &head, &self.range, self.next)?)
@@ -293,6 +298,7 @@ fn event(read: &dyn Read, revision: i64, change: ChangeRecord) -> Result<etcd::E
     };
     // At the compaction floor itself the version before is gone.
     let prev_kv = match change.previous_revision {
+        _ if mutant::on("previous-forgotten") => None,
         0 => None,
         previous => read::written_at(read, &change.key, previous)?,
     };

@@ -250,6 +250,9 @@ impl Core {
     /// One ReadIndex round of the leader: it asks a quorum whether it still leads. No clock is trusted (D3).
     pub(crate) async fn confirm_leadership(&self) -> Result<u64, StoreError> {
         let raft = self.raft()?;
+        if crate::mutant::on("stale-read") && raft.is_leader() {
+            return Ok(self.machine.applied().at().index);
+        }
         let round = raft.get_read_log_id(ReadPolicy::ReadIndex);
         match tokio::time::timeout(self.timing.rpc, round).await {
             Ok(Ok((read_log_id, _applied))) => Ok(read_log_id.index()),

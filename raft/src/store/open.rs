@@ -259,7 +259,8 @@ async fn open_state(
 
 fn try_open_state(engines: &dyn Engines, directory: &Path, member: &MemberFile) -> Result<StateMachine, StoreError> {
     let engine = engines.open_state(directory)?;
-    let state = StateMachine::open(engine, &MvccOptions::default(), Instant::now().into_std())?;
+    let options = MvccOptions { watch_ring_bytes: engines.watch_ring_bytes() };
+    let state = StateMachine::open(engine, &options, Instant::now().into_std())?;
     let cluster_id = state.info().cluster_id;
     if cluster_id != 0 && cluster_id != member.cluster_id {
         return Err(StoreError::Corrupt(format!("the state is of cluster {cluster_id:016x}")));

@@ -1,6 +1,7 @@
 //! Runs seeds of the simulation. See `ops/test chaos`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use trireme_chaos::sim::faults::Kind;
 use trireme_chaos::sim::run::{Plan, run};
 
+mod mutants;
 mod randomness;
 
 /// Simulated bad luck for Trireme's store.
@@ -40,15 +42,26 @@ enum What {
         /// At the same time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
-        /// Ends at the first violation.
-        #[arg(long)]
-        until_found: bool,
         #[command(flatten)]
         shape: Shape,
     },
+    /// Plants one bug after another and looks for it. Needs a build with `--features mutants`.
+    Mutants {
+        /// Seeds to try on each.
+        #[arg(long, default_value_t = 60)]
+        seeds: u64,
+        /// At the same time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Only these.
+        names: Vec<String>,
+    },
 }
 
-#[derive(clap::Args, Clone)]
+/// Seeds that a store without a planted bug must pass first, or finding one says nothing.
+const CONTROL_SEEDS: u64 = 2;
+
+#[derive(clap::Args, Clone, Default)]
 struct Shape {
     /// Members.
     #[arg(long, default_value_t = 3)]
@@ -76,6 +89,11 @@ impl Shape {
         Ok(Plan { seed, hosts: self.hosts, load_ms: self.secs * 1000, pace_ms: self.pace_ms, kinds, told })
     }
 
+    /// For planted bugs.
+    fn short(faults: &[&str]) -> Shape {
+        Shape { hosts: 3, secs: 6, pace_ms: 120, fault: faults.iter().map(|fault| (*fault).to_owned()).collect() }
+    }
+
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![format!("--hosts={}", self.hosts), format!("--secs={}", self.secs), format!("--pace-ms={}", self.pace_ms)];
         arguments.extend(self.fault.iter().map(|fault| format!("--fault={fault}")));
@@ -86,7 +104,13 @@ impl Shape {
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().what {
         What::Seed { seed, trace, shape } => one(&shape.plan(seed, trace)?),
-        What::Seeds { count, from, jobs, until_found, shape } => many(count, from, jobs.max(1), until_found, &shape),
+        What::Seeds { count, from, jobs, shape } => {
+            let start = Instant::now();
+            let sums = many(from..from + count, jobs.max(1), &shape, None)?;
+            sums.print(start.elapsed().as_secs_f64());
+            Ok(if sums.seeds > 0 && sums.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        What::Mutants { seeds, jobs, names } => hunt(seeds, jobs.max(1), &names),
     }
 }
 
@@ -125,37 +149,58 @@ struct Sums {
     bad: Vec<(u64, Vec<String>)>,
 }
 
-fn many(count: u64, from: u64, jobs: usize, until_found: bool, shape: &Shape) -> anyhow::Result<ExitCode> {
-    let start = Instant::now();
+/// Runs seeds, with a bug planted until it is found.
+fn many(mut seeds: Range<u64>, jobs: usize, shape: &Shape, mutant: Option<&str>) -> anyhow::Result<Sums> {
     let binary = std::env::current_exe().context("own path")?;
     let mut sums = Sums::default();
-    let mut seeds = from..from + count;
     let mut running = Vec::new();
     loop {
-        while running.len() < jobs && !(until_found && !sums.bad.is_empty()) {
+        while running.len() < jobs && (mutant.is_none() || sums.bad.is_empty()) {
             let Some(seed) = seeds.next() else { break };
             // A process each: hash maps and thread-local generators begin anew, so a seed replays by itself.
-            let child = Command::new(&binary)
-                .arg("seed")
-                .arg(seed.to_string())
-                .args(shape.arguments())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn();
-            running.push((seed, child.context("cannot run a seed")?));
+            let mut command = Command::new(&binary);
+            command.arg("seed").arg(seed.to_string()).args(shape.arguments()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            match mutant {
+                Some(mutant) => command.env("TRIREME_MUTANT", mutant),
+                None => command.env_remove("TRIREME_MUTANT"),
+            };
+            running.push((seed, command.spawn().context("cannot run a seed")?));
         }
         if running.is_empty() {
-            break;
+            return Ok(sums);
         }
         let (seed, child) = running.remove(0);
         let output = child.wait_with_output().context("a seed's process")?;
         sums.take(seed, &String::from_utf8_lossy(&output.stdout), &String::from_utf8_lossy(&output.stderr), output.status.success());
     }
-    sums.print(start.elapsed().as_secs_f64());
-    if sums.seeds == 0 {
-        bail!("no seed was run");
+}
+
+/// Each planted bug must be found.
+fn hunt(seeds: u64, jobs: usize, names: &[String]) -> anyhow::Result<ExitCode> {
+    if !cfg!(feature = "mutants") {
+        bail!("this build has no bugs planted: build it with --features mutants");
     }
-    Ok(if sums.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let control = many(1..1 + CONTROL_SEEDS, jobs, &Shape::short(&[]), None)?;
+    if let Some((seed, violations)) = control.bad.first() {
+        bail!("without any planted bug seed {seed} finds {violations:?}");
+    }
+    let mut missed = Vec::new();
+    println!("{:<22} {:>5}  found by", "planted", "seeds");
+    for mutant in mutants::ALL.iter().filter(|mutant| names.is_empty() || names.iter().any(|name| name == mutant.name)) {
+        let sums = many(1..1 + seeds, jobs, &Shape::short(mutant.faults), Some(mutant.name))?;
+        match sums.bad.iter().min() {
+            Some((seed, violations)) => {
+                let first = violations.first().map_or("", String::as_str);
+                let short: String = first.chars().take(150).collect();
+                println!("{:<22} {:>5}  {}", mutant.name, sums.seeds, short.trim_start_matches(&format!("VIOLATION seed {seed} ")));
+            }
+            None => {
+                println!("{:<22} {:>5}  MISSED ({})", mutant.name, sums.seeds, mutant.like);
+                missed.push(mutant.name);
+            }
+        }
+    }
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 // === impl Sums ===
@@ -182,9 +227,6 @@ impl Sums {
             violations.push(format!("seed {seed} ended without a verdict: {}", errors.lines().last().unwrap_or_default()));
         }
         if !violations.is_empty() {
-            for violation in &violations {
-                eprintln!("{violation}");
-            }
             self.bad.push((seed, violations));
         }
     }
@@ -205,8 +247,8 @@ impl Sums {
             number("events"),
         );
         println!("violations: {} seeds{}", self.bad.len(), if self.bad.is_empty() { "" } else { " (replay: ops/test chaos --seed N)" });
-        for (seed, violations) in &self.bad {
-            println!("  seed {seed}: {}", violations.first().map_or("", String::as_str));
+        for violation in self.bad.iter().flat_map(|(_, violations)| violations) {
+            println!("  {violation}");
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct SimDisk {
     engines: Mutex<BTreeMap<PathBuf, Arc<SimEngine>>>,
     sync_ms: Arc<AtomicU64>,
     fail_next_sync: Arc<AtomicBool>,
+    watch_ring_bytes: usize,
 }
 
 struct SimEngine {
@@ -37,10 +38,15 @@ struct SimEngine {
 // === impl SimDisk ===
 
 impl SimDisk {
-    /// An empty disk.
+    /// An empty disk, and how much memory watches have on its host.
     #[must_use]
-    pub fn new() -> Arc<SimDisk> {
-        Arc::new(SimDisk { engines: Mutex::default(), sync_ms: Arc::new(AtomicU64::new(SYNC_MS)), fail_next_sync: Arc::default() })
+    pub fn new(watch_ring_bytes: usize) -> Arc<SimDisk> {
+        Arc::new(SimDisk {
+            engines: Mutex::default(),
+            sync_ms: Arc::new(AtomicU64::new(SYNC_MS)),
+            fail_next_sync: Arc::default(),
+            watch_ring_bytes,
+        })
     }
 
     /// Makes every sync take so long; 0 for the usual time.
@@ -97,6 +103,10 @@ impl Engines for SimDisk {
 
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(self.open(directory, false))
+    }
+
+    fn watch_ring_bytes(&self) -> usize {
+        self.watch_ring_bytes
     }
 
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {

@@ -63,7 +63,7 @@ pub fn timing() -> Timing {
 ///
 /// # Errors
 /// Those of the certificate maker.
-pub fn seats(hosts: usize, base: &Path) -> anyhow::Result<Vec<Seat>> {
+pub fn seats(hosts: usize, base: &Path, watch_ring_bytes: usize) -> anyhow::Result<Vec<Seat>> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
@@ -73,7 +73,7 @@ pub fn seats(hosts: usize, base: &Path) -> anyhow::Result<Vec<Seat>> {
             let certificate = CertificateParams::new(vec!["member".to_owned()])?.signed_by(&key, &issuer)?;
             let identity = PeerIdentity::from_pem(issuer.pem().as_bytes(), certificate.pem().as_bytes(), key.serialize_pem().as_bytes())?;
             let folder = base.join(format!("h{host}-0"));
-            Ok(Seat { host, identity: Arc::new(identity), disk: SimDisk::new(), folder, founder: host == 0, life: 0 })
+            Ok(Seat { host, identity: Arc::new(identity), disk: SimDisk::new(watch_ring_bytes), folder, founder: host == 0, life: 0 })
         })
         .collect()
 }

@@ -166,8 +166,8 @@ fn finish(world: &mut World, nemesis: &mut Nemesis) {
     };
     let settled = world.run_until(SETTLE_MS, whole);
     world.common.board.load(false);
-    // What is under way ends within the time of a request, and leases within theirs.
-    world.run(timing_ms() + 7000);
+    // What is still under way stays without an answer, like the calls of clients that died.
+    world.run(100);
     let agreed = world.run_until(SETTLE_MS, |world| {
         let revisions: Vec<i64> = world.common.board.stores().iter().map(|(_, store)| store.revision()).collect();
         revisions.len() == world.len()
@@ -191,10 +191,6 @@ fn finish(world: &mut World, nemesis: &mut Nemesis) {
             Err(error) => world.common.recorder.fail(format!("h{host} cannot be read at the end: {error}")),
         }
     }
-}
-
-fn timing_ms() -> u64 {
-    u64::try_from(super::host::timing().request.as_millis()).unwrap_or(5000)
 }
 
 fn outcome(history: &History, nemesis: &Nemesis, digest: (u64, u64), ms: u64) -> Outcome {

@@ -62,8 +62,10 @@ impl World {
             board: Board::new(hosts),
             recorder: Recorder::new(trace),
         };
+        // Hardly anything, some, and more than a run writes.
+        let ring_bytes = *[2 << 10, 30 << 10, 4 << 20].get(rng.random_range(0..3)).unwrap_or(&2048);
         let host = |seat| Host { seat, runtime: None, stopped_ms: None, speed: 1000, owed: 0, up_at: None };
-        let hosts = seats(hosts, base.path())?.into_iter().map(host).collect();
+        let hosts = seats(hosts, base.path(), ring_bytes)?.into_iter().map(host).collect();
         Ok(World { common, rng, hosts, now_ms: 0, _base: base })
     }
 
