@@ -1,5 +1,5 @@
 //! Design D10: an acknowledged write is on disk on a majority. A build that does not sync
-//! (`--features mutant-no-fsync`) must fail here.
+//! (`--features mutants`, TRIREME_MUTANT=unsynced-append) must fail here.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

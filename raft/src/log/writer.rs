@@ -79,9 +79,6 @@ fn gather(first: Op, queue: &mut mpsc::Receiver<Op>) -> Round {
         count += 1;
         next = if count < BATCH_OPS && !round.stop { queue.try_recv().ok() } else { None };
     }
-    if cfg!(feature = "mutant-no-fsync") {
-        round.durability = Durability::Buffered;
-    }
     round
 }
 

@@ -13,16 +13,12 @@ pub struct Mutant {
 
 /// All of them.
 pub const ALL: &[Mutant] = &[
-    Mutant {
-        name: "unsynced-vote",
-        like: "raft, section 5.1: a vote that is forgotten is given twice",
-        faults: &["PowerCutAll", "PowerCutLeader"],
-    },
+    Mutant { name: "unsynced-vote", like: "raft, section 5.1: a vote that is forgotten is given twice", faults: &["PowerCutVoter"] },
     Mutant { name: "unsynced-append", like: "etcd #14370: acknowledged before it was on disk", faults: &["PowerCutAll"] },
     Mutant {
         name: "sync-failure-ignored",
         like: "fsync's failure is reported once (PostgreSQL, 2018)",
-        faults: &["FailedSync", "KillLeader", "PowerCutAll"],
+        faults: &["FailedSync", "PowerCutAll"],
     },
     Mutant {
         name: "head-apart-from-data",

@@ -5,6 +5,8 @@ use std::fmt;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 
+use trireme_raft::Role;
+
 use super::host::admit;
 use super::world::World;
 
@@ -49,6 +51,8 @@ pub enum Kind {
     HandOver,
     /// A member is replaced by one with an empty disk.
     Replace,
+    /// The leader is killed; who votes for the next one loses power at once, and whom it voted for is cut off.
+    PowerCutVoter,
 }
 
 /// All kinds.
@@ -72,6 +76,7 @@ pub const ALL: &[Kind] = &[
     Kind::Clock,
     Kind::HandOver,
     Kind::Replace,
+    Kind::PowerCutVoter,
 ];
 
 impl fmt::Display for Kind {
@@ -90,6 +95,8 @@ struct Undo {
 #[derive(Default)]
 pub struct Nemesis {
     undo: Vec<Undo>,
+    /// Terms that members knew when the fault that waits for a vote began.
+    votes: Option<Vec<(usize, u64)>>,
     /// What happened, for the report.
     pub done: Vec<Kind>,
 }
@@ -104,10 +111,40 @@ impl Nemesis {
         self.undo = later;
         let due: Vec<Undo> = due;
         due.into_iter().for_each(|undo| (undo.what)(world));
+        self.catch_voter(world);
+    }
+
+    fn catch_voter(&mut self, world: &mut World) {
+        let Some(before) = &self.votes else { return };
+        let term_of = |(host, store): (usize, trireme_raft::Store)| (host, store.status().borrow().term);
+        let now: Vec<(usize, u64)> = world.common.board.stores().into_iter().map(term_of).collect();
+        let raised: Vec<usize> =
+            now.iter().filter(|(host, term)| before.iter().any(|(old, was)| old == host && term > was)).map(|(host, _)| *host).collect();
+        // The candidate's own vote is the first; the other one's makes it the leader.
+        let role = |host: usize| world.common.board.store(host).map(|store| store.status().borrow().role);
+        let voter = raised.iter().copied().find(|host| matches!(role(*host), Some(Role::Follower)));
+        if let Some(voter) = voter {
+            self.votes = None;
+            let chosen = (0..world.len()).find(|host| *host != voter && raised.contains(host));
+            let down_ms = world.rng.random_range(1..100);
+            // Time for the answer to leave, and hardly any for what the new leader sends.
+            let delay_ms = world.rng.random_range(1..6);
+            self.later(world, delay_ms, move |world| {
+                world.lose_power(voter, down_ms);
+                if let Some(chosen) = chosen {
+                    for peer in (0..world.len()).filter(|peer| *peer != chosen) {
+                        world.common.net.cut(chosen, peer, true);
+                        world.common.net.cut(peer, chosen, true);
+                    }
+                }
+            });
+            self.later(world, 4000, |world| world.common.net.mend());
+        }
     }
 
     /// Puts everything right. Hosts that are off come back by themselves.
     pub fn heal(&mut self, world: &mut World) {
+        self.votes = None;
         std::mem::take(&mut self.undo).into_iter().for_each(|undo| (undo.what)(world));
         world.common.net.mend();
         for host in 0..world.len() {
@@ -201,6 +238,11 @@ impl Nemesis {
                 // The disk is lost with it; the run asks for a place for the new one.
                 world.kill(host, 1);
                 world.replace(host, 50);
+            }
+            (Kind::PowerCutVoter, Some(leader)) => {
+                world.kill(leader, 900);
+                let term_of = |(host, store): (usize, trireme_raft::Store)| (host, store.status().borrow().term);
+                self.votes = Some(world.common.board.stores().into_iter().map(term_of).collect());
             }
             _ => return,
         }

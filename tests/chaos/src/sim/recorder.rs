@@ -100,6 +100,12 @@ impl Recorder {
         self.history.lock().failures.push(what);
     }
 
+    /// Whether that was so.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !self.history.lock().failures.is_empty()
+    }
+
     /// A member's end.
     pub fn finish(&self, end: Final) {
         self.history.lock().finals.push(end);

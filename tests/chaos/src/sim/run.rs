@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use trireme_proto::etcd;
@@ -18,7 +19,10 @@ use crate::history::{Answer, Final, History, Violation};
 use crate::invariants;
 
 /// How long a cluster may take to be founded, and to be whole again when all faults are healed.
-const SETTLE_MS: u64 = 90_000;
+const SETTLE_MS: u64 = 60_000;
+
+/// What panicked in this process, in whatever task.
+static PANICS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Between two attempts to give a new member its place.
 const ADMISSION_MS: u64 = 12_000;
 
@@ -75,12 +79,16 @@ impl Plan {
 pub fn run(plan: &Plan) -> anyhow::Result<Outcome> {
     let trace = Arc::new(Trace::new(plan.told));
     let mut world = World::new(plan.seed, plan.hosts, plan.pace_ms, trace.clone())?;
+    std::panic::set_hook(Box::new(|panic| PANICS.lock().push(panic.to_string().replace('\n', " "))));
     let mut nemesis = Nemesis::default();
     if found(&mut world) {
         work(&mut world, &mut nemesis, plan);
         finish(&mut world, &mut nemesis);
     } else {
         world.common.recorder.fail("the cluster was not founded".to_owned());
+    }
+    for panic in PANICS.lock().drain(..) {
+        world.common.recorder.fail(panic);
     }
     let history = world.common.recorder.history();
     let ms = world.now_ms();
@@ -128,7 +136,7 @@ fn work(world: &mut World, nemesis: &mut Nemesis, plan: &Plan) {
     let end = world.now_ms() + plan.load_ms;
     let mut next = world.now_ms() + gap_ms;
     let mut admission = 0;
-    while world.now_ms() < end {
+    while world.now_ms() < end && !world.common.recorder.has_failed() {
         world.step();
         nemesis.tend(world);
         if world.now_ms() >= next {
@@ -160,20 +168,28 @@ fn admit_newcomers(world: &World, last_ms: u64) -> u64 {
 fn finish(world: &mut World, nemesis: &mut Nemesis) {
     nemesis.heal(world);
     let mut admission = 0;
-    let whole = |world: &mut World| {
+    let mut whole = |world: &mut World| {
         admission = admit_newcomers(world, admission);
         (0..world.len()).all(|host| voters(world, host) == world.len()) && world.leader().is_some()
     };
-    let settled = world.run_until(SETTLE_MS, whole);
+    // Where something has failed already, there is nothing to wait for.
+    let hopeless = |world: &World| world.common.recorder.has_failed() || !PANICS.lock().is_empty();
+    let settled = world.run_until(SETTLE_MS, |world| hopeless(world) || whole(world));
     world.common.board.load(false);
     // What is still under way stays without an answer, like the calls of clients that died.
     world.run(100);
     let agreed = world.run_until(SETTLE_MS, |world| {
+        if hopeless(world) {
+            return true;
+        }
         let revisions: Vec<i64> = world.common.board.stores().iter().map(|(_, store)| store.revision()).collect();
         revisions.len() == world.len()
             && revisions.windows(2).all(|pair| pair[0] == pair[1])
             && world.common.board.slowest_watcher() >= revisions[0]
     });
+    if hopeless(world) {
+        return;
+    }
     if !settled || !agreed {
         let statuses: Vec<_> =
             world.common.board.stores().iter().map(|(host, store)| (*host, store.revision(), store.status().borrow().clone())).collect();
