@@ -20,6 +20,7 @@
 //! The new folder takes its place by two renames. Between them there is no `db`, and [`resume`] makes the second.
 
 use std::collections::BTreeSet;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -104,6 +105,12 @@ pub fn resume(db: &Path) -> Result<bool, StoreError> {
     put_in_place(&new, db)?;
     carry_over_backups(db)?;
     Ok(true)
+}
+
+/// Whether a process has the store in `db` open.
+#[must_use]
+pub fn is_in_use(db: &Path) -> bool {
+    db.join("LOCK").exists() && File::open(db.join("LOCK")).is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 fn put_in_place(new: &Path, db: &Path) -> Result<(), StoreError> {

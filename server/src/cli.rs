@@ -4,6 +4,7 @@
 
 mod admin;
 mod agent;
+mod recovery;
 mod server;
 mod values;
 
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 
 pub use admin::{AdminArgs, MemberCommand, OutputForm};
 pub use agent::AgentArgs;
+pub use recovery::{ClusterCommand, ResetArgs, RestoreArgs, SnapshotCommand};
 pub use server::{FlannelBackend, ServerArgs};
 pub use values::TaintArg;
 
@@ -53,6 +55,12 @@ pub enum Command {
     /// Look at and change who belongs to the cluster
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Save the cluster's state, and make a cluster of what was saved
+    #[command(subcommand, visible_alias = "etcd-snapshot")]
+    Snapshot(SnapshotCommand),
+    /// Recover from the loss of most servers
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Check a configuration file without starting anything
     CheckConfig {
         /// The file to check

@@ -3,15 +3,20 @@
 
 pub mod admin_client;
 mod agent;
+mod cluster;
 mod member;
+mod restore;
 mod server;
+mod snapshot;
 pub mod table;
 
 use std::path::Path;
 
 pub use agent::{agent, token};
+pub use cluster::cluster;
 pub use member::member;
 pub use server::server;
+pub use snapshot::snapshot;
 
 /// Why a command failed: one line for a person.
 #[derive(Debug)]

@@ -30,6 +30,7 @@ use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
 
 use crate::{cli::ServerArgs, commands::Failure};
 use components::Components;
+pub use founding::{FACTS_NOTE, keep_restored};
 use founding::{Founded, Myself};
 use in_process::InProcess;
 use startup::Startup;
@@ -76,6 +77,7 @@ impl ControlPlane {
         let founded = startup.obtain().await?;
         let store = startup.open_store(&founded, peers).await?;
         let api = startup.start_api(&founded, &store).await?;
+        startup.start_snapshots(&api, &store, cancel);
         let tls = startup.serving_tls(&founded.keys)?;
         startup.write_files(&founded)?;
         let components = Components::new();

@@ -6,6 +6,7 @@ mod config;
 mod control_plane;
 mod logging;
 mod notify;
+mod snapshots;
 
 use std::{ffi::OsString, future::Future, path::Path, process::ExitCode};
 
@@ -66,6 +67,8 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Cleanup { data_dir, container_runtime_endpoint, cgroup_root } => {
             run("warn", |_| async move { commands::cleanup(&data_dir, &container_runtime_endpoint, &cgroup_root).await })
         }
+        Command::Snapshot(command) => run("error", |_| commands::snapshot(command)),
+        Command::Cluster(command) => run("error", |_| commands::cluster(command)),
         Command::Member(command) => run("error", |_| commands::member(command)),
         Command::Server(args) => {
             let level = args.log_level.clone();

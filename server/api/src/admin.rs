@@ -61,3 +61,56 @@ pub struct Progress {
     /// Entries of the log that it lacks.
     pub lag_entries: u64,
 }
+
+/// GET → [`SnapshotList`]; POST [`SnapshotRequest`] → [`Snapshot`]; POST `prune` with [`SnapshotPrune`] → [`SnapshotList`] of what was
+/// removed; GET `archive` → the archive itself, of this moment. All on the server that answers.
+pub const SNAPSHOTS: &str = "snapshots";
+
+/// Snapshots in a server's folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotList {
+    /// The newest last.
+    pub snapshots: Vec<Snapshot>,
+}
+
+/// One snapshot on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Its file's name.
+    pub name: String,
+    /// Its file.
+    pub location: String,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// When it was begun, milliseconds since 1970; 0 where that cannot be read.
+    pub created_unix_ms: u64,
+    /// The revision it holds; 0 where that cannot be read.
+    pub revision: i64,
+    /// The cluster it is of, hex.
+    pub cluster_id: String,
+    /// What is wrong with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What is asked of `save`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotRequest {
+    /// The beginning of its name; the server's name and the time follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// What is asked of `prune`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotPrune {
+    /// How many stay: the newest.
+    pub retention: usize,
+    /// Only those whose names begin like this are counted and removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}

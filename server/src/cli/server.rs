@@ -7,6 +7,8 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use crate::snapshots::Schedule;
+
 use super::{
     AgentArgs, CONFIG_FILE, DATA_DIR,
     values::{self, Label, TaintArg},
@@ -44,6 +46,38 @@ pub struct ServerArgs {
     /// Configuration file (YAML; keys are the flags' names)
     #[arg(long, short = 'c', env = "TRIREME_CONFIG_FILE", value_name = "FILE", default_value = CONFIG_FILE)]
     pub config: PathBuf,
+    /// When to save a snapshot by itself, as in a crontab
+    #[arg(
+        long,
+        alias = "etcd-snapshot-schedule-cron",
+        env = "TRIREME_SNAPSHOT_SCHEDULE_CRON",
+        value_name = "CRON",
+        default_value = "0 */12 * * *",
+        help_heading = "Snapshots"
+    )]
+    pub snapshot_schedule_cron: Schedule,
+    /// How many of those are kept
+    #[arg(
+        long,
+        alias = "etcd-snapshot-retention",
+        env = "TRIREME_SNAPSHOT_RETENTION",
+        value_name = "N",
+        default_value_t = 5,
+        help_heading = "Snapshots"
+    )]
+    pub snapshot_retention: usize,
+    /// Folder for snapshots [default: DATA-DIR/server/db/snapshots]
+    #[arg(long, alias = "etcd-snapshot-dir", env = "TRIREME_SNAPSHOT_DIR", value_name = "DIR", help_heading = "Snapshots")]
+    pub snapshot_dir: Option<PathBuf>,
+    /// Save none by itself
+    #[arg(long, alias = "etcd-disable-snapshots", env = "TRIREME_DISABLE_SNAPSHOTS", help_heading = "Snapshots")]
+    pub disable_snapshots: bool,
+    /// As `trireme cluster reset --yes`: make this server a cluster of one, and end
+    #[arg(long, help_heading = "Snapshots")]
+    pub cluster_reset: bool,
+    /// With --cluster-reset: as `trireme snapshot restore --force FILE`
+    #[arg(long, value_name = "FILE", requires = "cluster_reset", help_heading = "Snapshots")]
+    pub cluster_reset_restore_path: Option<PathBuf>,
     /// Name of this server and node [default: the host's name]
     #[arg(long, env = "TRIREME_NODE_NAME", value_name = "NAME", value_parser = values::node_name, help_heading = "Node")]
     pub node_name: Option<String>,

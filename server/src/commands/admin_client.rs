@@ -79,7 +79,17 @@ impl AdminClient {
 
     /// Prints a document in the form that was asked for; `rows` make the table.
     pub fn print<T: Serialize>(&self, document: &T, header: &[&str], rows: impl FnOnce(&T) -> Vec<Vec<String>>) -> Result<(), Failure> {
-        let text = match self.output {
+        Self::print_as(self.output, document, header, rows)
+    }
+
+    /// The same without a cluster to ask.
+    pub fn print_as<T: Serialize>(
+        output: OutputForm,
+        document: &T,
+        header: &[&str],
+        rows: impl FnOnce(&T) -> Vec<Vec<String>>,
+    ) -> Result<(), Failure> {
+        let text = match output {
             OutputForm::Table => table::lines(header, &rows(document)).join("\n"),
             OutputForm::Json => serde_json::to_string_pretty(document)?,
             OutputForm::Yaml => serde_saphyr::to_string(document)?.trim_end().to_owned(),

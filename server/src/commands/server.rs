@@ -5,15 +5,31 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::ApiServer;
 
-use super::{Failure, agent};
-use crate::{cli::ServerArgs, control_plane::ControlPlane, notify};
+use super::{Failure, agent, cluster, restore};
+use crate::{
+    cli::{ResetArgs, RestoreArgs, ServerArgs},
+    control_plane::ControlPlane,
+    notify,
+};
 
 const READY_LOOK: Duration = Duration::from_millis(100);
+
+/// k3s' way of asking for a recovery: the server does that, and ends.
+async fn reset(args: ServerArgs) -> Result<(), Failure> {
+    let ServerArgs { data_dir, token, token_file, .. } = args;
+    match args.cluster_reset_restore_path {
+        Some(file) => restore::restore(&RestoreArgs { file, data_dir, token, token_file, force: true }),
+        None => cluster::reset(&ResetArgs { data_dir, yes: true }).await,
+    }
+}
 
 /// Runs a server until cancelled.
 pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), Failure> {
     for flag in args.upstream.without_counterpart(!args.disable_agent) {
         tracing::warn!("{flag} has no counterpart here and is ignored");
+    }
+    if args.cluster_reset {
+        return reset(args).await;
     }
     ControlPlane::check(&args)?;
     let start = async {

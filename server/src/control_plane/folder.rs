@@ -5,11 +5,12 @@ use std::path::Path;
 use crate::commands::Failure;
 
 /// What Trireme keeps in a data directory; a file system's own folder is nobody's.
-const FOLDERS: [&str; 3] = ["server", "agent", "lost+found"];
+/// A restore that was killed leaves its unfinished folder.
+const FOLDERS: [&str; 4] = ["server", "agent", "lost+found", "server.restoring"];
 /// What it keeps in `server/`.
 const IN_SERVER: [&str; 6] = ["tls", "cred", "db", "manifests", "token", "node-token"];
 /// What the store keeps in `server/db/`.
-const IN_STORE: [&str; 7] = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming"];
+const IN_STORE: [&str; 8] = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming", "snapshots"];
 
 /// Refuses a folder in which somebody else keeps things: another product's state is not to be mixed with ours. A folder that has
 /// a cluster of ours may hold more: what an administrator puts beside it is his business.

@@ -56,11 +56,16 @@ struct Kept {
 }
 
 const KEPT: &str = "cluster.json";
+/// Under this name the cluster's facts are in every snapshot.
+pub const FACTS_NOTE: &str = "cluster-facts";
 
 /// Finds, founds or joins.
 pub async fn obtain(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path) -> Result<Founded, Failure> {
     let files = ServerFiles::new(server_dir);
     let given = token(args.token.clone(), args.token_file.as_deref())?;
+    if trireme_raft::reset::resume(&server_dir.join("db"))? {
+        tracing::info!("a cluster reset that was interrupted is finished");
+    }
     let member = server_dir.join("db/member").exists();
     let Some((keys, kept)) = files.read_keys()?.zip(read_kept(&files)?) else {
         if member {
@@ -111,6 +116,11 @@ pub fn settle(server_dir: &Path) -> Result<(), Failure> {
         Some(kept) if kept.founding => write_kept(&files, &Kept { founding: false, ..kept }),
         _ => Ok(()),
     }
+}
+
+/// Writes down what a restored server has to know, but for the keys.
+pub fn keep_restored(files: &ServerFiles, facts: ClusterFacts, server_secret: &str) -> Result<(), Failure> {
+    write_kept(files, &Kept { facts, server_secret: server_secret.to_owned(), founding: false })
 }
 
 fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {

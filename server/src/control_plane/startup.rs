@@ -27,11 +27,15 @@ use trireme_apiserver::{
     tokens::TokenRole,
 };
 use trireme_controllers::SignError;
-use trireme_proto::store::SealedKey;
+use trireme_proto::store::{BackupNote, SealedKey};
 use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreOptions, Timing};
 
-use super::{Founded, Myself, Parts, folder, founding, kubeconfig};
-use crate::{cli::ServerArgs, commands::Failure};
+use super::{FACTS_NOTE, Founded, Myself, Parts, folder, founding, kubeconfig};
+use crate::{
+    cli::ServerArgs,
+    commands::Failure,
+    snapshots::{Folder, Snapshots},
+};
 
 const SNAPSHOT_EVERY: u64 = 10_000;
 const LOG_KEPT: u64 = 5_000;
@@ -124,7 +128,10 @@ impl<'a> Startup<'a> {
             snapshot_every: SNAPSHOT_EVERY,
             log_kept: LOG_KEPT,
         };
-        Ok(Store::open(options).await?)
+        let store = Store::open(options).await?;
+        let facts = serde_json::to_vec(&founded.facts)?;
+        store.set_backup_notes(vec![BackupNote { name: FACTS_NOTE.to_owned(), value: facts.into() }]);
+        Ok(store)
     }
 
     /// Starts the API server over the store, with the doors for joiners.
@@ -146,6 +153,17 @@ impl<'a> Startup<'a> {
         api.open_admin(Arc::new(Members::new(store.clone())));
         api.open_admin(Arc::new(Targets::new(store.clone(), api.registry().clone())));
         Ok(api)
+    }
+
+    /// This server's snapshots: on demand over the API, and by the clock.
+    pub fn start_snapshots(&self, api: &ApiServer, store: &Store, cancel: &CancellationToken) {
+        let folder = self.args.snapshot_dir.clone().unwrap_or_else(|| self.server_dir.join("db/snapshots"));
+        let snapshots = Snapshots::new(store.clone(), Folder::new(folder), &self.name);
+        api.open_admin(Arc::new(snapshots.clone()));
+        if !self.args.disable_snapshots {
+            let schedule = self.args.snapshot_schedule_cron.clone();
+            tokio::spawn(schedule.run(snapshots, self.args.snapshot_retention, cancel.clone()));
+        }
     }
 
     fn kubelet_tls(&self, keys: &ClusterKeys) -> Result<rustls::ClientConfig, Failure> {

@@ -37,6 +37,10 @@ pub struct Place {
     pub https_port: u16,
     /// For the store.
     pub peer_port: u16,
+    /// Where a server here is, and listens.
+    pub address: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What a process said and how it ended.
@@ -77,7 +81,13 @@ impl Place {
         // Both are held while both are chosen, so that they differ.
         let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
         let (https_port, peer_port) = (a.local_addr()?.port(), b.local_addr()?.port());
-        Ok(Self { folder: tempfile::Builder::new().prefix("trireme-test-").tempdir()?, https_port, peer_port })
+        let folder = tempfile::Builder::new().prefix("trireme-test-").tempdir()?;
+        Ok(Self { folder, https_port, peer_port, address: "127.0.0.1".into(), name: "test".into() })
+    }
+
+    /// A new one for a server of this name at this address, one of the loopback network's.
+    pub fn at(name: &str, address: &str) -> anyhow::Result<Self> {
+        Ok(Self { address: address.into(), name: name.into(), ..Self::new()? })
     }
 
     /// A path in the folder.
@@ -105,9 +115,9 @@ impl Place {
             .env("TRIREME_CONTAINER_RUNTIME_ENDPOINT", self.path("no-runtime.sock"))
             .env("TRIREME_HTTPS_LISTEN_PORT", self.https_port.to_string())
             .env("TRIREME_PEER_PORT", self.peer_port.to_string())
-            .env("TRIREME_BIND_ADDRESS", "127.0.0.1")
-            .env("TRIREME_NODE_IP", "127.0.0.1")
-            .env("TRIREME_NODE_NAME", "test")
+            .env("TRIREME_BIND_ADDRESS", &self.address)
+            .env("TRIREME_NODE_IP", &self.address)
+            .env("TRIREME_NODE_NAME", &self.name)
             .args(args)
             .stdin(Stdio::null());
         Ok(command)
@@ -149,11 +159,16 @@ impl Place {
         Ok(command)
     }
 
+    /// Starts a server without a node.
+    pub fn start(&self, args: &[&str]) -> anyhow::Result<Server<'_>> {
+        let child = self.server_command(args)?.spawn()?;
+        Ok(Server { place: self, child })
+    }
+
     /// Starts a server without a node, and waits until it is ready.
     pub fn server(&self, args: &[&str]) -> anyhow::Result<Server<'_>> {
         let log = self.path("server.log");
-        let child = self.server_command(args)?.spawn()?;
-        let mut server = Server { place: self, child };
+        let mut server = self.start(args)?;
         let end = Instant::now() + PATIENCE;
         while !server.is_ready() {
             if let Some(status) = server.child.try_wait()? {
@@ -181,7 +196,7 @@ impl Server<'_> {
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.place.https_port)
+        format!("https://{}:{}", self.place.address, self.place.https_port)
     }
 
     /// A file of the server's folder `<data-dir>/server`.
