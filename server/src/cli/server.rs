@@ -1,7 +1,7 @@
 //! `trireme server`.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
@@ -197,6 +197,12 @@ impl UpstreamArgs {
 }
 
 impl ServerArgs {
+    /// Where this machine reaches the API server: on loopback, unless it listens on one address alone.
+    pub fn local_url(&self) -> String {
+        let address = if self.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.bind_address };
+        format!("https://{}", SocketAddr::from((address, self.https_listen_port)))
+    }
+
     /// Cluster DNS's address: as given, or the tenth of the service CIDR.
     pub fn dns_address(&self) -> Ipv4Addr {
         self.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10))

@@ -47,7 +47,7 @@ pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), F
         cancel.cancelled().await;
         Ok(())
     } else {
-        let url = format!("https://127.0.0.1:{}", args.https_listen_port);
+        let url = args.local_url();
         let options = agent::options(args.agent_args(url, plane.node_token().to_owned()))?;
         trireme_agent::run(options, || {}, cancel.clone()).await
     };

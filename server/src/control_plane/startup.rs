@@ -197,6 +197,7 @@ impl<'a> Startup<'a> {
     fn node_ips(&self) -> Vec<IpAddr> {
         let mut ips = vec![self.node_ip];
         ips.extend(self.args.node_ip.into_iter().chain(self.args.node_external_ip));
+        ips.extend(Some(self.args.bind_address).filter(|ip| !ip.is_unspecified()));
         ips.sort();
         ips.dedup();
         ips
@@ -209,7 +210,7 @@ impl<'a> Startup<'a> {
         founded.tokens.write(&self.server_dir, &ca.fingerprint()?)?;
         let admin = files.ensure("admin", &Profile::Admin, &founded.keys, Timestamp::now())?;
         let path: &Path = &self.args.write_kubeconfig;
-        let url = format!("https://127.0.0.1:{}", self.args.https_listen_port);
+        let url = self.args.local_url();
         kubeconfig::write(path, self.args.write_kubeconfig_mode, &url, &ca.certificate_pem, &admin.certificate_pem, &admin.key_pem)
             .map_err(|e| Failure::from(format!("--write-kubeconfig {}: {e}", path.display())))
     }

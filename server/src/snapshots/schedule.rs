@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{SCHEDULED, Snapshots};
 
-/// A crontab's schedule: five fields, or a name such as `@daily`.
+/// A crontab's schedule: five fields, or six with the seconds first, or a name such as `@daily`.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     cron: Cron,
@@ -20,7 +20,7 @@ impl FromStr for Schedule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Schedule, String> {
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).build();
+        let parser = CronParser::builder().seconds(Seconds::Optional).build();
         let cron = parser.parse(text).map_err(|error| format!("expected a schedule such as \"0 */12 * * *\": {error}"))?;
         Ok(Schedule { cron })
     }
@@ -76,7 +76,7 @@ mod tests {
         assert_eq!(next("0 */12 * * *", "2026-01-01T03:00:00Z"), at("2026-01-01T12:00:00Z"));
         assert_eq!(next("0 */12 * * *", "2026-01-01T12:00:00Z"), at("2026-01-02T00:00:00Z"));
         assert_eq!(next("*/5 * * * *", "2026-02-28T23:57:30Z"), at("2026-03-01T00:00:00Z"));
-        for wrong in ["", "often", "61 * * * *", "* * * *", "0 0 0 * * *"] {
+        for wrong in ["", "often", "61 * * * *", "* * * *"] {
             assert!(wrong.parse::<Schedule>().unwrap_err().contains("0 */12 * * *"), "{wrong}");
         }
     }
