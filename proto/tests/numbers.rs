@@ -100,3 +100,31 @@ fn our_own_durable_records_keep_their_numbers() {
     };
     check(&head, "08011002180320042a040801180232016d380740084809500a580b");
 }
+
+#[test]
+fn backups_keep_their_numbers() {
+    let header = store::BackupHeader {
+        format: 1,
+        cluster_id: 2,
+        revision: 3,
+        applied: Some(store::LogId { term: 1, index: 2 }),
+        feature_level: 5,
+        members: vec![store::MemberRecord { id: 1, ..Default::default() }],
+        version: "v".into(),
+        member_name: "m".into(),
+        created_unix_ms: 9,
+        sealed: vec![store::SealedEntry { name: "s".into(), record: Some(store::SealedRecord::default()) }],
+        notes: vec![store::BackupNote { name: "n".into(), value: bytes("v") }],
+        next_member_id: 12,
+        next_lease_generation: 13,
+        epoch: 14,
+        state_format: 15,
+    };
+    check(&header, "0801100218032204080118022805320208013a017642016d480952050a017312005a060a016e120176600c680d700e780f");
+    let trailer = store::BackupTrailer { keys: 1, leases: 2, sealed: 3, chunks: 4, records_sha256: bytes("r"), archive_sha256: bytes("a") };
+    check(&trailer, "08011002180320042a0172320161");
+    let kv = etcd::KeyValue { key: bytes("k"), ..Default::default() };
+    let record = store::BackupRecord { record: Some(store::backup_record::Record::Key(kv)) };
+    let chunk = store::BackupFrame { frame: Some(store::backup_frame::Frame::Chunk(store::BackupChunk { records: vec![record] })) };
+    check(&chunk, "12070a050a030a016b");
+}

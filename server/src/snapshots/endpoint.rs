@@ -109,7 +109,7 @@ fn refusal(error: &SnapshotError) -> Box<Status> {
         SnapshotError::Name(_) => Status::bad_request(error.to_string()),
         SnapshotError::Busy => Status::failure(409, "Conflict", error.to_string()),
         SnapshotError::Store { source: StoreError::NoLeader(_) | StoreError::Shutdown, .. } => {
-            Status::service_unavailable(&error.to_string())
+            Status::service_unavailable(error.to_string())
         }
         _ => Status::internal(error),
     })
