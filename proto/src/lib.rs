@@ -12,10 +12,25 @@ mod packages {
 
 pub use packages::{etcdserverpb, mvccpb};
 
-/// The etcd v3 API: packages `etcdserverpb` and `mvccpb` in one place.
+/// The etcd v3 API (keys, watch, leases, members, maintenance): packages `etcdserverpb` and `mvccpb` in one place.
 pub mod etcd {
     pub use crate::packages::etcdserverpb::*;
     pub use crate::packages::mvccpb::*;
+}
+
+/// etcd's election service.
+pub mod election {
+    pub use crate::packages::v3electionpb::*;
+}
+
+/// etcd's lock service.
+pub mod lock {
+    pub use crate::packages::v3lockpb::*;
+}
+
+/// gRPC's health checking protocol.
+pub mod health {
+    pub use crate::packages::grpc::health::v1::*;
 }
 
 /// Raft log, commands, state machine records, snapshots and the stored value envelope.

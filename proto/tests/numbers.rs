@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use trireme_proto::{etcd, store};
+use trireme_proto::{election, etcd, store};
 
 fn check(message: &(impl Message + std::fmt::Debug), expected: &str) {
     let encoded: String = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -50,6 +50,27 @@ fn etcd_records_have_etcds_numbers() {
     check(&watch, "100228055a00");
     let lease = etcd::LeaseTimeToLiveResponse { header: None, id: 2, ttl: 3, granted_ttl: 4, keys: vec![bytes("k")] };
     check(&lease, "1002180320042a016b");
+    let member = etcd::Member { id: 1, name: "n".into(), peer_ur_ls: vec!["p".into()], client_ur_ls: vec!["c".into()], is_learner: true };
+    check(&member, "080112016e1a01702201632801");
+    let status = etcd::StatusResponse {
+        version: "v".into(),
+        db_size: 3,
+        leader: 4,
+        raft_index: 5,
+        raft_term: 6,
+        raft_applied_index: 7,
+        errors: vec!["e".into()],
+        db_size_in_use: 9,
+        is_learner: true,
+        storage_version: "s".into(),
+        db_size_quota: 12,
+        ..Default::default()
+    };
+    check(&status, "12017618032004280530063807420165480950015a0173600c");
+    let hash = etcd::HashKvResponse { header: None, hash: 2, compact_revision: 3, hash_revision: 4 };
+    check(&hash, "100218032004");
+    let leader = election::LeaderKey { name: bytes("n"), key: bytes("k"), rev: 3, lease: 4 };
+    check(&leader, "0a016e12016b18032004");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::StoreError;
 
 pub mod memory;
+pub(crate) mod metered;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 #[cfg(test)]
@@ -83,8 +84,16 @@ pub trait Engine: Send + Sync + 'static {
     fn sync_delay(&self) -> std::time::Duration {
         std::time::Duration::ZERO
     }
+    /// Gives space on disk back that holds nothing any more. May take long.
+    fn reclaim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Roughly how many bytes the engine holds on disk.
     fn size_bytes(&self) -> u64;
+    /// Roughly how many of them are in use.
+    fn live_bytes(&self) -> u64 {
+        self.size_bytes()
+    }
 }
 
 /// Something that can be read: an engine's view, or a view under uncommitted writes.

@@ -16,6 +16,7 @@ pub mod engine;
 mod error;
 pub mod log;
 mod membership;
+pub mod metrics;
 mod mutant;
 pub mod mvcc;
 pub mod network;
@@ -27,7 +28,7 @@ pub mod types;
 
 pub use birth::{Progress, Step};
 pub use error::StoreError;
-pub use mvcc::{Watch, WatchBatch, WatchError};
+pub use mvcc::{KvHash, LeaseInfo, Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;
 pub use network::transport::{Accept, Transport, Wire};
 pub use store::engines::MemoryEngines;

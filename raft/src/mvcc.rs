@@ -39,6 +39,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -56,6 +57,8 @@ use crate::mutant;
 
 mod apply;
 mod compact;
+mod counters;
+mod hash;
 mod hub;
 mod keys;
 mod lease;
@@ -70,6 +73,8 @@ mod write;
 
 pub use apply::{PROPOSAL_WINDOW, into_outcome};
 pub use compact::POLICY;
+pub use counters::MvccCounters;
+pub use hash::KvHash;
 pub use hub::{Watch, WatchBatch, WatchError, WatchHub};
 pub use lease::{ExpiredLease, LeaseInfo};
 pub use txn::check_txn;
@@ -79,6 +84,9 @@ use stage::Stage;
 
 /// By how much restore and reset raise the revision: more than any client can have seen of the lost future.
 pub const RESET_REVISION_STEP: i64 = 1_000_000_000;
+
+/// Changes that one step of [`StateMachine::compact_now`] removes; applies go on between the steps.
+const COMPACT_NOW_STEP: usize = 1000;
 
 /// Place of an entry in the log. With standard leader ids the term names the leadership.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -230,6 +238,7 @@ impl StateMachine {
         engine.write(batch, Durability::Buffered)?;
         writer.leases.observe(leases, now);
         writer.head = head;
+        self.hub.counters().applied(&revisions);
         self.hub.publish(&writer.head, revisions);
         Ok(results)
     }
@@ -246,11 +255,17 @@ impl StateMachine {
 
     /// Reads a range at the request's revision, or the latest.
     pub fn range(&self, request: &etcd::RangeRequest) -> Result<etcd::RangeResponse, StoreError> {
+        self.range_outside(request, &[])
+    }
+
+    /// The same as if the keys of `hidden` (each from its first key to, exclusively, its second) did not exist.
+    pub fn range_outside(&self, request: &etcd::RangeRequest, hidden: &[(Bytes, Bytes)]) -> Result<etcd::RangeResponse, StoreError> {
         txn::check_range(request)?;
+        self.hub.counters().ranges.fetch_add(1, Ordering::Relaxed);
         let engine = self.hub.engine();
         let view = engine.view();
         let head = read::head(view.as_ref())?.unwrap_or_else(new_head);
-        let mut response = read::range(view.as_ref(), &head, request, false)?;
+        let mut response = read::range_outside(view.as_ref(), &head, request, hidden)?;
         response.header = Some(etcd::ResponseHeader { cluster_id: head.cluster_id, revision: head.revision, ..Default::default() });
         Ok(response)
     }
@@ -304,6 +319,44 @@ impl StateMachine {
         engine.write(batch, Durability::Buffered)?;
         writer.head = head;
         Ok(writer.head.compacted_to < writer.head.compact_revision)
+    }
+
+    /// Removes all that lies below the compaction floor, now.
+    pub fn compact_now(&self) -> Result<(), StoreError> {
+        while self.compact_step(COMPACT_NOW_STEP)? {}
+        Ok(())
+    }
+
+    /// A number that is the same on every member for the same revision and compaction floor. Reads everything.
+    pub fn hash(&self, revision: i64) -> Result<KvHash, StoreError> {
+        let engine = self.hub.engine();
+        let view = engine.view();
+        let head = read::head(view.as_ref())?.unwrap_or_else(new_head);
+        hash::hash(view.as_ref(), &head, revision)
+    }
+
+    /// The number of keys. The first call counts them, with applies waiting meanwhile; from then on it is followed.
+    pub fn keys(&self) -> Result<i64, StoreError> {
+        if let Some(keys) = self.hub.counters().keys() {
+            return Ok(keys);
+        }
+        let _writer = self.writer.lock();
+        let engine = self.hub.engine();
+        let mut keys = 0;
+        let view = engine.view();
+        let mut live = view.cursor(Table::Live, &[], None)?;
+        while live.entry().is_some() {
+            keys += 1;
+            live.advance()?;
+        }
+        self.hub.counters().set_keys(Some(keys));
+        Ok(keys)
+    }
+
+    /// What it has counted of itself.
+    #[must_use]
+    pub fn counters(&self) -> &MvccCounters {
+        self.hub.counters()
     }
 
     // ---- leases ----
@@ -383,6 +436,7 @@ impl StateMachine {
     pub fn install(&self, engine: Arc<dyn Engine>, now: Instant) -> Result<StateInfo, StoreError> {
         let mut writer = self.writer.lock();
         let (head, leases) = load(engine.as_ref(), now)?;
+        self.hub.counters().set_keys(None);
         self.hub.replace(engine, &head);
         *writer = WriterState { head, leases, halted: None };
         Ok(info(&writer.head))
@@ -397,6 +451,17 @@ impl StateMachine {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.hub.engine().size_bytes()
+    }
+
+    /// How much of it is in use.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.hub.engine().live_bytes()
+    }
+
+    /// Gives space on disk back that holds nothing any more.
+    pub fn reclaim(&self) -> Result<(), StoreError> {
+        self.hub.engine().reclaim()
     }
 }
 

@@ -21,7 +21,8 @@ use trireme_proto::{etcd, peer, store};
 use crate::Fence;
 use crate::backup::{self, Backup};
 use crate::error::StoreError;
-use crate::mvcc::{LeaseInfo, Watch, check_txn};
+use crate::metrics::StoreMetrics;
+use crate::mvcc::{KvHash, LeaseInfo, MvccCounters, Watch, check_txn};
 
 pub(crate) mod command;
 pub(crate) mod core;
@@ -183,6 +184,63 @@ impl Store {
         Ok(response)
     }
 
+    /// The same as if the keys of `hidden` (each from its first key to, exclusively, its second; in order) did not exist.
+    ///
+    /// # Errors
+    /// As [`Store::range`].
+    pub fn range_outside(&self, request: &etcd::RangeRequest, hidden: &[(Bytes, Bytes)]) -> Result<etcd::RangeResponse, StoreError> {
+        let mut response = self.core.state.range_outside(request, hidden)?;
+        let header = response.header.get_or_insert_default();
+        header.cluster_id = self.core.cluster_id;
+        header.member_id = self.core.node_id;
+        Ok(response)
+    }
+
+    /// A number that is the same on every member for the same revision (0: the latest) and compaction floor. Reads
+    /// everything: call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// As [`Store::range`]; `Corrupt` where the state contradicts itself.
+    pub fn hash(&self, revision: i64) -> Result<KvHash, StoreError> {
+        self.core.state.hash(revision)
+    }
+
+    /// Removes compacted history here, now. Blocks.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn compact_now(&self) -> Result<(), StoreError> {
+        self.core.state.compact_now()
+    }
+
+    /// Gives disk space back that holds nothing any more. Blocks.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn reclaim(&self) -> Result<(), StoreError> {
+        self.core.state.reclaim()
+    }
+
+    /// The number of keys. Blocks at the first call.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub fn keys(&self) -> Result<i64, StoreError> {
+        self.core.state.keys()
+    }
+
+    /// What the store measures of itself.
+    #[must_use]
+    pub fn metrics(&self) -> &StoreMetrics {
+        &self.core.metrics
+    }
+
+    /// What its state machine has counted.
+    #[must_use]
+    pub fn counters(&self) -> &MvccCounters {
+        self.core.state.counters()
+    }
+
     /// The events of `[key, range_end)` from `start_revision` on: history first, then live.
     ///
     /// # Errors
@@ -215,6 +273,12 @@ impl Store {
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.core.state.size_bytes()
+    }
+
+    /// How much of it is in use.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.core.state.live_bytes()
     }
 
     /// This member's condition, as it changes.
@@ -346,6 +410,17 @@ impl Store {
     pub async fn remove_by_force(&self, id: u64) -> Result<(), StoreError> {
         let request = peer::ChangeMemberRequest { change: Some(Change::Remove(id)), force: true };
         self.core.change_as(request).await.map(drop)
+    }
+
+    /// Replaces the peer addresses recorded for a member. The member itself puts them right when it starts.
+    ///
+    /// # Errors
+    /// As [`Store::add_learner`].
+    pub async fn update_peer_addresses(&self, id: u64, addresses: Vec<String>) -> Result<(), StoreError> {
+        let recorded = self.core.configured().into_iter().find(|member| member.id == id);
+        let mut record = recorded.ok_or_else(|| StoreError::Invalid(format!("member {id} not found")))?;
+        record.addresses.get_or_insert_default().peer = addresses;
+        self.core.change(Change::Update(record)).await.map(drop)
     }
 
     /// Asks the leader to hand over to `id`, and waits until it has.

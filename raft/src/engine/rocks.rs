@@ -184,6 +184,16 @@ impl Engine for RocksEngine {
         let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
         property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
     }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        Ok(())
+    }
+
+    fn live_bytes(&self) -> u64 {
+        let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        property("rocksdb.estimate-live-data-size") + property("rocksdb.cur-size-active-mem-table")
+    }
 }
 
 // === impl RocksView ===

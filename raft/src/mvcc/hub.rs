@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::RwLock;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use trireme_proto::etcd::{self, event::EventType};
 use trireme_proto::store::{ChangeRecord, StateHead};
 
+use super::counters::MvccCounters;
 use super::keys::{KeyRange, change_key, change_revision};
 use super::read;
 use crate::StoreError;
@@ -62,6 +64,8 @@ pub struct Watch {
     epoch: u64,
     ticks: watch::Receiver<Tick>,
     hub: Arc<WatchHub>,
+    /// Whether the last batch came from history.
+    slow: bool,
 }
 
 /// Where the published state stands.
@@ -78,6 +82,7 @@ pub struct WatchHub {
     ticks: watch::Sender<Tick>,
     ring: RwLock<Ring>,
     engine: RwLock<Arc<dyn Engine>>,
+    counters: MvccCounters,
 }
 
 /// The most recent revisions.
@@ -111,12 +116,21 @@ fn event_bytes(event: &etcd::Event) -> usize {
 impl WatchHub {
     pub(crate) fn new(engine: Arc<dyn Engine>, head: &StateHead, ring_bytes: usize) -> WatchHub {
         let ring = Ring { revisions: VecDeque::new(), bytes: 0, max_bytes: ring_bytes, covers_from: head.revision + 1 };
-        WatchHub { ticks: watch::Sender::new(tick(head)), ring: RwLock::new(ring), engine: RwLock::new(engine) }
+        WatchHub {
+            ticks: watch::Sender::new(tick(head)),
+            ring: RwLock::new(ring),
+            engine: RwLock::new(engine),
+            counters: MvccCounters::new(),
+        }
     }
 
     /// The engine that holds the published state.
     pub(crate) fn engine(&self) -> Arc<dyn Engine> {
         self.engine.read().clone()
+    }
+
+    pub(crate) fn counters(&self) -> &MvccCounters {
+        &self.counters
     }
 
     pub(crate) fn tick(&self) -> Tick {
@@ -173,7 +187,8 @@ impl WatchHub {
             return Err(StoreError::Compacted { compact_revision: now.compact_revision });
         }
         let next = if start_revision > 0 { start_revision } else { now.revision + 1 };
-        Ok(Watch { range: KeyRange::new(&key, &range_end), next, epoch: now.epoch, ticks, hub: self.clone() })
+        self.counters.watchers.fetch_add(1, Ordering::Relaxed);
+        Ok(Watch { range: KeyRange::new(&key, &range_end), next, epoch: now.epoch, ticks, hub: self.clone(), slow: false })
     }
 }
 
@@ -226,14 +241,16 @@ impl Watch {
             if now.revision >= self.next {
                 let batch = self.read(now)?;
                 self.next = batch.revision + 1;
+                self.hub.counters.events.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
                 return Ok(batch);
             }
             self.ticks.changed().await.map_err(|_| WatchError::Shutdown)?;
         }
     }
 
-    fn read(&self, now: Tick) -> Result<WatchBatch, WatchError> {
+    fn read(&mut self, now: Tick) -> Result<WatchBatch, WatchError> {
         let recent = self.hub.ring.read().since(self.next, now.revision);
+        self.note_slow(recent.is_none());
         let Some(recent) = recent else { return self.read_history() };
         // One transaction, all of it watched: share what the ring holds.
         if let [only] = recent.as_slice()
@@ -243,6 +260,13 @@ impl Watch {
         }
         let events = recent.iter().flat_map(|recent| recent.events.iter()).filter(|event| self.wants(event)).cloned().collect();
         Ok(WatchBatch { revision: now.revision, events })
+    }
+
+    fn note_slow(&mut self, slow: bool) {
+        if self.slow != slow {
+            self.hub.counters.slow_watchers.fetch_add(if slow { 1 } else { -1 }, Ordering::Relaxed);
+        }
+        self.slow = slow;
     }
 
     fn wants(&self, event: &etcd::Event) -> bool {
@@ -260,6 +284,13 @@ impl Watch {
             return Err(WatchError::Compacted { compact_revision: head.compact_revision });
         }
         Ok(history(view.as_ref(), &head, &self.range, self.next)?)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.note_slow(false);
+        self.hub.counters.watchers.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

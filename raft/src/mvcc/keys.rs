@@ -45,6 +45,22 @@ impl KeyRange {
         (end.len() == self.start.len() + 1 && end.ends_with(&[0]) && end.starts_with(&self.start)).then_some(&self.start)
     }
 
+    /// What of it lies outside of `hidden`, in order. `hidden` is in order, and each of its ranges has an end.
+    pub(crate) fn outside(self, hidden: &[(Bytes, Bytes)]) -> Vec<KeyRange> {
+        let mut left = vec![self];
+        for (first, end) in hidden {
+            let Some(last) = left.pop() else { break };
+            let before = match &last.end {
+                Some(last_end) if last_end <= first => last_end.clone(),
+                _ => first.clone(),
+            };
+            left.push(KeyRange { start: last.start.clone(), end: Some(before) });
+            left.push(KeyRange { start: last.start.max(end.clone()), end: last.end });
+        }
+        left.retain(|range| !range.is_empty());
+        left
+    }
+
     /// The range of `(key, revision)` keys of these keys.
     pub(crate) fn versioned(&self) -> (Vec<u8>, Option<Vec<u8>>) {
         (escape(&self.start), self.end.as_ref().map(|end| escape(end)))
@@ -152,6 +168,20 @@ mod tests {
             if a < b {
                 prop_assert!(versioned_end(&a) <= versioned_key(&b, i64::MAX));
             }
+        }
+
+        #[test]
+        fn outside_of_hidden_ranges_are_the_other_keys(a in key(), b in key(), c in key(), d in key(), open: bool, k in key()) {
+            let mut edges = [c, d];
+            edges.sort();
+            let [first, end] = edges;
+            let hidden = [(Bytes::from(first.clone()), Bytes::from(end.clone())), (Bytes::from_static(&[0xff, 2]), Bytes::from_static(&[0xff, 3]))];
+            prop_assume!(hidden[0].1 <= hidden[1].0);
+            let range = KeyRange { start: a.into(), end: (!open).then(|| b.into()) };
+            let is_hidden = hidden.iter().any(|(first, end)| k.as_slice() >= first.as_ref() && k.as_slice() < end.as_ref());
+            let left = range.clone().outside(&hidden);
+            prop_assert_eq!(left.iter().filter(|left| left.contains(&k)).count(), usize::from(range.contains(&k) && !is_hidden));
+            prop_assert!(left.is_sorted_by(|a, b| a.end.as_ref().is_some_and(|end| *end <= b.start)));
         }
 
         #[test]

@@ -182,19 +182,32 @@ fn read_revision(head: &StateHead, requested: i64) -> Result<Option<i64>, StoreE
     Ok(Some(requested))
 }
 
-/// Answers a range request. `head` is the head that `read` shows, before a transaction's own writes.
-pub(crate) fn range(
+/// Answers a transaction's range request. `head` is the head that `read` shows, before the transaction's own writes.
+pub(crate) fn range_in_txn(read: &dyn Read, head: &StateHead, request: &etcd::RangeRequest) -> Result<etcd::RangeResponse, StoreError> {
+    read_revision(head, request.revision)?;
+    // The transaction's own writes are newer than the head.
+    let at = (request.revision > 0).then_some(request.revision);
+    range_at(read, &[KeyRange::new(&request.key, &request.range_end)], at, request)
+}
+
+/// Answers a range request as if the keys of `hidden` did not exist.
+pub(crate) fn range_outside(
     read: &dyn Read,
     head: &StateHead,
     request: &etcd::RangeRequest,
-    in_txn: bool,
+    hidden: &[(Bytes, Bytes)],
 ) -> Result<etcd::RangeResponse, StoreError> {
-    let mut at = read_revision(head, request.revision)?;
-    if in_txn && request.revision > 0 {
-        // The transaction's own writes are newer than the head.
-        at = Some(request.revision);
-    }
-    let range = KeyRange::new(&request.key, &request.range_end);
+    let at = read_revision(head, request.revision)?;
+    range_at(read, &KeyRange::new(&request.key, &request.range_end).outside(hidden), at, request)
+}
+
+/// Answers from `ranges`, which are in order and apart from each other.
+fn range_at(
+    read: &dyn Read,
+    ranges: &[KeyRange],
+    at: Option<i64>,
+    request: &etcd::RangeRequest,
+) -> Result<etcd::RangeResponse, StoreError> {
     let sort = sorting(request);
     let filtered =
         request.min_mod_revision > 0 || request.max_mod_revision > 0 || request.min_create_revision > 0 || request.max_create_revision > 0;
@@ -210,16 +223,18 @@ pub(crate) fn range(
     let mut count = 0i64;
     let mut matching = 0usize;
     let mut versions: Vec<(Bytes, KeyVersion)> = Vec::new();
-    scan(read, &range, at, &mut |key, version| {
-        count += 1;
-        if !filtered || passes(request, &version) {
-            matching += 1;
-            if versions.len() < take {
-                versions.push((Bytes::copy_from_slice(key), version));
+    for range in ranges {
+        scan(read, range, at, &mut |key, version| {
+            count += 1;
+            if !filtered || passes(request, &version) {
+                matching += 1;
+                if versions.len() < take {
+                    versions.push((Bytes::copy_from_slice(key), version));
+                }
             }
-        }
-        Ok(true)
-    })?;
+            Ok(true)
+        })?;
+    }
     let mut response = etcd::RangeResponse { header: None, kvs: Vec::new(), more: false, count };
     if request.count_only {
         return Ok(response);

@@ -1,5 +1,6 @@
 //! Tests of the state machine through its public face, on the memory double and on RocksDB.
 
+mod hash;
 mod lease;
 mod model;
 mod property;

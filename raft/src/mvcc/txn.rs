@@ -239,7 +239,7 @@ fn run_branch(stage: &mut Stage<'_>, writer: &mut Writer, txn: &TxnRequest, choi
     let mut responses = Vec::new();
     for op in branch(txn, choice.succeeded) {
         let response = match &op.request {
-            Some(Request::RequestRange(range)) => Response::ResponseRange(read::range(stage, &stage.head, range, true)?),
+            Some(Request::RequestRange(range)) => Response::ResponseRange(read::range_in_txn(stage, &stage.head, range)?),
             Some(Request::RequestPut(put)) => Response::ResponsePut(run_put(stage, writer, put)?),
             Some(Request::RequestDeleteRange(delete)) => Response::ResponseDeleteRange(run_delete(stage, writer, delete)?),
             Some(Request::RequestTxn(txn)) => {

@@ -26,6 +26,7 @@ use openraft::raft::{
 use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -39,6 +40,7 @@ use super::tls::PeerIdentity;
 use super::transport::Transport;
 use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
 use crate::error::StoreError;
+use crate::metrics::{Histogram, StoreMetrics};
 use crate::snapshot::SnapshotDir;
 use crate::types::{TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto};
 
@@ -67,6 +69,7 @@ pub(crate) struct PeerClients {
     directory: Arc<PeerDirectory>,
     connect_timeout: Duration,
     append_timeout: Duration,
+    metrics: Arc<StoreMetrics>,
     pool: Mutex<HashMap<(u64, Lane), Pooled>>,
     /// What to tell people when a member has said that it is of another cluster now.
     outcast: Mutex<Option<Arc<str>>>,
@@ -99,6 +102,30 @@ pub(crate) struct PeerLink {
     failures: u32,
 }
 
+/// Times heartbeats that nothing else is on the way with: they tell of the network, not of the disk.
+struct RoundTrip {
+    began: Mutex<Option<Instant>>,
+    histogram: Arc<Histogram>,
+}
+
+// === impl RoundTrip ===
+
+impl RoundTrip {
+    fn new(histogram: Arc<Histogram>) -> RoundTrip {
+        RoundTrip { began: Mutex::new(None), histogram }
+    }
+
+    fn sent(&self, alone: bool) {
+        *self.began.lock() = alone.then(Instant::now);
+    }
+
+    fn answered(&self) {
+        if let Some(began) = self.began.lock().take() {
+            self.histogram.observe(began.elapsed());
+        }
+    }
+}
+
 // === impl PeerClients ===
 
 impl PeerClients {
@@ -110,10 +137,11 @@ impl PeerClients {
         directory: Arc<PeerDirectory>,
         connect_timeout: Duration,
         append_timeout: Duration,
+        metrics: Arc<StoreMetrics>,
     ) -> PeerClients {
         let pool = Mutex::new(HashMap::new());
         let outcast = Mutex::new(None);
-        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, pool, outcast }
+        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, metrics, pool, outcast }
     }
 
     /// Set when a member of this cluster has become another one's: by a reset or a restore that left this member behind.
@@ -302,8 +330,11 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             let limit = option.soft_ttl().max(self.clients.append_timeout);
             let waiting = Arc::new(AtomicUsize::new(0));
             let sent = waiting.clone();
+            let round_trip = Arc::new(RoundTrip::new(self.clients.metrics.round_trip(self.target)));
+            let departing = round_trip.clone();
             let requests = input.map(move |rpc| {
-                sent.fetch_add(1, Ordering::AcqRel);
+                let first = sent.fetch_add(1, Ordering::AcqRel) == 0;
+                departing.sent(first && rpc.entries.is_empty());
                 append_to_proto(&rpc)
             });
             let responses = match self.within(RPCTypes::AppendEntries, limit, client.append(requests)).await {
@@ -320,7 +351,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                 Err(RPCError::Timeout(Timeout { action, id, target, timeout: limit }))
             };
             let stream = futures::stream::unfold(Some(responses), move |responses| {
-                let waiting = waiting.clone();
+                let (waiting, round_trip) = (waiting.clone(), round_trip.clone());
                 async move {
                     let mut responses = responses?;
                     let answer = match next_answer(&mut responses, &waiting, limit).await {
@@ -331,6 +362,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                         Ok(None) => None,
                         Ok(Some(response)) => {
                             waiting.fetch_sub(1, Ordering::AcqRel);
+                            round_trip.answered();
                             let result = append_result(response).map_err(malformed);
                             // A conflict or a higher vote ends the stream, as openraft's own adapter does.
                             let open = matches!(result, Ok(Ok(_)));

@@ -1,6 +1,7 @@
 //! What all parts of a store share: identity, state, the current Raft instance, and the ways to the leader.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use super::status::{Contact, StoreStatus};
 use crate::Fence;
 use crate::backup::Origin;
 use crate::error::StoreError;
+use crate::metrics::StoreMetrics;
 use crate::mvcc::{StateMachine, into_outcome};
 use crate::network::client::{Lane, PeerClients};
 use crate::network::directory::PeerDirectory;
@@ -46,6 +48,7 @@ pub(crate) struct Core {
     pub(crate) contact: Contact,
     pub(crate) state: StateMachine,
     pub(crate) machine: Arc<MachineShared>,
+    pub(crate) metrics: Arc<StoreMetrics>,
     pub(crate) status: watch::Sender<StoreStatus>,
     /// Who leads, as in the status; but that changes with every entry, and this wakes only whom it concerns.
     pub(crate) leader: watch::Sender<Option<u64>>,
@@ -101,7 +104,14 @@ impl Core {
     pub(crate) async fn submit_fenced(&self, body: Body, fence: Option<Fence>) -> Result<store::CommandResult, StoreError> {
         let applied_index = self.machine.applied().at().index;
         let (encoded, proposal_id) = command::encode(body, fence, applied_index);
-        let (result, in_doubt) = self.propose(encoded, proposal_id).await?;
+        let proposed = {
+            let _pending = self.metrics.pending();
+            self.propose(encoded, proposal_id).await
+        };
+        if proposed.is_err() {
+            self.metrics.proposals_failed.fetch_add(1, Ordering::Relaxed);
+        }
+        let (result, in_doubt) = proposed?;
         match into_outcome(result) {
             // Too late to tell whether an attempt before this one was applied.
             Err(StoreError::ProposalExpired) if in_doubt => {

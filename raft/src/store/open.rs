@@ -23,8 +23,10 @@ use super::rounds::{Rounds, Waiting};
 use super::status::{Contact, StoreStatus};
 use super::tasks;
 use crate::backup::Origin;
+use crate::engine::metered::MeteredEngines;
 use crate::error::StoreError;
 use crate::log::LogStore;
+use crate::metrics::StoreMetrics;
 use crate::mvcc::{MvccOptions, StateMachine};
 use crate::network::client::PeerClients;
 use crate::network::directory::PeerDirectory;
@@ -72,30 +74,26 @@ pub(super) struct Instance {
 }
 
 pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntime), StoreError> {
+    let own_record = options.member_record();
     let (transport, threads) = bind(options.listen)?;
-    let own_record = super::options::member_record(
-        &options.name,
-        options.identity.spki_sha256().clone(),
-        &options.advertise,
-        &options.api_urls,
-        &options.version,
-    );
     let Timing { heartbeat, election_min, election_max, .. } = options.timing;
     tracing::info!(?heartbeat, ?election_min, ?election_max, "the store's clocks");
+    let metrics = Arc::new(StoreMetrics::new());
+    let engines: Arc<dyn Engines> = Arc::new(MeteredEngines::new(options.engines, metrics.clone()));
     let (data_dir, member) = DataDir::open(&options.data_dir)?;
     let data_dir = Arc::new(data_dir);
     let member = match member {
         Some(member) => member,
         None => settle(&data_dir, &options.when_empty)?,
     };
-    let log = open_log(options.engines.as_ref(), &data_dir, None, threads)?;
+    let log = open_log(engines.as_ref(), &data_dir, None, threads)?;
     if member.started && log.is_pristine() {
         return Err(StoreError::Corrupt(format!(
             "the log in {} is empty although this member has voted; it must be removed and rejoin with an empty directory",
             data_dir.path().display()
         )));
     }
-    let (state, machine) = open_state(&options.engines, &data_dir, &member, &log).await?;
+    let (state, machine) = open_state(&engines, &data_dir, &member, &log).await?;
     let machine = Arc::new(machine);
     log.close();
 
@@ -109,6 +107,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         directory.clone(),
         options.timing.rpc,
         options.timing.rpc,
+        metrics.clone(),
     ));
     let (reads, reads_waiting) = Rounds::new();
     let (leader_reads, leader_reads_waiting) = Rounds::new();
@@ -125,6 +124,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         contact: Contact::default(),
         state,
         machine,
+        metrics,
         status: watch::Sender::new(status),
         leader: watch::Sender::new(None),
         reads,
@@ -141,7 +141,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         parcels,
         lost,
         instance: Instance {
-            engines: options.engines,
+            engines,
             pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
             threads,
         },

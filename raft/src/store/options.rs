@@ -28,6 +28,8 @@ pub struct StoreOptions {
     pub advertise: String,
     /// URLs of this member's API server, for whoever asks for the members.
     pub api_urls: Vec<String>,
+    /// URLs at which this member serves the etcd API, for the same.
+    pub client_urls: Vec<String>,
     /// Release, as `trireme version` prints it.
     pub version: String,
     /// What to do when the folder is empty. A folder with a member in it is always restarted.
@@ -173,7 +175,9 @@ impl StoreOptions {
     /// [`super::Store::add_learner`] takes.
     #[must_use]
     pub fn member_record(&self) -> store::MemberRecord {
-        member_record(&self.name, self.identity.spki_sha256().clone(), &self.advertise, &self.api_urls, &self.version)
+        let mut record = member_record(&self.name, self.identity.spki_sha256().clone(), &self.advertise, &self.api_urls, &self.version);
+        record.addresses.get_or_insert_default().client = self.client_urls.clone();
+        record
     }
 }
 

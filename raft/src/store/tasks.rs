@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -72,6 +73,7 @@ pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
     });
     until_cancelled(&core, |core| supervise(core, instance, log));
     until_cancelled(&core, watch_status);
+    until_cancelled(&core, count_leaders);
     until_cancelled(&core, run_leases);
     until_cancelled(&core, compact);
     until_cancelled(&core, |core| async move { core.promote_learners().await });
@@ -182,6 +184,18 @@ async fn watch_status(core: Arc<Core>) {
             }
         }
         period.tick().await;
+    }
+}
+
+/// Counts for metrics how often another leader was seen.
+async fn count_leaders(core: Arc<Core>) {
+    let mut status = core.status.subscribe();
+    let mut known = None;
+    let leader = |status: &StoreStatus| status.leader.as_ref().map(|leader| leader.node_id);
+    loop {
+        let Ok(now) = status.wait_for(|status| leader(status).is_some() && leader(status) != known).await else { return };
+        known = leader(&now);
+        core.metrics.leader_changes.fetch_add(1, Ordering::Relaxed);
     }
 }
 

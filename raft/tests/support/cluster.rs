@@ -65,6 +65,7 @@ impl Seat {
             listen,
             advertise: self.address.clone(),
             api_urls: Vec::new(),
+            client_urls: Vec::new(),
             version: "test".to_owned(),
             when_empty,
             timing: self.timing,

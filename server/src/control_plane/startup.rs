@@ -121,6 +121,7 @@ impl<'a> Startup<'a> {
             listen: Listen::Socket(peers),
             advertise: self.peer_address().to_string(),
             api_urls: vec![self.api_url()],
+            client_urls: Vec::new(),
             version: crate::VERSION.to_owned(),
             when_empty: founded.when_empty.clone(),
             timing: timing(self.args)?,

@@ -35,6 +35,7 @@ async fn world() -> World {
         listen: Listen::Socket(socket),
         advertise,
         api_urls: vec!["https://10.0.0.1:6443".into()],
+        client_urls: Vec::new(),
         version: "test".into(),
         when_empty: WhenEmpty::Initialize,
         timing: Timing::default(),

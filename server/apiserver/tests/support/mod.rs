@@ -167,6 +167,7 @@ pub async fn open_store(keys: &ClusterKeys, folder: &std::path::Path) -> Store {
         listen: Listen::Socket(socket),
         advertise,
         api_urls: Vec::new(),
+        client_urls: Vec::new(),
         version: "test".to_owned(),
         when_empty: WhenEmpty::Initialize,
         timing: Timing { request: Duration::from_secs(40), ..Timing::default() },
