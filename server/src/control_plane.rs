@@ -4,6 +4,7 @@
 
 mod addons;
 mod components;
+mod etcd_api;
 mod folder;
 mod founding;
 mod in_process;
@@ -43,6 +44,7 @@ const ENDPOINTS_LOOK: Duration = Duration::from_millis(500);
 pub struct ControlPlane {
     store: Store,
     api: ApiServer,
+    etcd: Option<tokio::task::JoinHandle<()>>,
     serving: tokio::task::JoinHandle<()>,
     leading: tokio::task::JoinHandle<()>,
     node_token: String,
@@ -74,8 +76,10 @@ impl ControlPlane {
         let startup = Startup::prepare(args)?;
         let listener = startup.listen().await?;
         let peers = startup.listen_for_peers()?;
+        let etcd_clients = etcd_api::listen(args).await?;
         let founded = startup.obtain().await?;
         let store = startup.open_store(&founded, peers).await?;
+        let etcd = etcd_clients.map(|listener| startup.start_etcd_api(&founded.keys, store.clone(), listener, cancel)).transpose()?;
         let api = startup.start_api(&founded, &store).await?;
         startup.start_snapshots(&api, &store, cancel);
         let tls = startup.serving_tls(&founded.keys)?;
@@ -91,7 +95,7 @@ impl ControlPlane {
             tokio::spawn(node_role::mark(api.clone(), startup.name().to_owned(), cancel.clone()));
         }
         let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&founded)?, cancel.clone()));
-        Ok(Self { store, api, serving, leading, node_token: startup.node_token(&founded)? })
+        Ok(Self { store, api, etcd, serving, leading, node_token: startup.node_token(&founded)? })
     }
 
     /// The token with which this server's own node joins.
@@ -116,6 +120,11 @@ impl ControlPlane {
         self.api.stop();
         if let Err(error) = self.serving.await {
             tracing::warn!(%error, "serving ended badly");
+        }
+        if let Some(etcd) = self.etcd
+            && let Err(error) = etcd.await
+        {
+            tracing::warn!(%error, "serving etcd clients ended badly");
         }
         self.store.shutdown().await;
     }

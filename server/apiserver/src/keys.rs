@@ -6,6 +6,9 @@
 use bytes::Bytes;
 use trireme_proto::etcd;
 
+/// All keys of Kubernetes, from the first to, exclusively, the second: objects and what lies beside them.
+pub const KUBERNETES_KEYS: (&str, &str) = ("/registry-", "/registry0");
+
 /// Where all objects live.
 pub const OBJECTS: &str = "/registry/";
 
@@ -89,4 +92,17 @@ pub fn read(key: &str) -> etcd::RequestOp {
 /// A read of one key.
 pub fn get(key: &str) -> etcd::RangeRequest {
     etcd::RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), ..Default::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubernetes_keys_are_all_keys_made_here() {
+        let keys = [object_key("", "pods", "a", "b"), service_ip([10, 43, 0, 1].into()), node_port("TCP", 30000), OBJECTS.to_owned()];
+        for key in keys {
+            assert!(key.as_str() >= KUBERNETES_KEYS.0 && key.as_str() < KUBERNETES_KEYS.1, "{key}");
+        }
+    }
 }

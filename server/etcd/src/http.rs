@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tonic::Status;
 
 use crate::backend::{Backend, blocking, has_leader};
 use crate::metrics::{Calls, render};
@@ -84,6 +85,15 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     match rendered {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, error.message().to_owned()).into_response(),
+    }
+}
+
+/// What neither a page nor a service is for.
+pub(crate) async fn nothing(headers: HeaderMap) -> Response {
+    let grpc = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    match grpc {
+        true => Status::unimplemented("unknown service or method").into_http(),
+        false => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
     }
 }
 

@@ -99,6 +99,7 @@ impl EtcdApi {
             .add_service(service!(lock_proto::lock_server::LockServer<_>, lock::LockService::new(backend.clone())))
             .add_service(service!(health_proto::health_server::HealthServer<_>, health::HealthService::new(backend.clone())));
         let router = routes.prepare().into_axum_router().merge(http::pages(backend.clone(), self.calls.clone()));
+        let router = router.fallback(http::nothing);
         router.layer(metrics::CallsLayer::new(self.calls.clone(), backend.clone()))
     }
 

@@ -111,6 +111,12 @@ pub struct ServerArgs {
     /// Milliseconds without a word from the store's leader after which its lease ends; a follower waits up to as long again before it asks for votes
     #[arg(long, env = "TRIREME_RAFT_ELECTION_TIMEOUT_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(40..=60_000), default_value_t = 600, hide = true)]
     pub raft_election_timeout_ms: u64,
+    /// Port of the etcd API, for clients with a certificate of the etcd-client authority
+    #[arg(long, env = "TRIREME_ETCD_PORT", value_name = "PORT", value_parser = values::port, default_value_t = 2379, help_heading = "Listeners")]
+    pub etcd_port: u16,
+    /// Let clients of the etcd API read and write Kubernetes' own keys, too; without this they do not see them
+    #[arg(long, env = "TRIREME_ETCD_EXPOSE_KUBERNETES_KEYS", help_heading = "Components")]
+    pub etcd_expose_kubernetes_keys: bool,
     /// Further name or address in the API server's certificate; may be repeated
     #[arg(long, env = "TRIREME_TLS_SAN", value_name = "NAME", value_delimiter = ',', help_heading = "Listeners")]
     pub tls_san: Vec<String>,
@@ -133,7 +139,7 @@ pub struct ServerArgs {
     #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
     pub disable_agent: bool,
     /// Packaged component to leave out; may be repeated or separated by commas
-    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns"], help_heading = "Components")]
+    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd"], help_heading = "Components")]
     pub disable: Vec<String>,
     /// Socket of the container runtime
     #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]

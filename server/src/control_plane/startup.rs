@@ -30,7 +30,7 @@ use trireme_controllers::SignError;
 use trireme_proto::store::{BackupNote, SealedKey};
 use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreOptions, Timing};
 
-use super::{FACTS_NOTE, Founded, Myself, Parts, folder, founding, kubeconfig};
+use super::{FACTS_NOTE, Founded, Myself, Parts, etcd_api, folder, founding, kubeconfig};
 use crate::{
     cli::ServerArgs,
     commands::Failure,
@@ -121,7 +121,7 @@ impl<'a> Startup<'a> {
             listen: Listen::Socket(peers),
             advertise: self.peer_address().to_string(),
             api_urls: vec![self.api_url()],
-            client_urls: Vec::new(),
+            client_urls: etcd_api::client_urls(self.args, self.node_ip),
             version: crate::VERSION.to_owned(),
             when_empty: founded.when_empty.clone(),
             timing: timing(self.args)?,
@@ -193,6 +193,23 @@ impl<'a> Startup<'a> {
         let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(accept_any_verifier()).with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// Serves the etcd API.
+    pub fn start_etcd_api(
+        &self,
+        keys: &ClusterKeys,
+        store: Store,
+        listener: TcpListener,
+        cancel: &CancellationToken,
+    ) -> Result<tokio::task::JoinHandle<()>, Failure> {
+        let mut names = vec![self.name.clone()];
+        names.extend(self.args.tls_san.iter().cloned());
+        names.extend(self.node_ips().iter().map(IpAddr::to_string));
+        if !self.args.bind_address.is_unspecified() {
+            names.push(self.args.bind_address.to_string());
+        }
+        etcd_api::start(self.args, &names, keys, &self.server_dir, store, listener, cancel)
     }
 
     fn node_ips(&self) -> Vec<IpAddr> {

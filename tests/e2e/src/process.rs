@@ -29,7 +29,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A folder, two ports and a binary: where a test's processes live.
+/// A folder, three ports and a binary: where a test's processes live.
 #[derive(Debug)]
 pub struct Place {
     folder: TempDir,
@@ -41,6 +41,8 @@ pub struct Place {
     pub address: String,
     /// Its name.
     pub name: String,
+    /// For etcd's clients.
+    pub etcd_port: u16,
 }
 
 /// What a process said and how it ended.
@@ -78,11 +80,12 @@ impl Ended {
 impl Place {
     /// A new one.
     pub fn new() -> anyhow::Result<Self> {
-        // Both are held while both are chosen, so that they differ.
-        let (a, b) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        let (https_port, peer_port) = (a.local_addr()?.port(), b.local_addr()?.port());
+        // All are held while all are chosen, so that they differ.
+        let held: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let ports: Vec<u16> = held.iter().map(|socket| Ok(socket.local_addr()?.port())).collect::<std::io::Result<_>>()?;
+        let (https_port, peer_port, etcd_port) = (ports[0], ports[1], ports[2]);
         let folder = tempfile::Builder::new().prefix("trireme-test-").tempdir()?;
-        Ok(Self { folder, https_port, peer_port, address: "127.0.0.1".into(), name: "test".into() })
+        Ok(Self { folder, https_port, peer_port, etcd_port, address: "127.0.0.1".into(), name: "test".into() })
     }
 
     /// A new one for a server of this name at this address, one of the loopback network's.
@@ -115,6 +118,7 @@ impl Place {
             .env("TRIREME_CONTAINER_RUNTIME_ENDPOINT", self.path("no-runtime.sock"))
             .env("TRIREME_HTTPS_LISTEN_PORT", self.https_port.to_string())
             .env("TRIREME_PEER_PORT", self.peer_port.to_string())
+            .env("TRIREME_ETCD_PORT", self.etcd_port.to_string())
             .env("TRIREME_BIND_ADDRESS", &self.address)
             .env("TRIREME_NODE_IP", &self.address)
             .env("TRIREME_NODE_NAME", &self.name)

@@ -107,7 +107,7 @@ fn what_needs_no_cluster_answers_on_standard_output() -> anyhow::Result<()> {
 #[test]
 fn a_taken_port_founds_no_cluster() -> anyhow::Result<()> {
     let place = Place::new()?;
-    for (port, option) in [(place.https_port, "--https-listen-port"), (place.peer_port, "--peer-port")] {
+    for (port, option) in [(place.https_port, "--https-listen-port"), (place.peer_port, "--peer-port"), (place.etcd_port, "--etcd-port")] {
         let taken = TcpListener::bind(("127.0.0.1", port))?;
         place.run(&["server", "--disable-agent"])?.must_say(1, &[option, &port.to_string(), "in use"])?;
         drop(taken);
