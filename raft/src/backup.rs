@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The first frame is the header, the last the trailer with the counts and the SHA-256 of all bytes before it, and
-//! nothing follows. An archive that was cut off has no trailer and is refused; so is one with a changed bit.
+//! nothing follows but, in a snapshot that etcd's tools took, their checksum ([`EtcdTail`]). An archive that was cut off has no trailer and is refused; so is one with a changed bit.
 //!
 //! The stream is made from one consistent view of the engine, in pieces and no faster than they are taken: applies
 //! go on, memory is bounded, and since a view does not change, compaction need not be held up meanwhile.
@@ -30,12 +30,14 @@ use trireme_proto::store::{self, BackupFrame, BackupHeader, BackupRecord, Backup
 
 use crate::error::StoreError;
 
+mod etcd_tail;
 mod reader;
 mod restore;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub use etcd_tail::EtcdTail;
 pub use reader::BackupReader;
 pub use restore::{Restored, restore, verify};
 pub use writer::Backup;

@@ -7,7 +7,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 use trireme_proto::store::{BackupFrame, BackupHeader, BackupRecord, BackupTrailer, backup_frame::Frame};
 
-use super::{BackupSummary, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, MAGIC, Tally, check_header};
+use super::{BackupSummary, EtcdTail, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, MAGIC, Tally, check_header};
 use crate::error::StoreError;
 
 /// An archive that is being read, one chunk in memory at a time.
@@ -107,11 +107,15 @@ impl<R: Read> BackupReader<R> {
         Ok(BackupSummary::new(self.header.revision, trailer))
     }
 
+    /// Nothing follows, or what etcd's tools want at the end of a snapshot ([`EtcdTail`]) and then nothing.
     fn expect_end(&mut self) -> Result<(), StoreError> {
-        let mut more = [0; 1];
-        match self.source.read(&mut more).map_err(|error| super::io_error(&error))? {
-            0 => Ok(()),
-            _ => Err(damaged(self.offset, "something follows its end")),
+        let expected = EtcdTail::new(self.archive.clone(), self.offset).to_bytes();
+        let mut tail = Vec::with_capacity(expected.len());
+        let limit = expected.len() as u64 + 1;
+        self.source.by_ref().take(limit).read_to_end(&mut tail).map_err(|error| super::io_error(&error))?;
+        match tail.is_empty() || tail == expected {
+            true => Ok(()),
+            false => Err(damaged(self.offset, "something follows its end")),
         }
     }
 

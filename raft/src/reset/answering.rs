@@ -7,6 +7,7 @@ use trireme_proto::peer;
 
 use super::Survivor;
 use crate::error::StoreError;
+use crate::metrics::StoreMetrics;
 use crate::network::client::{Lane, PeerClients};
 use crate::network::directory::PeerDirectory;
 use crate::network::tls::PeerIdentity;
@@ -26,7 +27,16 @@ impl Survivor {
         let directory = Arc::new(PeerDirectory::default());
         directory.update(&self.membership);
         let (node_id, cluster_id) = (self.report.node_id, self.report.cluster_id);
-        let clients = PeerClients::new(node_id, cluster_id, identity, Arc::new(Tcp::outgoing()), directory, PATIENCE, PATIENCE);
+        let clients = PeerClients::new(
+            node_id,
+            cluster_id,
+            identity,
+            Arc::new(Tcp::outgoing()),
+            directory,
+            PATIENCE,
+            PATIENCE,
+            Arc::new(StoreMetrics::new()),
+        );
         let asked = others.iter().map(|id| answers(&clients, *id));
         let answers = futures::future::join_all(asked).await;
         let alive: Vec<u64> = others.iter().zip(answers).filter(|(_, alive)| *alive).map(|(id, _)| *id).collect();

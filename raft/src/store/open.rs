@@ -140,11 +140,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         leader_reads: leader_reads_waiting,
         parcels,
         lost,
-        instance: Instance {
-            engines,
-            pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
-            threads,
-        },
+        instance: Instance { engines, pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept }, threads },
         own_record,
         founder: member.founder,
     };

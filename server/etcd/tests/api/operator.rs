@@ -81,6 +81,37 @@ async fn a_member_says_how_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_is_an_archive_that_etcds_tools_take_for_whole() {
+    let server = Server::start().await;
+    for i in 0..20 {
+        server.put(&format!("k/{i}"), &"x".repeat(100 << 10)).await;
+    }
+    let revision = server.store.revision();
+    let mut maintenance = MaintenanceClient::new(server.channel.clone());
+    let mut pieces = maintenance.snapshot(etcd::SnapshotRequest {}).await.unwrap().into_inner();
+    let (mut archive, mut messages, mut remaining) = (Vec::new(), 0, 1);
+    while let Some(piece) = pieces.message().await.unwrap() {
+        assert_eq!(piece.header.unwrap().revision, revision);
+        archive.extend_from_slice(&piece.blob);
+        remaining = piece.remaining_bytes;
+        messages += 1;
+    }
+    assert!(messages > 5 && remaining == 0 && archive.len() % 512 == 32, "{messages} {remaining} {}", archive.len());
+    let read = |archive: &[u8]| -> Result<u64, trireme_raft::StoreError> {
+        let mut reader = trireme_raft::backup::BackupReader::open(archive)?;
+        while reader.next_records()?.is_some() {}
+        Ok(reader.summary()?.keys)
+    };
+    assert_eq!(read(&archive).unwrap(), 20);
+    // The tail is either right or not there at all.
+    let last = archive.len() - 1;
+    assert!(read(&archive[..last]).is_err());
+    archive[last] ^= 1;
+    assert!(read(&archive).is_err());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn there_are_no_users() {
     let server = Server::start().await;
     let mut auth = AuthClient::new(server.channel.clone());
