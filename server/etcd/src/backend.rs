@@ -14,6 +14,7 @@ use trireme_raft::{Store, StoreStatus};
 use crate::EtcdOptions;
 use crate::error::{self, status};
 use crate::hidden::{HiddenKeys, Reach};
+use crate::retention::Retention;
 
 /// A stream that asked for a leader ends when there was none for this long: several elections.
 const NO_LEADER_GRACE: Duration = Duration::from_secs(3);
@@ -27,6 +28,7 @@ pub(crate) struct Backend {
 struct Inner {
     store: Store,
     options: EtcdOptions,
+    retention: Retention,
     cancel: CancellationToken,
 }
 
@@ -34,7 +36,8 @@ struct Inner {
 
 impl Backend {
     pub(crate) fn new(store: Store, options: EtcdOptions, cancel: CancellationToken) -> Backend {
-        Backend { inner: Arc::new(Inner { store, options, cancel }) }
+        let retention = Retention::new(options.retention);
+        Backend { inner: Arc::new(Inner { store, options, retention, cancel }) }
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -47,6 +50,10 @@ impl Backend {
 
     pub(crate) fn options(&self) -> &EtcdOptions {
         &self.inner.options
+    }
+
+    pub(crate) fn retention(&self) -> &Retention {
+        &self.inner.retention
     }
 
     pub(crate) fn cancel(&self) -> &CancellationToken {

@@ -1,6 +1,7 @@
 //! etcd's KV service: range, put, delete, transaction, compaction.
 
 use prost::Message;
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use trireme_proto::etcd;
 use trireme_proto::etcd::request_op::Request as Op;
@@ -76,8 +77,18 @@ impl etcd::kv_server::Kv for KvService {
 
     async fn compact(&self, request: Request<etcd::CompactionRequest>) -> Result<Response<etcd::CompactionResponse>, Status> {
         let etcd::CompactionRequest { revision, physical } = request.into_inner();
-        // How far it goes is decided by the store: whoever still reads the past holds it.
-        self.backend.store().compact(revision).await.map_err(status)?;
+        self.backend.barrier().await?;
+        let store = self.backend.store();
+        let (current, compacted) = (store.revision(), store.compact_revision());
+        let floor = self.backend.retention().floor(Instant::now(), current);
+        if revision > current {
+            return Err(error::FUTURE_REVISION.into());
+        }
+        let wanted = revision.min(floor);
+        // How far it goes below that is decided by the store: whoever still reads the past holds it.
+        if wanted > compacted || revision <= compacted {
+            store.compact(wanted).await.map_err(status)?;
+        }
         if physical {
             let backend = self.backend.clone();
             blocking(move || backend.store().compact_now().map_err(status)).await?;

@@ -22,6 +22,7 @@ mod line;
 mod lock;
 mod maintenance;
 mod metrics;
+mod retention;
 mod serve;
 mod snapshot;
 mod watch;
@@ -53,6 +54,8 @@ pub struct EtcdOptions {
     pub hidden: HiddenKeys,
     /// How often a watch that asked for it hears that nothing has happened.
     pub progress_interval: Duration,
+    /// History younger than this is not compacted by clients. Zero: they may compact all of it.
+    pub retention: Duration,
 }
 
 /// The etcd v3 API. Cheap to clone.
@@ -66,7 +69,7 @@ pub struct EtcdApi {
 
 impl Default for EtcdOptions {
     fn default() -> EtcdOptions {
-        EtcdOptions { hidden: HiddenKeys::none(), progress_interval: Duration::from_secs(600) }
+        EtcdOptions { hidden: HiddenKeys::none(), progress_interval: Duration::from_secs(600), retention: Duration::ZERO }
     }
 }
 
@@ -105,6 +108,14 @@ impl EtcdApi {
 
     /// Serves on `listener`, to whoever `tls` lets in, until cancelled; then ends what is under way.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
-        serve::serve(self.router(), listener, tls, self.backend.cancel().clone()).await;
+        let cancel = self.backend.cancel().clone();
+        let serving = serve::serve(self.router(), listener, tls, cancel);
+        let retaining = self.backend.retention().follow(|| self.backend.store().revision());
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => return,
+            () = retaining => {}
+        }
+        serving.await;
     }
 }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::server::WebPkiClientVerifier;
@@ -24,6 +25,9 @@ pub const NAME: &str = "etcd";
 
 /// Where the files for clients on this host lie, below `server/tls`.
 const FOLDER: &str = "etcd";
+
+/// What kube-apiserver keeps of the past: `--etcd-compaction-interval`.
+const RETENTION: Duration = Duration::from_secs(300);
 
 /// Takes the port, unless this is disabled: a server that can't listen must not found a cluster.
 pub async fn listen(args: &ServerArgs) -> Result<Option<TcpListener>, Failure> {
@@ -60,7 +64,7 @@ pub fn start(
         true => HiddenKeys::none(),
         false => HiddenKeys::new([(KUBERNETES_KEYS.0.into(), KUBERNETES_KEYS.1.into())]),
     };
-    let api = EtcdApi::new(store, EtcdOptions { hidden, ..EtcdOptions::default() }, cancel.clone());
+    let api = EtcdApi::new(store, EtcdOptions { hidden, retention: RETENTION, ..EtcdOptions::default() }, cancel.clone());
     Ok(tokio::spawn(async move { api.serve(listener, Arc::new(tls)).await }))
 }
 

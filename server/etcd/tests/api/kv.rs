@@ -192,6 +192,18 @@ async fn what_etcd_refuses_is_refused_in_its_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn young_history_is_not_compacted_by_clients() {
+    let retention = std::time::Duration::from_secs(3600);
+    let server = Server::with(trireme_etcd::EtcdOptions { retention, ..Default::default() }).await;
+    let first = server.put("a", "1").await;
+    let last = server.put("a", "2").await;
+    server.kv().compact(etcd::CompactionRequest { revision: last, physical: true }).await.unwrap();
+    let past = server.range(etcd::RangeRequest { key: bytes("a"), revision: first, ..Default::default() }).await;
+    assert_eq!((past.kvs[0].value.clone(), server.store.compact_revision()), (bytes("1"), 0));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_compaction_stops_where_somebody_still_reads() {
     let server = Server::start().await;
     let first = server.put("a", "1").await;
