@@ -95,6 +95,7 @@ impl Seat {
             listen: Listen::Transport(SimTransport::new(common.net.clone(), self.host)),
             advertise: address(self.host),
             api_urls: Vec::new(),
+            client_urls: Vec::new(),
             version: "simulation".to_owned(),
             when_empty,
             timing: timing(),
