@@ -394,7 +394,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             durable.wait_for(|applied| *applied >= log_id.index()).await.map_err(|_| io::Error::from(StoreError::Shutdown))?;
         }
         self.shared.index.write().purge_to(log_id);
-        self.submit(|reply| Op::Purge { upto: log_id, reply }).await
+        // Not waited for: Raft's core would stand still for as long as a sync takes, and a purge that a crash undoes is
+        // done again. One that fails poisons the log, as any write does.
+        self.ops.send(Op::Purge { upto: log_id }).await.map_err(|_| io::Error::from(StoreError::Shutdown))
     }
 }
 

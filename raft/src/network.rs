@@ -4,6 +4,7 @@
 //! anything: who may speak comes from membership ([`directory`]), what is answered from the store.
 //! The join handshake is not here: a stranger talks to the HTTPS API and gets a ticket (design section 3).
 
+mod append;
 pub(crate) mod client;
 pub(crate) mod directory;
 pub(crate) mod listener;

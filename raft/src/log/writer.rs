@@ -22,7 +22,7 @@ pub(super) enum Op {
     Append { records: Vec<(u64, Bytes)>, callback: IOFlushed<TypeConfig> },
     Vote { vote: Vote, reply: Reply },
     Truncate { from: u64, reply: Reply },
-    Purge { upto: LogId, reply: Reply },
+    Purge { upto: LogId },
     Committed { committed: Option<LogId> },
     Stop,
 }
@@ -40,7 +40,6 @@ enum Done {
     Append(u64, IOFlushed<TypeConfig>),
     Vote(Vote, Reply),
     Truncate(u64, Reply),
-    Other(Reply),
 }
 
 /// Runs until the last handle of the log is gone.
@@ -126,12 +125,11 @@ fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut 
             done.push(Done::Truncate(from, reply));
             *durability = Durability::Synced;
         }
-        Op::Purge { upto, reply } => {
+        Op::Purge { upto } => {
             // Losing a purge in a crash is harmless: the mark and the removal are lost together.
             let end = (upto.index() + 1).to_be_bytes();
             batch.delete_range(Table::Entry, &[], Some(&end));
             batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&upto));
-            done.push(Done::Other(reply));
         }
         Op::Committed { committed } => match committed {
             Some(committed) => batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&committed)),
@@ -150,7 +148,6 @@ fn report(shared: &Shared, done: Vec<Done>, result: &Result<(), StoreError>) {
                 Done::Vote(vote, _) => index.vote = Some(*vote),
                 // openraft waits for this before it appends again, so nothing newer is lowered here.
                 Done::Truncate(from, _) => index.written = index.written.min(from.saturating_sub(1)),
-                Done::Other(_) => {}
             }
         }
         index.shrink();
@@ -158,7 +155,7 @@ fn report(shared: &Shared, done: Vec<Done>, result: &Result<(), StoreError>) {
     for item in done {
         match item {
             Done::Append(_, callback) => callback.io_completed(result.clone().map_err(std::io::Error::from)),
-            Done::Vote(_, reply) | Done::Truncate(_, reply) | Done::Other(reply) => {
+            Done::Vote(_, reply) | Done::Truncate(_, reply) => {
                 // The asker may have gone; the write stands all the same.
                 let _ = reply.send(result.clone());
             }

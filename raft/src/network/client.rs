@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -20,13 +19,12 @@ use openraft::base::BoxFuture;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
-use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -34,22 +32,23 @@ use tonic::transport::{Channel, Endpoint};
 use trireme_proto::peer::peer_client::PeerClient;
 use trireme_proto::{peer, store};
 
+use super::append::{AppendPipe, Exchange};
 use super::directory::PeerDirectory;
 use super::send::snapshot_messages;
 use super::tls::PeerIdentity;
 use super::transport::Transport;
 use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
 use crate::error::StoreError;
-use crate::metrics::{Histogram, StoreMetrics};
+use crate::metrics::StoreMetrics;
 use crate::snapshot::SnapshotDir;
-use crate::types::{TypeConfig, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto};
+use crate::types::{TypeConfig, Vote, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto};
 
 /// After the first append stream that could not be opened; doubled up to sixteen times.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
 
 /// A ready client for one peer.
 pub(crate) type Client = PeerClient<InterceptedService<Channel, Headers>>;
-type Rpc = RPCError<TypeConfig>;
+pub(super) type Rpc = RPCError<TypeConfig>;
 
 /// Which of a peer's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,30 +99,8 @@ pub(crate) struct PeerLink {
     record: store::MemberRecord,
     /// Append streams in a row that could not be opened.
     failures: u32,
-}
-
-/// Times heartbeats that nothing else is on the way with: they tell of the network, not of the disk.
-struct RoundTrip {
-    began: Mutex<Option<Instant>>,
-    histogram: Arc<Histogram>,
-}
-
-// === impl RoundTrip ===
-
-impl RoundTrip {
-    fn new(histogram: Arc<Histogram>) -> RoundTrip {
-        RoundTrip { began: Mutex::new(None), histogram }
-    }
-
-    fn sent(&self, alone: bool) {
-        *self.began.lock() = alone.then(Instant::now);
-    }
-
-    fn answered(&self) {
-        if let Some(began) = self.began.lock().take() {
-            self.histogram.observe(began.elapsed());
-        }
-    }
+    /// Between two uses.
+    pipe: Option<AppendPipe>,
 }
 
 // === impl PeerClients ===
@@ -246,16 +223,37 @@ impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerLink;
 
     async fn new_client(&mut self, target: u64, node: &store::MemberRecord) -> PeerLink {
-        PeerLink { clients: self.0.clone(), target, record: node.clone(), failures: 0 }
+        PeerLink { clients: self.0.clone(), target, record: node.clone(), failures: 0, pipe: None }
     }
 }
 
 // === impl PeerLink ===
 
 impl PeerLink {
+    fn reach(&self) -> store::MemberRecord {
+        self.clients.directory.reach(self.target).unwrap_or_else(|| self.record.clone())
+    }
+
     fn client(&self, lane: Lane) -> Result<Client, Rpc> {
-        let record = self.clients.directory.reach(self.target).unwrap_or_else(|| self.record.clone());
-        self.clients.client_for(self.target, record, lane).map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+        let client = self.clients.client_for(self.target, self.reach(), lane);
+        client.map_err(|error| RPCError::Unreachable(Unreachable::from_string(error)))
+    }
+
+    async fn open_pipe(&mut self, record: store::MemberRecord, limit: Duration) -> Result<AppendPipe, Rpc> {
+        let client = self.client(Lane::Consensus)?;
+        let opened = match tokio::time::timeout(limit, AppendPipe::open(client, record, self.clients.metrics.round_trip(self.target))).await
+        {
+            Ok(opened) => opened.map_err(|status| rpc_error(&status)),
+            Err(_) => {
+                let (action, id) = (RPCTypes::AppendEntries, self.clients.self_id);
+                Err(RPCError::Timeout(Timeout { action, id, target: self.target, timeout: limit }))
+            }
+        };
+        match opened {
+            Ok(_) => self.failures = 0,
+            Err(_) => self.pause().await,
+        }
+        opened
     }
 
     /// openraft waits between attempts only where a request is taken from its stream. A stream that does not even
@@ -326,53 +324,14 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
         Box::pin(async move {
-            let mut client = self.client(Lane::Consensus)?;
+            let record = self.reach();
             let limit = option.soft_ttl().max(self.clients.append_timeout);
-            let waiting = Arc::new(AtomicUsize::new(0));
-            let sent = waiting.clone();
-            let round_trip = Arc::new(RoundTrip::new(self.clients.metrics.round_trip(self.target)));
-            let departing = round_trip.clone();
-            let requests = input.map(move |rpc| {
-                let first = sent.fetch_add(1, Ordering::AcqRel) == 0;
-                departing.sent(first && rpc.entries.is_empty());
-                append_to_proto(&rpc)
-            });
-            let responses = match self.within(RPCTypes::AppendEntries, limit, client.append(requests)).await {
-                Ok(responses) => responses,
-                Err(error) => {
-                    self.pause().await;
-                    return Err(error);
-                }
+            let pipe = match self.pipe.take().filter(|pipe| pipe.leads_to(&record)) {
+                Some(pipe) => pipe,
+                None => self.open_pipe(record, limit).await?,
             };
-            self.failures = 0;
-            let (id, target) = (self.clients.self_id, self.target);
-            let timed_out = move || {
-                let action = RPCTypes::AppendEntries;
-                Err(RPCError::Timeout(Timeout { action, id, target, timeout: limit }))
-            };
-            let stream = futures::stream::unfold(Some(responses), move |responses| {
-                let (waiting, round_trip) = (waiting.clone(), round_trip.clone());
-                async move {
-                    let mut responses = responses?;
-                    let answer = match next_answer(&mut responses, &waiting, limit).await {
-                        None => return Some((timed_out(), None)),
-                        Some(answer) => answer,
-                    };
-                    match answer {
-                        Ok(None) => None,
-                        Ok(Some(response)) => {
-                            waiting.fetch_sub(1, Ordering::AcqRel);
-                            round_trip.answered();
-                            let result = append_result(response).map_err(malformed);
-                            // A conflict or a higher vote ends the stream, as openraft's own adapter does.
-                            let open = matches!(result, Ok(Ok(_)));
-                            Some((result, open.then_some(responses)))
-                        }
-                        Err(status) => Some((Err(rpc_error(&status)), None)),
-                    }
-                }
-            });
-            Ok(stream.boxed())
+            let ends = (self.clients.self_id, self.target);
+            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends).answers().boxed())
         })
     }
 
@@ -433,43 +392,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     }
 }
 
-/// The next answer; `None` when one has been owed for longer than `limit`.
-async fn next_answer(
-    responses: &mut tonic::Streaming<peer::AppendResponse>,
-    waiting: &AtomicUsize,
-    limit: Duration,
-) -> Option<Result<Option<peer::AppendResponse>, tonic::Status>> {
-    loop {
-        let owed = waiting.load(Ordering::Acquire) > 0;
-        match tokio::time::timeout(limit, responses.message()).await {
-            Ok(answer) => return Some(answer),
-            Err(_) if owed => return None,
-            // The stream was idle when the wait began: the leader had nothing to say.
-            Err(_) => {}
-        }
-    }
-}
-
-fn append_to_proto(rpc: &AppendEntriesRequest<TypeConfig>) -> peer::AppendRequest {
-    peer::AppendRequest {
-        vote: Some(vote_to_proto(&rpc.vote)),
-        prev_log_id: rpc.prev_log_id.as_ref().map(log_id_to_proto),
-        entries: rpc.entries.iter().map(entry_to_proto).collect(),
-        leader_commit: rpc.leader_commit.as_ref().map(log_id_to_proto),
-    }
-}
-
-fn append_result(response: peer::AppendResponse) -> Result<StreamAppendResult<TypeConfig>, StoreError> {
-    use peer::append_response::Result as Answer;
-    Ok(match response.result {
-        Some(Answer::Accepted(accepted)) => Ok(accepted.last_log_id.as_ref().map(log_id_from_proto)),
-        Some(Answer::Conflict(at)) => Err(StreamAppendError::Conflict(log_id_from_proto(&at))),
-        Some(Answer::HigherVote(vote)) => Err(StreamAppendError::HigherVote(vote_from_proto(&vote)?)),
-        None => return Err(StoreError::Invalid("append answer without a result".into())),
-    })
-}
-
-fn rpc_error(status: &tonic::Status) -> Rpc {
+pub(super) fn rpc_error(status: &tonic::Status) -> Rpc {
     match status.code() {
         // The peer is not there, or does not want us: back off.
         tonic::Code::Unavailable | tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => {
@@ -491,6 +414,6 @@ pub(crate) fn never_sent(status: &tonic::Status) -> bool {
     false
 }
 
-fn malformed(error: StoreError) -> Rpc {
+pub(super) fn malformed(error: StoreError) -> Rpc {
     RPCError::Network(NetworkError::from_string(error))
 }

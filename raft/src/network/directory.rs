@@ -31,6 +31,14 @@ impl PeerDirectory {
 
     /// Takes over the effective (latest, perhaps uncommitted) membership.
     pub(crate) fn update(&self, membership: &Membership) {
+        {
+            // Asked at every apply, changed once in a while.
+            let inner = self.inner.read();
+            let mut known = inner.members.iter();
+            if membership.nodes().all(|node| known.next() == Some(node)) && known.next().is_none() {
+                return;
+            }
+        }
         let mut members: BTreeMap<u64, MemberRecord> = membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
         let mut inner = self.inner.write();
         // A cluster that was restored or reset is born without its founder's key. Who gets a snapshot from before the key

@@ -107,7 +107,7 @@ pub trait Engines: Send + Sync + 'static {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(100),
+            heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(300),
             election_max: Duration::from_millis(600),
             rpc: Duration::from_secs(2),

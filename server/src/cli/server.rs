@@ -106,7 +106,7 @@ pub struct ServerArgs {
     #[arg(long, env = "TRIREME_PEER_PORT", value_name = "PORT", value_parser = values::port, default_value_t = 2380, help_heading = "Listeners")]
     pub peer_port: u16,
     /// Milliseconds between two heartbeats of the store's leader
-    #[arg(long, env = "TRIREME_RAFT_HEARTBEAT_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=10_000), default_value_t = 100, hide = true)]
+    #[arg(long, env = "TRIREME_RAFT_HEARTBEAT_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=10_000), default_value_t = 150, hide = true)]
     pub raft_heartbeat_ms: u64,
     /// Milliseconds without a word from the store's leader after which its lease ends; a follower waits up to as long again before it asks for votes
     #[arg(long, env = "TRIREME_RAFT_ELECTION_TIMEOUT_MS", value_name = "MS", value_parser = clap::value_parser!(u64).range(40..=60_000), default_value_t = 600, hide = true)]
