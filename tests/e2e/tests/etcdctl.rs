@@ -295,6 +295,10 @@ fn three_members_agree_and_hand_the_lead_over() -> anyhow::Result<()> {
         }
     }
     let revision = etcdctl(&endpoints[..1], &["get", "etcdctl/lab"])?["header"]["revision"].as_i64().context("revision")?;
+    // A read on each of them waits until it has that revision.
+    for endpoint in &endpoints {
+        etcdctl(std::slice::from_ref(endpoint), &["get", "etcdctl/lab"])?;
+    }
     let hashes = etcdctl(&endpoints, &["endpoint", "hashkv", "--rev", &revision.to_string()])?;
     let hashes: Vec<_> = hashes.as_array().context("hashes")?.iter().map(|one| one["HashKV"]["hash"].clone()).collect();
     ensure!(hashes.len() == 3 && hashes[0] == hashes[1] && hashes[1] == hashes[2], "{hashes:?}");
@@ -304,7 +308,10 @@ fn three_members_agree_and_hand_the_lead_over() -> anyhow::Result<()> {
     let before = leader()?;
     let next = members.iter().filter_map(|member| member["ID"].as_u64()).find(|id| *id != before).context("another member")?;
     etcdctl(&endpoints, &["move-leader", &format!("{next:x}")])?;
-    ensure!(leader()? == next, "the lead went elsewhere");
+    let end = Instant::now() + PATIENCE;
+    while leader()? != next {
+        ensure!(Instant::now() < end, "the lead went elsewhere");
+    }
     etcdctl(&endpoints[..1], &["del", "etcdctl/lab"])?;
     Ok(())
 }
