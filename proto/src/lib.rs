@@ -64,3 +64,19 @@ pub mod peer {
 pub mod cri {
     pub use crate::packages::runtime::v1::*;
 }
+
+/// What containerd offers beside CRI on the same socket: its content store, its names of images, its leases.
+pub mod containerd {
+    /// Blobs.
+    pub mod content {
+        pub use crate::packages::containerd::services::content::v1::*;
+    }
+    /// Names of images.
+    pub mod images {
+        pub use crate::packages::containerd::services::images::v1::*;
+    }
+    /// What holds content that no image names yet.
+    pub mod leases {
+        pub use crate::packages::containerd::services::leases::v1::*;
+    }
+}

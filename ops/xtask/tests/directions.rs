@@ -18,9 +18,19 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trireme-cni", &["trireme-api", "trireme-client"]),
     ("trireme-dns", &["trireme-api", "trireme-client"]),
     ("trireme-proxy", &["trireme-api", "trireme-client"]),
+    ("trireme-images", &["trireme-proto"]),
     (
         "trireme-agent",
-        &["trireme-api", "trireme-client", "trireme-cni", "trireme-dns", "trireme-kubelet", "trireme-proto", "trireme-proxy"],
+        &[
+            "trireme-api",
+            "trireme-client",
+            "trireme-cni",
+            "trireme-dns",
+            "trireme-images",
+            "trireme-kubelet",
+            "trireme-proto",
+            "trireme-proxy",
+        ],
     ),
     (
         "trireme",
