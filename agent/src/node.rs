@@ -13,12 +13,13 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
-use tokio::task::JoinSet;
+use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{CountedTransport, Registry};
 use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
 use trireme_cni::{Backend, Network, network};
 use trireme_dns::{Cluster, DnsOptions, forward::Forwarder};
+use trireme_images::ImagesOptions;
 use trireme_kubelet::{Kubelet, KubeletOptions};
 use trireme_proxy::{Proxier, ProxyOptions, health, metrics as proxy_metrics, ruleset};
 
@@ -31,6 +32,8 @@ use crate::{
     network_options, servers,
 };
 
+/// Image tarballs, below the agent's folder.
+const IMAGES: &str = "images";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const PROXY_HEALTH_PORT: u16 = 10256;
 /// How long the first start waits for the container runtime, which may be starting beside us.
@@ -104,6 +107,7 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let slices = Informer::<EndpointSlice>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let mut parts = JoinSet::new();
+    let imported = start_images(&mut parts, &options, &agent_dir, &cancel);
     let (checked, stop) = (transport.clone(), cancel.clone());
     parts.spawn(async move { checked.check_health(stop).await });
     parts.spawn(servers::follow(slices.clone(), transport, store, identity.clone(), cancel.clone()));
@@ -119,6 +123,11 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
         let node_ip = as_ipv4(node_ip, "node address")?;
         let network = start_network(&mut parts, &mut journal, &agent_dir, &node_name, node_ip, backend, dns_ip, &nodes, &cancel).await?;
         start_dns(&mut parts, network, &identity, dns_ip, &services, &slices, &cancel);
+    }
+    // A pod whose image lies on this node must find it.
+    tokio::select! {
+        _ = imported => {}
+        () = cancel.cancelled() => return Ok(()),
     }
     let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir)?;
     kubelet.requests = Some(requests);
@@ -203,6 +212,14 @@ fn is_fresh(pem: &str) -> bool {
     let validity = certificate.validity();
     let life = validity.not_after.timestamp() - validity.not_before.timestamp();
     validity.time_to_expiration().is_some_and(|left| left.whole_seconds() > life / 3)
+}
+
+/// What is returned resolves when everything is in the runtime that lay there before, or when that has to wait for the runtime.
+fn start_images(parts: &mut JoinSet<()>, options: &AgentOptions, agent_dir: &Path, cancel: &CancellationToken) -> oneshot::Receiver<()> {
+    let (done, imported) = oneshot::channel();
+    let images = ImagesOptions { folder: agent_dir.join(IMAGES), runtime_endpoint: options.runtime_endpoint.clone() };
+    parts.spawn(trireme_images::run(images, done, cancel.clone()));
+    imported
 }
 
 #[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once

@@ -89,6 +89,15 @@ wait_for() {
     done
 }
 
+# place_images FOLDER: the images into a node's folder of tarballs, from which its agent imports them
+place_images() {
+    local image
+    mkdir -p "$1"
+    for image in "$IMAGES"/*.tar; do
+        cmp -s "$image" "$1/$(basename "$image")" || { cp "$image" "$1/.placing" && mv "$1/.placing" "$1/$(basename "$image")"; }
+    done
+}
+
 # alive PIDFILE: whether the process it names still runs and is the one that was started (pids are used again)
 alive() {
     local pid started

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# First process of a host: containerd, its images, then trireme; restarts whichever of the two dies, as systemd would.
+# First process of a host: containerd, then trireme; restarts whichever of the two dies, as systemd would.
 set -u
-name=$1 dir=$2 binary=$3 images=$4
+name=$1 dir=$2 binary=$3
 socket=$dir/containerd/containerd.sock
 
 hostname "$name"
@@ -26,10 +26,6 @@ keep() { # keep NAME COMMAND...: runs it again whenever it ends
 
 keep containerd containerd --config "$dir/containerd/config.toml"
 until ctr -a "$socket" version > /dev/null 2>&1; do sleep 0.1; done
-for image in "$images"/*.tar; do
-    marker=$dir/containerd/imported-$(basename "$image")
-    [ -e "$marker" ] || { ctr -a "$socket" -n k8s.io images import "$image" > /dev/null 2>&1 && touch "$marker"; }
-done
 
 mapfile -t command < "$dir/command"
 keep trireme "$binary" "${command[@]//@DATA@/$dir/data}"

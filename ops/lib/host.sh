@@ -97,9 +97,10 @@ host_up() {
     in_netns "trireme-$name" ip link del cni0 2>/dev/null || true
     in_netns "trireme-$name" ip link del flannel.1 2>/dev/null || true
     rm -rf "$dir/containerd/state"
+    grep -qx -e --disable-agent "$dir/command" || place_images "$dir/data/agent/images"
     containerd_config "$dir/containerd" "$dir/containerd/containerd.sock" "$dir/data/agent/cni" > "$dir/containerd/config.toml"
     spawn "$dir/pid" "$dir/log" nsenter --net="/run/netns/trireme-$name" \
-        unshare -m -u -i -p -f --kill-child --mount-proc bash "$REPO/ops/lib/host-init.sh" "$name" "$dir" "$LAB/bin/trireme" "$IMAGES"
+        unshare -m -u -i -p -f --kill-child --mount-proc bash "$REPO/ops/lib/host-init.sh" "$name" "$dir" "$LAB/bin/trireme"
 }
 
 # host_off NAME: a power cut

@@ -10,6 +10,7 @@ single_up() {
     mkdir -p "$RUN" "$SINGLE_CONTAINERD" "$LAB/bin"
     install -m 755 "$BINARY" "$LAB/bin/trireme.new" && mv "$LAB/bin/trireme.new" "$LAB/bin/trireme"
     single_containerd
+    place_images "$SINGLE_DATA/agent/images"
     if ! alive "$RUN/server.pid"; then
         say "starting the server"
         spawn "$RUN/server.pid" "$RUN/server.log" "$LAB/bin/trireme" server --cluster-init \
@@ -29,8 +30,6 @@ single_containerd() {
         spawn "$RUN/containerd.pid" "$RUN/containerd.log" containerd --config "$SINGLE_CONTAINERD/config.toml"
     }
     wait_for 30 "containerd (log: $RUN/containerd.log)" ctr -a "$SINGLE_SOCKET" version
-    local image
-    for image in "$IMAGES"/*.tar; do ctr -a "$SINGLE_SOCKET" -n k8s.io images import "$image" > /dev/null; done
 }
 
 # nodes_ready N: whether N nodes are Ready

@@ -21,7 +21,8 @@ use crate::is_tarball;
 /// A folder that is looked after.
 pub(crate) struct Folder {
     path: PathBuf,
-    events: AsyncFd<Watch>,
+    /// None where the kernel gives no more watches.
+    events: Option<AsyncFd<Watch>>,
 }
 
 struct Watch(Inotify);
@@ -36,13 +37,10 @@ impl Folder {
     /// Makes it if it is missing. What appears from now on is told by [`Folder::changed`].
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         fs::create_dir_all(path)?;
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // A file is complete when its writer closes it or moves it here; a link is from the beginning.
-        inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE)?;
-        // Its successor is `unsafe`: who calls it vouches that the descriptor lives as long as this. Here it is owned, and private.
-        #[allow(deprecated)]
-        let events = AsyncFd::new(Watch(inotify))?;
-        Ok(Self { path: path.to_owned(), events })
+        let events = watch(path).inspect_err(|error| {
+            tracing::error!("image tarballs that appear in {} are seen at the next start only: {error}", path.display())
+        });
+        Ok(Self { path: path.to_owned(), events: events.ok() })
     }
 
     /// All tarballs, in the order of their names.
@@ -53,8 +51,9 @@ impl Folder {
 
     /// Waits for tarballs to appear or change.
     pub(crate) async fn changed(&self) -> BTreeSet<PathBuf> {
+        let Some(events) = &self.events else { return std::future::pending().await };
         loop {
-            let Ok(mut ready) = self.events.readable().await else { return std::future::pending().await };
+            let Ok(mut ready) = events.readable().await else { return std::future::pending().await };
             let events = match ready.get_inner().0.read_events() {
                 Ok(events) => events,
                 Err(Errno::EAGAIN) => {
@@ -81,6 +80,15 @@ impl Folder {
             }
         }
     }
+}
+
+fn watch(path: &Path) -> io::Result<AsyncFd<Watch>> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    // A file is complete when its writer closes it or moves it here; a link is from the beginning.
+    inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE)?;
+    // Its successor is `unsafe`: who calls it vouches that the descriptor lives as long as this. Here it is owned, and private.
+    #[allow(deprecated)]
+    AsyncFd::new(Watch(inotify))
 }
 
 /// Whether a file is a tarball; of one that is not it is said, so that its owner need not wonder.
