@@ -151,14 +151,7 @@ impl Images {
         events.container(pod, &container.name, EventKind::Normal, "Pulling", &format!("Pulling image {wanted:?}"));
         let started = tokio::time::Instant::now();
         let credentials = credentials::of(pod, image, objects).await;
-        let mut result = Err(Error::Config("no attempt was made".into()));
-        for auth in credentials.into_iter().map(Some).chain([None]) {
-            result = self.runtime.pull_image(image, auth, Some(sandbox.clone())).await;
-            if result.is_ok() {
-                break;
-            }
-        }
-        let pulled = result?;
+        let pulled = self.pull_with(credentials, image, sandbox).await?;
         let status = match self.runtime.image_status(&pulled).await? {
             Some(status) => status,
             None => self
@@ -176,6 +169,26 @@ impl Images {
         );
         events.container(pod, &container.name, EventKind::Normal, "Pulled", &text);
         Ok(status)
+    }
+
+    /// With each of the credentials until one is taken; as nobody only where there are none, or a wrong password would be
+    /// reported as a missing one.
+    async fn pull_with(&self, credentials: Vec<cri::AuthConfig>, image: &str, sandbox: &cri::PodSandboxConfig) -> Result<String, Error> {
+        if credentials.is_empty() {
+            return self.runtime.pull_image(image, None, Some(sandbox.clone())).await;
+        }
+        let mut refusals = Vec::new();
+        for auth in credentials {
+            match self.runtime.pull_image(image, Some(auth), Some(sandbox.clone())).await {
+                Ok(pulled) => return Ok(pulled),
+                Err(error) => refusals.push(error),
+            }
+        }
+        if refusals.len() > 1 {
+            let all: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+            return Err(Error::Config(format!("[{}]", all.join(", "))));
+        }
+        Err(refusals.pop().unwrap_or_else(|| Error::Config("no attempt was made".into())))
     }
 }
 

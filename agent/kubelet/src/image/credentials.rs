@@ -19,7 +19,7 @@ pub(crate) async fn of(pod: &Pod, image: &str, objects: &Objects) -> Vec<cri::Au
         let file = |key: &str| data.and_then(|d| d.get(key)).and_then(|v| serde_json::from_slice::<Value>(&v.0).ok());
         let auths = file(".dockerconfigjson").and_then(|mut v| v.get_mut("auths").map(Value::take)).or_else(|| file(".dockercfg"));
         if let Some(Value::Object(auths)) = auths {
-            found.extend(auths.iter().filter_map(|(server, auth)| fits(server, image).map(|weight| (weight, parse(server, auth)))));
+            found.extend(auths.iter().filter_map(|(server, auth)| fits(server, image).map(|weight| (weight, parse(auth)))));
         }
     }
     found.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
@@ -51,7 +51,9 @@ fn fits_host(pattern: &str, host: &str) -> bool {
     }
 }
 
-fn parse(server: &str, auth: &Value) -> cri::AuthConfig {
+/// Without the server's address, as upstream has it: that these are meant for the image's registry is settled, and the runtime takes
+/// none for an address that has a port and no scheme.
+fn parse(auth: &Value) -> cri::AuthConfig {
     let text = |key: &str| auth.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
     let decoded = STANDARD.decode(text("auth")).ok().and_then(|raw| String::from_utf8(raw).ok());
     let (username, password) = match decoded.as_deref().and_then(|pair| pair.split_once(':')) {
@@ -61,7 +63,6 @@ fn parse(server: &str, auth: &Value) -> cri::AuthConfig {
     cri::AuthConfig {
         username,
         password,
-        server_address: server.into(),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
         ..Default::default()
