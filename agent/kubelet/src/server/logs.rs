@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::cri;
@@ -55,23 +56,21 @@ pub(crate) async fn serve(
 
 /// The container and its log file: the current attempt, or the one before.
 async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous: bool) -> Result<(String, PathBuf), Response> {
-    let not_there = |what: &str| {
-        refuse(
-            StatusCode::BAD_REQUEST,
-            format!(
-                "{what} \"{container}\" in pod \"{pod}\" {}",
-                if previous { "not found" } else { "is waiting to start: ContainerCreating" }
-            ),
-        )
-    };
     let object = api.core.pods.get(namespace, pod);
+    let not_there = || {
+        let message = match previous {
+            true => format!("previous terminated container {container:?} in pod {pod:?} not found"),
+            false => format!("container {container:?} in pod {pod:?} is waiting to start: {}", why_waiting(object.as_deref(), container)),
+        };
+        refuse(StatusCode::BAD_REQUEST, message)
+    };
     if object.as_deref().is_some_and(|p| crate::pod::spec::container(p, container).is_none()) {
         return Err(refuse(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod \"{pod}\"")));
     }
     let current = match find_container(api, namespace, pod, container).await {
         Ok(current) => current,
         Err(refusal) if object.is_none() => return Err(refusal),
-        Err(_) => return Err(not_there(if previous { "previous terminated container" } else { "container" })),
+        Err(_) => return Err(not_there()),
     };
     let wanted = if previous {
         let uid = super::routes::pod_uid(api, namespace, pod)?;
@@ -79,13 +78,26 @@ async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous
             api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
         let named = all.into_iter().filter(|c| c.labels.get(keys::CONTAINER_NAME).is_some_and(|n| n == container) && c.id != current.id);
-        named.max_by_key(attempt).ok_or_else(|| not_there("previous terminated container"))?
+        named.max_by_key(attempt).ok_or_else(not_there)?
     } else {
         current
     };
     let status =
         api.core.runtime.container_status(&wanted.id).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok((wanted.id, PathBuf::from(status.log_path)))
+}
+
+/// What the container waits for, in kubelet's words.
+fn why_waiting(pod: Option<&Pod>, container: &str) -> String {
+    let statuses = pod.and_then(|p| p.status.as_ref());
+    let all = statuses.into_iter().flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).flatten());
+    let status = all.into_iter().find(|s| s.name == container);
+    let reason = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).unwrap_or("ContainerCreating");
+    match reason {
+        "ErrImagePull" => "image can't be pulled".into(),
+        "ImagePullBackOff" => "trying and failing to pull image".into(),
+        other => other.into(),
+    }
 }
 
 fn options(query: &[(String, String)]) -> Result<(reader::Options, bool), String> {

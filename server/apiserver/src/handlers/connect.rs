@@ -24,6 +24,8 @@ use crate::request_info::query_pairs;
 use crate::respond::Body;
 
 const KUBELET_PORT: u16 = 10250;
+/// No more is read of what a kubelet says about a log that it does not give.
+const MAX_WORDS_BYTES: usize = 50_000;
 
 /// Where a request goes.
 struct Target {
@@ -45,10 +47,34 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
         ("services", "proxy") => service_proxy(ctx)?,
         _ => return Err(super::method_not_allowed()),
     };
-    if ctx.info.subresource != "log" {
-        admit(ctx).await?;
+    if ctx.info.subresource == "log" {
+        return readable(ctx, forward(ctx, target).await?).await;
     }
+    admit(ctx).await?;
     forward(ctx, target).await
+}
+
+/// A kubelet says in plain words why there is no log; clients read a Status.
+async fn readable(ctx: &Context, response: Response<Body>) -> Answer<Response<Body>> {
+    let code = response.status();
+    if code.is_success() || code == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
+    let (mut body, mut words) = (response.into_body(), Vec::new());
+    while words.len() < MAX_WORDS_BYTES {
+        let Some(Ok(frame)) = body.frame().await else { break };
+        words.extend_from_slice(frame.data_ref().map(|data| &data[..]).unwrap_or_default());
+    }
+    let words = String::from_utf8_lossy(&words).trim().to_owned();
+    Err(match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(words),
+        StatusCode::INTERNAL_SERVER_ERROR => Status::internal(words),
+        StatusCode::NOT_FOUND => {
+            Status::failure(404, "NotFound", format!("the server could not find the requested resource ( pods {}): {words}", ctx.info.name))
+        }
+        other => Status::failure(other.as_u16(), other.canonical_reason().unwrap_or_default(), words),
+    }
+    .into())
 }
 
 /// Admission sees connections too.
