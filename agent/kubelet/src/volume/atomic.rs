@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::unix::fs::{PermissionsExt, symlink},
+    io::Write,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink},
     path::{Component, Path},
 };
 
@@ -45,12 +46,7 @@ pub(crate) fn write(directory: &Path, payload: &Payload, group: Option<i64>, now
         if let Some(parent) = target.parent() {
             std::fs::create_dir_all(parent).map_err(wrap("create a directory"))?;
         }
-        std::fs::write(&target, &file.data).map_err(wrap("write a file"))?;
-        if let Some(group) = group {
-            std::os::unix::fs::chown(&target, None, u32::try_from(group).ok()).map_err(wrap("give a file to the group"))?;
-        }
-        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(effective_mode(file.mode, group)))
-            .map_err(wrap("set the mode"))?;
+        write_file(&target, file, group).map_err(wrap("write a file"))?;
     }
     let old = std::fs::read_link(directory.join(DATA)).ok();
     let next = directory.join(NEXT);
@@ -62,6 +58,16 @@ pub(crate) fn write(directory: &Path, payload: &Payload, group: Option<i64>, now
         let _ = std::fs::remove_dir_all(directory.join(old));
     }
     Ok(())
+}
+
+/// Nobody can read a file before it has its group and mode: it may be a secret, in a folder that all may enter.
+fn write_file(target: &Path, file: &File, group: Option<i64>) -> std::io::Result<()> {
+    let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+    open.write_all(&file.data)?;
+    if let Some(group) = group {
+        std::os::unix::fs::fchown(&open, None, u32::try_from(group).ok())?;
+    }
+    open.set_permissions(std::fs::Permissions::from_mode(effective_mode(file.mode, group)))
 }
 
 /// The group of the pod's volumes can read what its owner can read.
