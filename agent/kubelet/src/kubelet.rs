@@ -126,6 +126,13 @@ impl Kubelet {
     }
 }
 
+/// Whoever lets go of it without waiting stops it all the same.
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
 /// Of a Service only name, address and ports are told to containers; a large cluster has thousands.
 fn slim_service(service: &mut Service) {
     service.metadata.managed_fields = None;

@@ -23,8 +23,9 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 
 struct Lab {
     api: Api,
-    containerd: Containerd,
+    // Dropped in this order, also when a test fails: a kubelet that lives on starts again what is being removed.
     kubelet: Option<Kubelet>,
+    containerd: Containerd,
 }
 
 impl Lab {
@@ -39,7 +40,7 @@ impl Lab {
             "/api/v1/namespaces/default/services/kubernetes",
             json!({"metadata": {"name": "kubernetes"}, "spec": {"clusterIP": "10.43.0.1", "ports": ports}}),
         );
-        let mut lab = Lab { api, containerd: Containerd::start(), kubelet: None };
+        let mut lab = Lab { api, kubelet: None, containerd: Containerd::start() };
         lab.start_kubelet().await;
         lab
     }

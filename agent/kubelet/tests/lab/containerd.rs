@@ -126,6 +126,20 @@ esac
         Command::new("ctr").arg("-a").arg(self.socket()).args(["-n", "k8s.io"]).args(args).output().unwrap()
     }
 
+    /// The network namespaces of our sandboxes, which are kept by a mount outside our folder.
+    fn network_namespaces(&self) -> Vec<PathBuf> {
+        let containers = self.ctr(&["containers", "ls", "-q"]).stdout;
+        let mut found = Vec::new();
+        for id in String::from_utf8_lossy(&containers).split_whitespace() {
+            let info = self.ctr(&["containers", "info", id]).stdout;
+            let info = String::from_utf8_lossy(&info);
+            found.extend(info.split('"').filter(|text| text.contains("/run/netns/cni-")).map(PathBuf::from));
+        }
+        found.sort();
+        found.dedup();
+        found
+    }
+
     fn import_image(&self) {
         let tarball = self.path("image.tar");
         make_image(self.dir.path(), &tarball);
@@ -136,6 +150,11 @@ esac
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        // A test that failed while it was away.
+        if self.child.is_none() {
+            self.launch();
+        }
+        let netns = self.network_namespaces();
         // Containers first, while somebody is there to stop them.
         let tasks = self.ctr(&["tasks", "ls", "-q"]);
         for id in String::from_utf8_lossy(&tasks.stdout).split_whitespace() {
@@ -155,6 +174,10 @@ impl Drop for Containerd {
         let ours = mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| Path::new(p).starts_with(self.dir.path()));
         for mount in ours.collect::<Vec<_>>().into_iter().rev() {
             let _ = Command::new("umount").args(["-l", mount]).status();
+        }
+        for path in netns {
+            let _ = Command::new("umount").args(["-l"]).arg(&path).stderr(Stdio::null()).status();
+            let _ = std::fs::remove_file(path);
         }
         for tree in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let root = tree.path().join(self.cgroup_root.trim_start_matches('/'));
