@@ -31,6 +31,8 @@ fn objects_are_created_read_changed_and_deleted() -> anyhow::Result<()> {
     ensure!(ns.kubectl(&["get", "configmap", "--field-selector", "metadata.name=a", "-o", "jsonpath={.items[0].data.k}"])? == "v");
     ensure!(ns.kubectl(&["get", "configmap", "a", "-o", "custom-columns=N:.metadata.name,T:.metadata.labels.tier"])?.contains("one"));
     ensure!(ns.kubectl(&["get", "configmap", "a", "-o", "yaml"])?.contains("note: x"));
+    let json: serde_json::Value = serde_json::from_str(&ns.kubectl(&["get", "configmap", "a", "-o", "json"])?)?;
+    ensure!(json["kind"] == "ConfigMap" && json["metadata"]["annotations"]["note"] == "x" && json["data"]["k"] == "v", "{json}");
     for (kind, patch) in [("merge", r#"{"data":{"k":"m"}}"#), ("strategic", r#"{"data":{"s":"t"}}"#)] {
         ns.kubectl(&["patch", "configmap", "a", "--type", kind, "-p", patch])?;
     }
@@ -155,13 +157,35 @@ fn nodes_are_cordoned_and_drained() -> anyhow::Result<()> {
 }
 
 #[test]
-fn certificates_are_requested_and_approved() -> anyhow::Result<()> {
+fn certificates_are_requested_approved_and_denied() -> anyhow::Result<()> {
     let cluster = Cluster::single()?;
+    let name = request_certificate(&cluster, "anna")?;
+    cluster.kubectl(&["certificate", "approve", &name])?;
+    eventually("the signed certificate", LONG, || {
+        ensure!(!cluster.kubectl(&["get", "csr", &name, "-o", "jsonpath={.status.certificate}"])?.is_empty());
+        Ok(())
+    })?;
+    ensure!(cluster.kubectl(&["get", "csr", &name])?.contains("Approved,Issued"));
+    cluster.kubectl(&["delete", "csr", &name])?;
+
+    let name = request_certificate(&cluster, "bob")?;
+    cluster.kubectl(&["certificate", "deny", &name])?;
+    ensure!(cluster.kubectl(&["get", "csr", &name])?.contains("Denied"));
+    ensure!(cluster.kubectl(&["get", "csr", &name, "-o", "jsonpath={.status.certificate}"])?.is_empty());
+    let both = cluster.kubectl_fails(&["certificate", "approve", &name])?;
+    ensure!(both.contains("already Denied"), "{both}");
+    cluster.kubectl(&["delete", "csr", &name]).map(drop)
+}
+
+/// Asks for a client certificate; the request's name.
+fn request_certificate(cluster: &Cluster, user: &str) -> anyhow::Result<String> {
     let folder = tempfile::tempdir()?;
     let key = folder.path().join("k");
-    let name = format!("anna-{}", std::process::id());
+    let name = format!("{user}-{}", std::process::id());
     let csr = std::process::Command::new("openssl")
-        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=anna/O=team", "-keyout"])
+        .args(["req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj"])
+        .arg(format!("/CN={user}/O=team"))
+        .arg("-keyout")
         .arg(&key)
         .output()
         .context("run openssl")?;
@@ -177,12 +201,7 @@ fn certificates_are_requested_and_approved() -> anyhow::Result<()> {
              signerName: kubernetes.io/kube-apiserver-client\n  usages: [client auth]\n"
         ),
     )?;
-    cluster.kubectl(&["certificate", "approve", &name])?;
-    eventually("the signed certificate", LONG, || {
-        ensure!(!cluster.kubectl(&["get", "csr", &name, "-o", "jsonpath={.status.certificate}"])?.is_empty());
-        Ok(())
-    })?;
-    cluster.kubectl(&["delete", "csr", &name]).map(drop)
+    Ok(name)
 }
 
 #[test]

@@ -6,10 +6,12 @@
 mod cluster;
 mod containers;
 mod host;
+mod terminal;
 
 pub use cluster::{Cluster, Namespace};
 pub use containers::{Containers, Listing};
 pub use host::{Host, ended, signal};
+pub use terminal::Terminal;
 
 use std::{
     path::PathBuf,
