@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("xtask", &[]),
     ("trireme-harness", &["trireme-proto"]),
+    ("trireme-chaos", &["trireme-raft", "trireme-proto"]),
     ("trireme-e2e", &["trireme-harness", "trireme-proto"]),
 ];
 
@@ -56,7 +57,7 @@ const SEAMS: &[(&str, &[&str])] = &[
     ("rocksdb", &["trireme-raft"]),
     ("openraft", &["trireme-raft"]),
     ("rtnetlink", &["trireme-cni"]),
-    ("anyhow", &["trireme", "xtask", "trireme-harness", "trireme-e2e"]),
+    ("anyhow", &["trireme", "xtask", "trireme-harness", "trireme-e2e", "trireme-chaos"]),
 ];
 
 fn metadata() -> BTreeMap<String, Vec<String>> {
