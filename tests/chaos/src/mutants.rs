@@ -70,6 +70,6 @@ pub const ALL: &[Mutant] = &[
     Mutant {
         name: "truncates-too-much",
         like: "raft, section 5.3: a committed entry cut off with the conflicting ones",
-        faults: &["PartitionLeader", "StopLeader"],
+        faults: &["PartitionLeader", "Kill"],
     },
 ];

@@ -216,7 +216,9 @@ fn range(key: &str, range_end: Bytes) -> etcd::RangeRequest {
     etcd::RangeRequest { key: Bytes::copy_from_slice(key.as_bytes()), range_end, ..Default::default() }
 }
 
-fn request(transaction: &Transaction) -> etcd::TxnRequest {
+/// The store's form of a transaction.
+#[must_use]
+pub fn request(transaction: &Transaction) -> etcd::TxnRequest {
     let key = |key: &str| Bytes::copy_from_slice(key.as_bytes());
     let op = |request| etcd::RequestOp { request: Some(request) };
     let puts = transaction.puts.iter().map(|(name, value)| {
