@@ -96,8 +96,8 @@ fn transactions_and_compaction(etcd: &Etcd<'_>) -> anyhow::Result<()> {
     ensure!(said == "SUCCESS\n\nOK\n\nk/a\n4\n", "{said:?}");
     let said = etcd.run_with(&["txn"], "mod(\"k/a\") = \"1\"\n\nput k/a no\n\nget k/a\n\n")?;
     ensure!(said == "FAILURE\n\nk/a\n4\n", "{said:?}");
-    let header = etcd.json(&["get", "k/a"])?["header"].clone();
-    let revision = header["revision"].as_i64().context("revision")?;
+    // Kubernetes writes meanwhile: the store's revision is further on.
+    let revision = etcd.json(&["get", "k/a"])?["kvs"][0]["mod_revision"].as_i64().context("revision")?;
     let text = revision.to_string();
     ensure!(etcd.run(&["compaction", "--physical", &text])?.contains(&format!("compacted revision {text}")));
     // What is that young stays: Kubernetes may resume from it.
@@ -123,7 +123,7 @@ fn members_and_maintenance(etcd: &Etcd<'_>) -> anyhow::Result<()> {
     let [member] = members["members"].as_array().context("members")?.as_slice() else { anyhow::bail!("{members}") };
     ensure!(member["name"] == "test" && member["clientURLs"][0] == format!("https://127.0.0.1:{}", etcd.place.etcd_port), "{members}");
     let id = format!("{:x}", member["ID"].as_u64().context("an id")?);
-    ensure!(etcd.run(&["endpoint", "health"])?.contains("is healthy"));
+    etcd.run(&["endpoint", "health"])?;
     let status = etcd.json(&["endpoint", "status"])?;
     let status = &status[0]["Status"];
     ensure!(status["leader"] == member["ID"] && status["dbSize"].as_i64() > Some(0) && status["errors"].is_null(), "{status}");
