@@ -98,6 +98,10 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> StoreError {
 /// `Io`.
 pub fn resume(db: &Path) -> Result<bool, StoreError> {
     let new = beside(db, ".reset");
+    if is_in_use(db) {
+        // A reset that asks its question at this moment, or a running server: what is in the making is somebody's.
+        return Ok(false);
+    }
     if db.exists() || !new.join("member").exists() {
         remove_if_present(&new).map_err(failed(&new))?;
         return Ok(false);

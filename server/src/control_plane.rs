@@ -82,7 +82,7 @@ impl ControlPlane {
         let etcd = etcd_clients.map(|listener| startup.start_etcd_api(&founded.keys, store.clone(), listener, cancel)).transpose()?;
         let api = startup.start_api(&founded, &store).await?;
         startup.start_snapshots(&api, &store, cancel);
-        let tls = startup.serving_tls(&founded.keys)?;
+        let tls = startup.serving_tls(&founded.keys, &founded.facts)?;
         startup.write_files(&founded)?;
         let components = Components::new();
         components.serve(&api, args.bind_address, &tls, cancel);

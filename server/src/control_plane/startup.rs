@@ -179,16 +179,17 @@ impl<'a> Startup<'a> {
     }
 
     /// TLS of the API port: any client certificate is taken, and judged by authentication.
-    pub fn serving_tls(&self, keys: &ClusterKeys) -> Result<Arc<rustls::ServerConfig>, Failure> {
+    pub fn serving_tls(&self, keys: &ClusterKeys, facts: &ClusterFacts) -> Result<Arc<rustls::ServerConfig>, Failure> {
         let files = ServerFiles::new(&self.server_dir);
-        let facts_free_names = ServingNames {
+        let names = ServingNames {
             node_name: self.name.clone(),
             node_ips: self.node_ips(),
-            service_ips: vec![first_service_ip(self.args.service_cidr)],
-            cluster_domain: self.args.cluster_domain.clone(),
+            // The cluster's, not the flags': a restart or a restore repeats none.
+            service_ips: vec![first_service_ip(facts.service_cidr.parse()?)],
+            cluster_domain: facts.cluster_domain.clone(),
             extra: self.args.tls_san.clone(),
         };
-        let issued = files.ensure("apiserver", &Profile::ApiServerServing(facts_free_names), keys, Timestamp::now())?;
+        let issued = files.ensure("apiserver", &Profile::ApiServerServing(names), keys, Timestamp::now())?;
         let (chain, key) = chain_and_key(&issued)?;
         let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(accept_any_verifier()).with_single_cert(chain, key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

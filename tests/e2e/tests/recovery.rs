@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -166,6 +167,15 @@ fn all_servers_are_lost_and_a_snapshot_is_restored_elsewhere() -> anyhow::Result
     ensure!(secret["data"]["password"] == "Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5", "{secret}");
     let service = get(&server, "/api/v1/namespaces/default/services/kubernetes")?;
     ensure!(service["spec"]["clusterIP"] == "10.53.0.1", "the networks are the snapshot's: {service}");
+
+    // Its certificate is good for the Service's address and this machine's, though no flag names the former.
+    let here = format!("127.0.24.25:{}", new.https_port);
+    let ca = server.file("tls/server-ca.crt");
+    for url in [format!("https://{here}/readyz"), "https://10.53.0.1/readyz".to_owned()] {
+        let connect = format!("10.53.0.1:443:{here}");
+        let curl = Command::new("curl").args(["--silent", "--fail", "--cacert", text(&ca)?, "--connect-to", &connect, &url]).output()?;
+        ensure!(curl.stdout == b"ok", "{url}: {curl:?}");
+    }
 
     // A client that has seen more than was saved must list again.
     let watch = server.admin(&[&format!("{MAPS}?watch=true&timeoutSeconds=5&resourceVersion={stale}")])?;
