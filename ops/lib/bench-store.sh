@@ -127,7 +127,7 @@ store_field() {
 # Columns of a line: kind, load, clients, operations, per second, p50, p99, CPU seconds per 10,000, errors
 store_table() {
     local load clients goal title kind rate low high p50 p99 cpu errors etcd_rate
-    printf '%-27s %-8s %8s %15s %8s %8s %9s %6s\n' 'median of the rounds' '' 'per s' range 'p50 ms' 'p99 ms' 'CPU s/10k' ratio
+    printf '%-30s %-7s %7s %13s %8s %8s %6s %6s\n' 'median of the rounds' '' 'per s' range 'p50 ms' 'p99 ms' 'CPU s*' ratio
     while read -r load clients goal title; do
         for kind in etcd trireme; do
             read -r rate low high < <(store_field "$1" $kind "$load" "$clients" 5)
@@ -138,13 +138,14 @@ store_table() {
             [ "$errors" = 0 ] || printf 'up to %s failed requests in a round: ' "$errors"
             if [ $kind = etcd ]; then
                 etcd_rate=$rate
-                printf '%-27s %-8s %8.0f %15s %8.2f %8.2f %9.2f\n' "$title" $kind "$rate" "$low..$high" "$p50" "$p99" "$cpu"
+                printf '%-30s %-7s %7.0f %13s %8.2f %8.2f %6.2f\n' "$title" $kind "$rate" "$low..$high" "$p50" "$p99" "$cpu"
             else
-                printf '%-27s %-8s %8.0f %15s %8.2f %8.2f %9.2f %5.2fx  goal %sx\n' '' $kind "$rate" "$low..$high" "$p50" "$p99" "$cpu" \
-                    "$(awk -v a="$rate" -v b="$etcd_rate" 'BEGIN {print b > 0 ? a / b : 0}')" "$goal"
+                printf '%-30s %-7s %7.0f %13s %8.2f %8.2f %6.2f %5.2fx goal %sx\n' '' $kind "$rate" "$low..$high" "$p50" "$p99" "$cpu" \
+                    "$(awk -v a="$rate" -v b="$etcd_rate" 'BEGIN {print (b > 0) ? a / b : 0}')" "$goal"
             fi
         done
     done < <(printf '%s\n' "${STORE_CASES[@]}")
+    printf '* CPU seconds of the three servers for 10,000 operations\n'
 }
 
 # store_syncs: how many syncs stand behind the writes of 64 clients; strace slows both down, so only the counts say something

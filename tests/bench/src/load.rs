@@ -44,9 +44,8 @@ pub async fn puts(connections: &Connections, plan: &Plan) -> anyhow::Result<Outc
     .await
 }
 
-/// Linearizable reads of random keys, which are written first.
+/// Linearizable reads of random keys, which [`fill`] has written.
 pub async fn gets(connections: &Connections, plan: &Plan) -> anyhow::Result<Outcome> {
-    fill(connections, plan).await?;
     run(connections, plan, |mut client, key| async move { client.range(RangeRequest { key, ..RangeRequest::default() }).await.map(drop) })
         .await
 }
@@ -65,7 +64,8 @@ fn numbered(number: u64) -> Bytes {
     format!("{PREFIX}{number:08}").into()
 }
 
-async fn fill(connections: &Connections, plan: &Plan) -> anyhow::Result<()> {
+/// Writes all keys.
+pub async fn fill(connections: &Connections, plan: &Plan) -> anyhow::Result<()> {
     const WRITERS: u64 = 64;
     let value = value(plan.value_bytes);
     let keys = plan.keys;

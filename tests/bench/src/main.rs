@@ -65,6 +65,9 @@ async fn main() -> anyhow::Result<()> {
     let connections = Connections::open(&args.endpoints, connections, &args.tls).await?;
     let plan =
         load::Plan { clients: args.clients, time: Duration::from_secs(args.seconds), keys: args.keys, value_bytes: args.value_bytes };
+    if args.load == Load::Get {
+        load::fill(&connections, &plan).await?;
+    }
     let processes = Processes::new(args.pids);
     let before = processes.cpu_seconds()?;
     let outcome = match args.load {
