@@ -49,6 +49,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("xtask", &[]),
     ("trireme-harness", &["trireme-proto"]),
     ("trireme-chaos", &["trireme-raft", "trireme-proto"]),
+    ("trireme-bench", &["trireme-proto"]),
     ("trireme-e2e", &["trireme-harness", "trireme-proto"]),
 ];
 
@@ -57,7 +58,7 @@ const SEAMS: &[(&str, &[&str])] = &[
     ("rocksdb", &["trireme-raft"]),
     ("openraft", &["trireme-raft"]),
     ("rtnetlink", &["trireme-cni"]),
-    ("anyhow", &["trireme", "xtask", "trireme-harness", "trireme-e2e", "trireme-chaos"]),
+    ("anyhow", &["trireme", "xtask", "trireme-harness", "trireme-e2e", "trireme-chaos", "trireme-bench"]),
 ];
 
 fn metadata() -> BTreeMap<String, Vec<String>> {
