@@ -35,9 +35,12 @@ use health::Servers;
 
 type Pool = HyperClient<TlsConnector, Full<Bytes>>;
 
-const PING_INTERVAL: Duration = Duration::from_millis(400);
+const PING_INTERVAL: Duration = Duration::from_millis(250);
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at a server that fails, and at the one in use.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(800);
 /// Ready, but an election is waited for: it is the same on every server.
 const PROBE_PATH: &str = "/readyz?exclude=etcd";
 /// A token file is read again after this time: the kubelet renews projected tokens in place.
@@ -123,10 +126,10 @@ impl HttpsTransport {
         self.servers().into_iter().next()
     }
 
-    /// Asks the server in use once a second how it is, until cancelled: one that answers and is of no use (it lost its cluster) is
+    /// Asks the server in use twice a second how it is, until cancelled: one that answers and is of no use (it lost its cluster) is
     /// left too.
     pub async fn check_health(&self, cancel: CancellationToken) {
-        let mut period = tokio::time::interval(PROBE_INTERVAL);
+        let mut period = tokio::time::interval(CHECK_INTERVAL);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -226,7 +229,7 @@ impl Shared {
         let request = Request::builder().uri(PROBE_PATH).body(Bytes::new()).unwrap_or_default();
         let Ok(request) = aim(&request, server, None) else { return false };
         matches!(
-            tokio::time::timeout(PROBE_INTERVAL, link.pool.request(request)).await,
+            tokio::time::timeout(PROBE_TIMEOUT, link.pool.request(request)).await,
             Ok(Ok(response)) if response.status().is_success()
         )
     }
