@@ -23,7 +23,7 @@ use crate::{BoxError, TransportError};
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(900);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long sent data may go unacknowledged: by the other host's kernel, however busy its processes are.
-const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_millis(600);
+const UNACKNOWLEDGED_TIMEOUT: Duration = Duration::from_millis(400);
 const KEEPALIVE_TIME: Duration = Duration::from_secs(2);
 
 pub(super) fn tls_config(ca_pem: &str, identity: Option<ClientIdentity>) -> Result<Arc<ClientConfig>, TransportError> {
