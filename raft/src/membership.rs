@@ -114,8 +114,20 @@ impl Core {
         record.id = 0;
         // The same key again means that the joiner lost its disk, or never got our answer. It must not
         // continue under an id whose log it does not have.
-        if let Some(before) = self.state.members()?.into_iter().find(|member| member.spki == record.spki) {
+        let members = self.state.members()?;
+        if let Some(before) = members.iter().find(|member| member.spki == record.spki) {
             tracing::info!(node_id = before.id, name = before.name, "this key had a place already: it gets a new one");
+            self.remove_here(before.id).await?;
+        }
+        // The same name with another key is a machine that was set up anew, or a second machine of that name.
+        if let Some(before) = members.iter().find(|member| member.name == record.name && member.spki != record.spki) {
+            if self.answers(before.id).await {
+                return Err(StoreError::Invalid(format!(
+                    "member {} is named {:?} and is alive: give this server another --node-name, or stop that one first",
+                    before.id, before.name
+                )));
+            }
+            tracing::info!(node_id = before.id, name = before.name, "a dead member's name comes back with a new key: it is replaced");
             self.remove_here(before.id).await?;
         }
         let allocate = Body::MemberAllocate(store::MemberAllocateCommand { record: Some(record) });
@@ -126,6 +138,20 @@ impl Core {
         let id = record.id;
         self.configure(&raft, ChangeMembers::AddNodes(BTreeMap::from([(id, unplaced(record))])), true).await?;
         Ok(id)
+    }
+
+    /// On the leader: whether a member acknowledges anything from now on, within the time after which it counts as dead.
+    async fn answers(&self, id: u64) -> bool {
+        let asked = Instant::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if id == self.node_id || self.alive(asked.elapsed()).contains(&id) {
+                return true;
+            }
+            if asked.elapsed() > ALIVE_WITHIN {
+                return false;
+            }
+        }
     }
 
     async fn promote_here(&self, id: u64) -> Result<(), StoreError> {
@@ -355,7 +381,10 @@ impl Core {
                 let mut client = self.clients.client(id, Lane::Bulk)?;
                 match tokio::time::timeout(self.timing.request, client.change_member(request)).await {
                     Ok(Ok(response)) => Ok(response.into_inner().result),
-                    Ok(Err(status)) => Err(StoreError::NoLeader(format!("member {id}: {}", status.message()))),
+                    Ok(Err(status)) => {
+                        self.clients.heed(&status);
+                        Err(StoreError::NoLeader(format!("member {id}: {}", status.message())))
+                    }
                     Err(_) => Err(StoreError::NoLeader(format!("member {id} does not answer"))),
                 }
             }

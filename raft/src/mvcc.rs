@@ -412,6 +412,13 @@ impl StateMachine {
         members::all(self.hub.engine().view().as_ref())
     }
 
+    /// Whether a member had this id and has it no more.
+    pub fn had_member(&self, id: u64) -> Result<bool, StoreError> {
+        // In this order: a record allocated before the counter was read is seen.
+        let next = self.writer.lock().head.next_member_id;
+        members::had(self.hub.engine().view().as_ref(), next, id)
+    }
+
     /// A sealed key and its version.
     pub fn sealed(&self, name: &str) -> Result<Option<SealedRecord>, StoreError> {
         members::sealed(self.hub.engine().view().as_ref(), name)

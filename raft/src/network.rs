@@ -20,5 +20,7 @@ pub(crate) const CLUSTER_HEADER: &str = "trireme-cluster";
 pub(crate) const FROM_HEADER: &str = "trireme-from";
 /// Metadata header with the receiver's node id.
 pub(crate) const TO_HEADER: &str = "trireme-to";
+/// Header of a refusal: the sender's id was a member's and is none any more. The value is that id.
+pub(crate) const REMOVED_HEADER: &str = "trireme-removed";
 /// Larger messages are refused. Append batches are cut well below it.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 << 20;

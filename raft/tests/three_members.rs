@@ -87,6 +87,101 @@ async fn a_member_is_replaced_under_a_new_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_machine_set_up_anew_takes_its_dead_self_s_place() {
+    let mut cluster = Cluster::start(timing(), engines()).await;
+    let lost = (cluster.leader().await + 1) % 3;
+    let mut anew = Seat::new(&cluster.ca, &cluster.seats[lost].name, &cluster.base.path().join("anew"));
+    let helper = cluster.stores[cluster.leader().await].clone().unwrap();
+    // While its namesake lives, a second machine of that name is refused.
+    let error = helper.add_learner(anew.record()).await.unwrap_err();
+    assert!(error.to_string().contains("is alive"), "{error}");
+    let old_id = cluster.stores[lost].as_ref().unwrap().node_id();
+    cluster.stop(lost).await;
+    let ticket = helper.add_learner(anew.record()).await.unwrap();
+    assert!(ticket.node_id() > 3, "{}", ticket.node_id());
+    let store = anew.open(cluster.engines.clone(), WhenEmpty::Join(ticket.clone())).await;
+    until(&store, "promotion", |status| status.voters.contains(&ticket.node_id())).await;
+    let members = helper.members().await;
+    assert!(members.len() == 3 && members.iter().all(|member| member.id != old_id), "{members:?}");
+    drop(helper);
+    cluster.seats[lost] = anew;
+    cluster.stores[lost] = Some(store);
+    everybody_sees(&cluster, lost, "after").await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_member_is_told_and_never_starts_again() {
+    let mut cluster = Cluster::start(timing(), engines()).await;
+    // The leader hands over before it goes.
+    let gone = cluster.leader().await;
+    let id = cluster.stores[gone].as_ref().unwrap().node_id();
+    let other = cluster.stores[(gone + 1) % 3].clone().unwrap();
+    other.remove(id).await.unwrap();
+    let removed = cluster.stores[gone].clone().unwrap();
+    let told = until(&removed, "the news", |status| status.failure.is_some()).await;
+    assert!(told.failure.as_deref().unwrap().contains(&format!("member {id} was removed from the cluster")), "{told:?}");
+    assert!(!told.has_quorum_contact && told.leader.is_none());
+    assert!(removed.barrier().await.is_err());
+    drop(removed);
+    cluster.stop(gone).await;
+    let options = cluster.seats[gone].options(cluster.engines.clone(), WhenEmpty::Refuse);
+    let error = Store::open(options).await.map(drop).unwrap_err();
+    assert!(error.to_string().contains("was removed from the cluster"), "{error}");
+    // With one of the two left stopped, there is no quorum to remove the other from.
+    everybody_sees(&cluster, (gone + 1) % 3, "two").await;
+    cluster.end().await;
+    drop(other);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_without_whom_there_is_no_quorum_is_kept() {
+    let mut cluster = Cluster::start(timing(), engines()).await;
+    let leader = cluster.leader().await;
+    let (dead, needed) = ((leader + 1) % 3, (leader + 2) % 3);
+    let dead_id = cluster.stores[dead].as_ref().unwrap().node_id();
+    let needed_id = cluster.stores[needed].as_ref().unwrap().node_id();
+    cluster.stop(dead).await;
+    let store = cluster.stores[leader].clone().unwrap();
+    until_dead(&store, dead_id).await;
+    let error = store.remove(needed_id).await.unwrap_err();
+    assert!(error.to_string().contains("no quorum"), "{error}");
+    // The dead one may go, and then the other: one that lives is left.
+    store.remove(dead_id).await.unwrap();
+    store.remove(needed_id).await.unwrap();
+    until(&store, "one voter", |status| status.voters.len() == 1).await;
+    drop(store);
+    cluster.end().await;
+}
+
+async fn until_dead(store: &Store, id: u64) {
+    let dead = async {
+        while store.alive(std::time::Duration::from_secs(3)).contains(&id) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, dead).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_raises_the_feature_level_and_nobody_joins_below_it() {
+    log_to_stderr();
+    let base = tempfile::tempdir().unwrap();
+    let (ca, engines) = (Ca::new(), engines());
+    let store = Seat::new(&ca, "a", base.path()).open(engines, WhenEmpty::Initialize).await;
+    let raised = async {
+        while store.feature_level() < trireme_proto::store::FEATURE_LEVEL {
+            store.status().changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, raised).await.unwrap();
+    let old = trireme_proto::store::MemberRecord { feature_level: 0, ..Seat::new(&ca, "old", base.path()).record() };
+    let error = store.add_learner(old).await.unwrap_err();
+    assert!(error.to_string().contains("feature level"), "{error}");
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_empty_follower_gets_a_snapshot() {
     log_to_stderr();
     let base = tempfile::tempdir().unwrap();

@@ -31,6 +31,12 @@ pub(crate) fn all(read: &dyn Read) -> Result<Vec<MemberRecord>, StoreError> {
     Ok(members)
 }
 
+/// Whether a member had this id and has it no more. Ids come from a counter that only grows, so what lies below it and is not
+/// recorded is gone for good; a replica that lags may not know of an id yet, but never takes a member for a removed one.
+pub(crate) fn had(read: &dyn Read, next_member_id: u64, id: u64) -> Result<bool, StoreError> {
+    Ok(id != 0 && id < next_member_id && read.get(Table::Member, &id.to_be_bytes())?.is_none())
+}
+
 fn store(stage: &mut Stage<'_>, member: &MemberRecord) {
     stage.put(Table::Member, &member.id.to_be_bytes(), member.encode_to_vec());
 }

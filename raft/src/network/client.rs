@@ -25,6 +25,7 @@ use openraft::raft::{
 use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
+use tokio::sync::watch;
 use tonic::metadata::MetadataValue;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -37,7 +38,7 @@ use super::directory::PeerDirectory;
 use super::send::snapshot_messages;
 use super::tls::PeerIdentity;
 use super::transport::Transport;
-use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
+use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, REMOVED_HEADER, TO_HEADER};
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::snapshot::SnapshotDir;
@@ -72,6 +73,7 @@ pub(crate) struct PeerClients {
     pool: Mutex<HashMap<(u64, Lane), Pooled>>,
     /// What to tell people when a member has said that it is of another cluster now.
     outcast: Mutex<Option<Arc<str>>>,
+    removed: watch::Sender<bool>,
 }
 
 struct Pooled {
@@ -118,7 +120,8 @@ impl PeerClients {
     ) -> PeerClients {
         let pool = Mutex::new(HashMap::new());
         let outcast = Mutex::new(None);
-        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, metrics, pool, outcast }
+        let removed = watch::Sender::new(false);
+        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, metrics, pool, outcast, removed }
     }
 
     /// Set when a member of this cluster has become another one's: by a reset or a restore that left this member behind.
@@ -139,6 +142,19 @@ impl PeerClients {
             );
             tracing::error!("{told}");
             *outcast = Some(told.into());
+        }
+    }
+
+    /// Becomes true when a peer says that this member was removed.
+    pub(crate) fn removed(&self) -> watch::Receiver<bool> {
+        self.removed.subscribe()
+    }
+
+    /// Takes note of a refusal that says so: it comes from committed state, over a connection whose key is a member's.
+    pub(crate) fn heed(&self, refusal: &tonic::Status) {
+        let removed = refusal.metadata().get(REMOVED_HEADER).and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+        if removed == Some(self.self_id) {
+            self.removed.send_replace(true);
         }
     }
 
@@ -274,6 +290,7 @@ impl PeerLink {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => {
                 self.clients.note_refusal(self.target, &status);
+                self.clients.heed(&status);
                 Err(rpc_error(&status))
             }
             Err(_) => Err(RPCError::Timeout(Timeout { action, id: self.clients.self_id, target: self.target, timeout: limit })),

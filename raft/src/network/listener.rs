@@ -91,8 +91,8 @@ async fn handshake(
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
     let key = spki_sha256(certificate).map_err(io::Error::other)?;
     if !directory.knows_key(&key) {
-        // Every call is checked against membership, so it gets nothing but the answer that says why: a member of the
-        // cluster before a reset would otherwise only see a connection that fails.
+        // Every call is checked against membership, so it gets nothing but the answer that says why: who was removed, or
+        // was a member before a reset, would otherwise only see a connection that fails.
         tracing::warn!(%from, key = hex::encode(&key), "a certified key that is not in the membership: its calls are refused");
     }
     Ok(PeerStream { tls, key: PeerKey(key), lost })

@@ -14,7 +14,7 @@ use trireme_proto::peer::peer_server::{Peer, PeerServer};
 
 use super::listener::{PeerKey, PeerStream};
 use super::receive::receive_snapshot;
-use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, TO_HEADER};
+use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, REMOVED_HEADER, TO_HEADER};
 use crate::error::StoreError;
 use crate::node::RaftNode;
 use crate::store::core::Core;
@@ -66,10 +66,15 @@ impl PeerService {
         let from: u64 = header(FROM_HEADER).parse().map_err(|_| Status::invalid_argument("no sender"))?;
         let key = request.extensions().get::<PeerKey>().ok_or_else(|| Status::unauthenticated("no peer key"))?;
         // Checked per call, not only per connection: a removed member loses its voice at once.
-        if !self.core.directory.is_key_of(from, &key.0) {
-            return Err(Status::permission_denied(format!("this key is not the one of member {from}")));
+        if self.core.directory.is_key_of(from, &key.0) {
+            return Ok(from);
         }
-        Ok(from)
+        let mut refusal = Status::permission_denied(format!("this key is not the one of member {from}"));
+        if self.core.state.had_member(from).map_err(status)? {
+            refusal = Status::permission_denied(format!("member {from} was removed from the cluster"));
+            refusal.metadata_mut().insert(REMOVED_HEADER, from.into());
+        }
+        Err(refusal)
     }
 
     /// With our cluster's id as metadata, so that the caller can tell its people what has happened.

@@ -7,23 +7,30 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::RwLock;
+use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use sha2::{Digest, Sha256};
 
 use crate::error::StoreError;
 
-/// The key pair, certificate chain and peer CA of this member.
+/// The key pair, certificate chain and peer CA of this member. The certificate may be renewed while peers are served: connections
+/// made afterwards show the new one. The key may not: it is who this member is.
 pub struct PeerIdentity {
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
+    shown: Arc<Shown>,
     roots: Arc<RootCertStore>,
     spki_sha256: Bytes,
 }
+
+/// The certificate that is shown now, to both sides of new connections.
+#[derive(Debug)]
+struct Shown(RwLock<Arc<CertifiedKey>>);
 
 /// Accepts exactly the holder of one key, certified by the peer CA.
 #[derive(Debug)]
@@ -41,19 +48,25 @@ impl PeerIdentity {
     /// # Errors
     /// `Invalid` where a part is missing or malformed.
     pub fn from_pem(ca: &[u8], chain: &[u8], key: &[u8]) -> Result<PeerIdentity, StoreError> {
-        let bad = |what: &str, error: String| StoreError::Invalid(format!("peer {what}: {error}"));
-        let certificates = |what: &str, pem: &[u8]| {
-            CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|error| bad(what, error.to_string()))
-        };
         let mut roots = RootCertStore::empty();
         for certificate in certificates("CA", ca)? {
-            roots.add(certificate).map_err(|error| bad("CA", error.to_string()))?;
+            roots.add(certificate).map_err(|error| bad("CA", error))?;
         }
-        let chain = certificates("certificate", chain)?;
-        let leaf = chain.first().ok_or_else(|| bad("certificate", "no certificate in it".into()))?;
-        let spki_sha256 = spki_sha256(leaf)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| bad("key", error.to_string()))?;
-        Ok(PeerIdentity { chain, key, roots: Arc::new(roots), spki_sha256 })
+        let (certified, spki_sha256) = certified(chain, key)?;
+        Ok(PeerIdentity { shown: Arc::new(Shown(RwLock::new(Arc::new(certified)))), roots: Arc::new(roots), spki_sha256 })
+    }
+
+    /// Shows another certificate for the same key from now on.
+    ///
+    /// # Errors
+    /// `Invalid` where a part is malformed, or the key is another one.
+    pub fn renew(&self, chain: &[u8], key: &[u8]) -> Result<(), StoreError> {
+        let (certified, spki_sha256) = certified(chain, key)?;
+        if spki_sha256 != self.spki_sha256 {
+            return Err(StoreError::Invalid("peer certificate: a renewed one must keep the member's key".into()));
+        }
+        *self.shown.0.write() = Arc::new(certified);
+        Ok(())
     }
 
     /// SHA-256 of our SubjectPublicKeyInfo: what membership records of us.
@@ -71,8 +84,7 @@ impl PeerIdentity {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(tls_error)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(tls_error)?;
+            .with_cert_resolver(self.shown.clone());
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -89,11 +101,46 @@ impl PeerIdentity {
             .map_err(tls_error)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
-            .map_err(tls_error)?;
+            .with_client_cert_resolver(self.shown.clone());
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
+}
+
+// === impl Shown ===
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+fn bad(what: &str, error: impl std::fmt::Display) -> StoreError {
+    StoreError::Invalid(format!("peer {what}: {error}"))
+}
+
+fn certificates(what: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+    CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(|error| bad(what, error))
+}
+
+/// A chain with its key, and the SHA-256 of that key.
+fn certified(chain: &[u8], key: &[u8]) -> Result<(CertifiedKey, Bytes), StoreError> {
+    let chain = certificates("certificate", chain)?;
+    let leaf = chain.first().ok_or_else(|| bad("certificate", "no certificate in it"))?;
+    let spki_sha256 = spki_sha256(leaf)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| bad("key", error))?;
+    let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(tls_error)?;
+    Ok((certified, spki_sha256))
 }
 
 // === impl ExpectedPeer ===

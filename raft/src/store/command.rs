@@ -12,6 +12,30 @@ use crate::mvcc::PROPOSAL_WINDOW;
 /// and the first copy cannot stand before the point at which the command was made.
 const LIFETIME: u64 = PROPOSAL_WINDOW - 1;
 
+/// What a cluster knows from its first entry on, before its members have reported anything.
+pub(crate) const FIRST_LEVEL: u32 = 1;
+
+/// The feature level that members need to apply this. A command that is new in a release names the level that came with it.
+pub(crate) fn level_of(body: &Body) -> u32 {
+    match body {
+        Body::Noop(_)
+        | Body::Txn(_)
+        | Body::LeaseGrant(_)
+        | Body::LeaseRevoke(_)
+        | Body::LeaseKeepAlive(_)
+        | Body::LeaseCheckpoint(_)
+        | Body::Compact(_)
+        | Body::Hold(_)
+        | Body::MemberAllocate(_)
+        | Body::MemberUpdate(_)
+        | Body::MemberRemove(_)
+        | Body::FeatureLevelRaise(_)
+        | Body::SealedPut(_)
+        | Body::SealedDelete(_)
+        | Body::ClusterInit(_) => FIRST_LEVEL,
+    }
+}
+
 /// The encoded command and the id it carries. `applied_index` is the last entry applied here.
 pub(crate) fn encode(body: Body, fence: Option<Fence>, applied_index: u64) -> (Bytes, u128) {
     let proposal_id: u128 = rand::random();
@@ -23,7 +47,7 @@ pub(crate) fn encode(body: Body, fence: Option<Fence>, applied_index: u64) -> (B
         fence: fence.map(|fence| store::Fence { term: fence.term, node_id: fence.node_id }),
         // Recorded, never compared.
         proposer_unix_ms: now.map_or(0, |now| now.as_millis() as u64),
-        feature_level: 1,
+        feature_level: level_of(&body),
         body: Some(body),
     };
     (command.encode_to_vec().into(), proposal_id)

@@ -77,10 +77,28 @@ impl Core {
         })
     }
 
+    /// Whether this member knows that the cluster has removed it.
+    pub(crate) fn is_removed(&self) -> bool {
+        *self.clients.removed().borrow()
+    }
+
+    /// Refuses what not every member of the cluster knows yet.
+    fn require_level(&self, needed: u32) -> Result<(), StoreError> {
+        let level = self.state.info().feature_level;
+        if needed <= level {
+            return Ok(());
+        }
+        let text = format!("the cluster is at feature level {level} and this needs {needed}: update all its members first");
+        Err(StoreError::Invalid(text))
+    }
+
     /// Who leads, waiting for one until `deadline`.
     pub(crate) async fn leader(&self, deadline: Instant) -> Result<u64, StoreError> {
         if let Some(leader) = *self.leader.borrow() {
             return Ok(leader);
+        }
+        if self.is_removed() {
+            return Err(StoreError::NoLeader("this member was removed from the cluster".into()));
         }
         let mut leader = self.leader.subscribe();
         let found = async {
@@ -102,6 +120,10 @@ impl Core {
 
     /// Proposes a command; its failure, if it is one, as an error.
     pub(crate) async fn submit_fenced(&self, body: Body, fence: Option<Fence>) -> Result<store::CommandResult, StoreError> {
+        let needed = command::level_of(&body);
+        if needed > command::FIRST_LEVEL {
+            self.require_level(needed)?;
+        }
         let applied_index = self.machine.applied().at().index;
         let (encoded, proposal_id) = command::encode(body, fence, applied_index);
         let proposed = {

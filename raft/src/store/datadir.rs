@@ -48,6 +48,9 @@ pub(crate) struct MemberFile {
     /// Has voted or followed: from then on an empty log is a lost one.
     #[serde(default)]
     pub(crate) started: bool,
+    /// The cluster has removed it: it never starts again.
+    #[serde(default)]
+    pub(crate) removed: bool,
 }
 
 mod hex_id {
@@ -141,6 +144,7 @@ impl DataDir {
             founder: ticket.is_none(),
             ticket: ticket.map(hex::encode).unwrap_or_default(),
             started: false,
+            removed: false,
         };
         self.store_member(&member)?;
         Ok(member)
@@ -150,6 +154,14 @@ impl DataDir {
     pub(crate) fn mark_started(&self) -> Result<(), StoreError> {
         match self.read_member()? {
             Some(member) if !member.started => self.store_member(&MemberFile { started: true, ..member }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that the cluster has removed this member.
+    pub(crate) fn mark_removed(&self) -> Result<(), StoreError> {
+        match self.read_member()? {
+            Some(member) if !member.removed => self.store_member(&MemberFile { removed: true, ..member }),
             _ => Ok(()),
         }
     }

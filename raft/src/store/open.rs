@@ -86,6 +86,9 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         Some(member) => member,
         None => settle(&data_dir, &options.when_empty)?,
     };
+    if member.removed {
+        return Err(StoreError::Invalid(removed(member.node_id, &data_dir)));
+    }
     let log = open_log(engines.as_ref(), &data_dir, None, threads)?;
     if member.started && log.is_pristine() {
         return Err(StoreError::Corrupt(format!(
@@ -163,6 +166,14 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         return Err(error);
     }
     Ok((core, runtime))
+}
+
+/// What a removed member is told, and what it can do.
+pub(super) fn removed(member_id: u64, data_dir: &DataDir) -> String {
+    format!(
+        "member {member_id} was removed from the cluster; to join again as a new member, stop it and empty {}",
+        data_dir.path().display()
+    )
 }
 
 /// Opens and verifies the log.

@@ -15,7 +15,7 @@ use trireme_proto::store::command_result::Result as Outcome;
 use super::core::Core;
 use super::forward;
 use super::lost_leader;
-use super::open::{Instance, TaskParts, open_log};
+use super::open::{Instance, TaskParts, open_log, removed};
 use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
 use crate::Fence;
 use crate::blocking::blocking;
@@ -78,6 +78,8 @@ pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
     until_cancelled(&core, compact);
     until_cancelled(&core, |core| async move { core.promote_learners().await });
     until_cancelled(&core, move |core| record_self(core, own_record, founder));
+    until_cancelled(&core, raise_feature_level);
+    until_cancelled(&core, heed_removal);
 }
 
 fn until_cancelled<F: Future<Output = ()> + Send + 'static>(core: &Arc<Core>, task: impl FnOnce(Arc<Core>) -> F) {
@@ -125,7 +127,7 @@ async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
                 break "raft ended".to_owned();
             }
         };
-        if core.cancel.is_cancelled() {
+        if core.cancel.is_cancelled() || core.is_removed() {
             return;
         }
         tracing::error!(%failure, "this Raft instance has ended; reads go on, another one is started");
@@ -325,10 +327,62 @@ async fn compact(core: Arc<Core>) {
     }
 }
 
+/// While this member leads: lets the cluster use what all its members know. Done for good when that is all that this release knows.
+async fn raise_feature_level(core: Arc<Core>) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    let mut status = core.status.subscribe();
+    while core.state.info().feature_level < store::FEATURE_LEVEL {
+        let leads = core.status.borrow().leadership.is_some_and(|leadership| leadership.caught_up);
+        // The records, as apply will look at them; a member without one has not reported.
+        let known = core.state.members().map(|members| members.iter().map(|member| member.feature_level).min());
+        if let (true, Ok(Some(known))) = (leads, known)
+            && known > core.state.info().feature_level
+        {
+            let level = known.min(store::FEATURE_LEVEL);
+            match core.submit(Body::FeatureLevelRaise(store::FeatureLevelCommand { level })).await {
+                Ok(_) => tracing::info!(level, "every member knows this feature level: the cluster uses it"),
+                Err(error) => tracing::debug!(level, %error, "the feature level is not raised yet"),
+            }
+        }
+        // A member's record and a leadership come by the log, and so change the status.
+        if status.changed().await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// A member that was removed stops asking for votes, and says why, here and at its next start. What it has can still be read.
+async fn heed_removal(core: Arc<Core>) {
+    if core.clients.removed().wait_for(|removed| *removed).await.is_err() {
+        return;
+    }
+    let text = removed(core.node_id, &core.data_dir);
+    tracing::error!("{text}");
+    let data_dir = core.data_dir.clone();
+    match blocking(move || data_dir.mark_removed()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::error!(%error, "the member file cannot be written"),
+        Err(error) => tracing::error!(%error, "the member file cannot be written"),
+    }
+    let raft = core.raft.write().take();
+    core.status.send_modify(|status| {
+        status.failure = Some(text.as_str().into());
+        status.role = Role::Stopped;
+        (status.leader, status.leadership, status.has_quorum_contact) = (None, None, false);
+        core.leader.send_replace(None);
+    });
+    if let Some(raft) = raft
+        && let Err(error) = raft.shutdown().await
+    {
+        tracing::debug!(%error, "raft did not stop in order");
+    }
+}
+
 /// Names the cluster and records the founder; afterwards keeps this member's own record true.
 async fn record_self(core: Arc<Core>, own: store::MemberRecord, founder: bool) {
     const PAUSE: Duration = Duration::from_millis(100);
-    loop {
+    while !core.is_removed() {
         let done = match founder && core.state.info().cluster_id == 0 {
             true => found(&core, &own).await,
             false => correct(&core, &own).await,

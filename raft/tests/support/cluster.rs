@@ -94,7 +94,8 @@ impl Seat {
 
 /// Three members.
 pub struct Cluster {
-    _base: tempfile::TempDir,
+    pub base: tempfile::TempDir,
+    pub ca: Ca,
     pub engines: Arc<dyn Engines>,
     pub seats: Vec<Seat>,
     pub stores: Vec<Option<Store>>,
@@ -116,7 +117,7 @@ impl Cluster {
             let voters = stores.len();
             until(stores[voters - 1].as_ref().unwrap(), "promotion", |status| status.voters.len() == voters).await;
         }
-        let cluster = Cluster { _base: base, engines, seats, stores };
+        let cluster = Cluster { base, ca, engines, seats, stores };
         for store in cluster.running() {
             let settled = |status: &StoreStatus| status.voters.len() == 3 && !status.changing_members && status.has_quorum_contact;
             until(store, "three voters", settled).await;
