@@ -98,27 +98,49 @@ impl IdentityStore {
     }
 }
 
+/// Keys that are made and not certified yet, with the request for their certificates.
+pub struct Asked {
+    /// What is sent.
+    pub request: NodeJoinRequest,
+    client_key_pem: String,
+    serving_key_pem: String,
+}
+
+impl Asked {
+    /// New keys for this node.
+    pub fn new(store: &IdentityStore, node_name: &str, node_ips: &[IpAddr]) -> Result<Self, Error> {
+        let (client_key_pem, client_csr_pem) = request(node_name, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
+        let (serving_key_pem, serving_csr_pem) = request(node_name, node_ips, ExtendedKeyUsagePurpose::ServerAuth)?;
+        let request = NodeJoinRequest {
+            node_name: node_name.to_owned(),
+            node_ips: node_ips.to_vec(),
+            node_password: store.node_password()?,
+            client_csr_pem,
+            serving_csr_pem,
+            serving_certificate_pem: None,
+        };
+        Ok(Self { request, client_key_pem, serving_key_pem })
+    }
+
+    /// The identity that an answer makes of them.
+    pub fn certified(self, answer: NodeJoinAnswer) -> Identity {
+        Identity {
+            node_name: self.request.node_name,
+            client: Pair { certificate_pem: answer.client_certificate_pem, key_pem: self.client_key_pem },
+            serving: Pair { certificate_pem: answer.serving_certificate_pem, key_pem: self.serving_key_pem },
+            server_ca_pem: answer.server_ca_pem,
+            client_ca_pem: answer.client_ca_pem,
+            servers: answer.servers,
+            cluster: answer.cluster,
+        }
+    }
+}
+
 /// Asks the cluster for certificates under this name.
 pub async fn join(client: &JoinClient, store: &IdentityStore, node_name: &str, node_ips: &[IpAddr]) -> Result<Identity, Error> {
-    let (client_key, client_csr) = request(node_name, &[], ExtendedKeyUsagePurpose::ClientAuth)?;
-    let (serving_key, serving_csr) = request(node_name, node_ips, ExtendedKeyUsagePurpose::ServerAuth)?;
-    let question = NodeJoinRequest {
-        node_name: node_name.to_owned(),
-        node_ips: node_ips.to_vec(),
-        node_password: store.node_password()?,
-        client_csr_pem: client_csr,
-        serving_csr_pem: serving_csr,
-    };
-    let answer: NodeJoinAnswer = client.post(NODE_PATH, "node", &question).await?;
-    let identity = Identity {
-        node_name: node_name.to_owned(),
-        client: Pair { certificate_pem: answer.client_certificate_pem, key_pem: client_key },
-        serving: Pair { certificate_pem: answer.serving_certificate_pem, key_pem: serving_key },
-        server_ca_pem: answer.server_ca_pem,
-        client_ca_pem: answer.client_ca_pem,
-        servers: answer.servers,
-        cluster: answer.cluster,
-    };
+    let asked = Asked::new(store, node_name, node_ips)?;
+    let answer: NodeJoinAnswer = client.post(NODE_PATH, "node", &asked.request).await?;
+    let identity = asked.certified(answer);
     store.save(&identity)?;
     Ok(identity)
 }

@@ -3,6 +3,7 @@
 //! Owns the wiring of the node's parts (kubelet, service proxy, pod network, DNS), how the node joins, and what it leaves on
 //! the host. The parts know nothing of each other. Must not import the API server or the store: an agent is a client.
 
+mod certificates;
 pub mod cleanup;
 pub mod host;
 pub mod identity;

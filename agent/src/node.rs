@@ -12,7 +12,7 @@ use k8s_openapi::api::{
     core::v1::{Node, Service, Taint},
     discovery::v1::EndpointSlice,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{CountedTransport, Registry};
@@ -24,7 +24,9 @@ use trireme_kubelet::{Kubelet, KubeletOptions};
 use trireme_proxy::{Proxier, ProxyOptions, health, metrics as proxy_metrics, ruleset};
 
 use crate::{
-    CNI_SOCKET, Error, cleanup, host,
+    CNI_SOCKET, Error,
+    certificates::Certificates,
+    cleanup, host,
     identity::{self, Identity, IdentityStore},
     join::{JoinClient, JoinToken},
     journal::{HostObject, Journal},
@@ -110,7 +112,11 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let imported = start_images(&mut parts, &options, &agent_dir, &cancel);
     let (checked, stop) = (transport.clone(), cancel.clone());
     parts.spawn(async move { checked.check_health(stop).await });
-    parts.spawn(servers::follow(slices.clone(), transport, store, identity.clone(), cancel.clone()));
+    let mut node_ips = vec![node_ip];
+    node_ips.extend(options.node_external_ip);
+    let certificates = Certificates::new(identity.clone(), store, transport.clone(), node_ips)?;
+    parts.spawn(certificates.clone().run(cancel.clone()));
+    parts.spawn(servers::follow(slices.clone(), transport, certificates.clone(), cancel.clone()));
     let dns_ip = as_ipv4(identity.cluster.cluster_dns, "cluster DNS address")?;
     let proxy = start_proxy(&mut parts, &mut journal, &node_name, &identity, dns_ip, &services, &slices, &cancel)?;
     parts.spawn(serve_proxy_metrics(options.proxy_metrics, proxy, cancel.clone()));
@@ -129,7 +135,7 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
         _ = imported => {}
         () = cancel.cancelled() => return Ok(()),
     }
-    let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir)?;
+    let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir, certificates);
     kubelet.requests = Some(requests);
     let kubelet = Kubelet::start(kubelet, cancel.clone()).await?;
     serving();
@@ -162,7 +168,8 @@ async fn identity_of(options: &AgentOptions, store: &IdentityStore, node_name: &
                 options.data_dir.display()
             )));
         }
-        if is_fresh(&identity.client.certificate_pem) {
+        // Fresh, or good for long enough to be renewed with itself once the node runs.
+        if is_fresh(&identity.client.certificate_pem) || (token.is_none() && is_good(&identity.client.certificate_pem)) {
             return Ok(identity);
         }
     }
@@ -203,6 +210,12 @@ async fn wait_for_runtime(endpoint: &Path) -> Result<(), Error> {
             Err(_) => tokio::time::sleep(RUNTIME_LOOK).await,
         }
     }
+}
+
+/// Whether a certificate is valid now.
+fn is_good(pem: &str) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    x509_parser::parse_x509_certificate(&der).is_ok_and(|(_, certificate)| certificate.validity().is_valid())
 }
 
 /// Whether a certificate is valid for a good while yet (a third of its life, as kubelet rotates).
@@ -327,7 +340,8 @@ fn kubelet_options(
     node_name: String,
     node_ip: IpAddr,
     agent_dir: &Path,
-) -> Result<KubeletOptions, Error> {
+    certificates: Arc<Certificates>,
+) -> KubeletOptions {
     let mut kubelet = KubeletOptions::new(node_name, node_ip, agent_dir, client);
     kubelet.node_external_ips = options.node_external_ip.into_iter().collect();
     kubelet.runtime_endpoint = options.runtime_endpoint.display().to_string();
@@ -339,32 +353,12 @@ fn kubelet_options(
     kubelet.taints = options.taints.clone();
     kubelet.version = options.version.clone();
     kubelet.stands_for_process = options.own_process;
-    kubelet.serving_tls = Some(serving_tls(identity)?);
-    Ok(kubelet)
-}
-
-fn serving_tls(identity: &Identity) -> Result<trireme_kubelet::ServingTls, Error> {
-    let bad = |e: String| Error::Host(format!("serving certificate of this node: {e}"));
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(identity.serving.certificate_pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|e| bad(e.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(identity.serving.key_pem.as_bytes()).map_err(|e| bad(e.to_string()))?;
-    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|e| bad(e.to_string()))?;
-    let certified = Arc::new(rustls::sign::CertifiedKey::new(chain, key));
-    Ok(trireme_kubelet::ServingTls {
-        certificate: Arc::new(OneCertificate(certified)),
+    kubelet.serving_tls = Some(trireme_kubelet::ServingTls {
+        certificate: certificates.serving(),
         client_ca_pem: identity.client_ca_pem.clone().into_bytes(),
-    })
-}
-
-/// Serves one certificate, whatever name the client asks for.
-#[derive(Debug)]
-struct OneCertificate(Arc<rustls::sign::CertifiedKey>);
-
-impl rustls::server::ResolvesServerCert for OneCertificate {
-    fn resolve(&self, _: rustls::server::ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
-        Some(self.0.clone())
-    }
+    });
+    kubelet.certificates = Some(certificates);
+    kubelet
 }
 
 fn record(journal: &mut Journal, object: HostObject) -> Result<(), Error> {

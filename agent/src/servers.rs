@@ -7,14 +7,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use trireme_client::{HttpsTransport, Informer};
 
-use crate::identity::{Identity, IdentityStore};
+use crate::certificates::Certificates;
 
 /// Follows the slice until cancelled; each new list goes to the transport and to disk, for the next start.
 pub(crate) async fn follow(
     slices: Arc<Informer<EndpointSlice>>,
     transport: HttpsTransport,
-    store: IdentityStore,
-    mut identity: Identity,
+    certificates: Arc<Certificates>,
     cancel: CancellationToken,
 ) {
     let (poke, mut poked) = mpsc::channel(1);
@@ -26,7 +25,7 @@ pub(crate) async fn follow(
     while tokio::select! { some = poked.recv() => some.is_some(), () = cancel.cancelled() => false } {
         let servers: Vec<String> = slices.list().iter().filter(|s| is_kubernetes(s)).flat_map(|s| urls(s)).collect();
         // An empty list would cut the node off for good; the old addresses may come back.
-        if servers.is_empty() || servers == identity.servers {
+        if servers.is_empty() || servers == certificates.servers() {
             continue;
         }
         tracing::info!(?servers, "servers of the cluster");
@@ -34,8 +33,7 @@ pub(crate) async fn follow(
             tracing::warn!(%error, "list of servers not taken over");
             continue;
         }
-        identity.servers = servers;
-        if let Err(error) = store.save(&identity) {
+        if let Err(error) = certificates.keep_servers(servers) {
             tracing::warn!(%error, "list of servers not kept");
         }
     }

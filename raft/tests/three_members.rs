@@ -66,6 +66,8 @@ async fn forwards_reads_everywhere_and_changes_its_leader() {
 async fn a_member_is_replaced_under_a_new_id() {
     let mut cluster = Cluster::start(timing(), engines()).await;
     everybody_sees(&cluster, 0, "before").await;
+    // Led by one that is not in the first memberships of the log: who replays them must go on listening to it.
+    cluster.store(0).transfer_leader(3).await.unwrap();
     // Its disk is gone. It asks for a place again with the same key.
     let lost = (cluster.leader().await + 1) % 3;
     let old_id = cluster.stores[lost].as_ref().unwrap().node_id();

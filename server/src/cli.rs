@@ -10,7 +10,7 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
-pub use admin::{AdminArgs, MemberCommand, OutputForm};
+pub use admin::{AdminArgs, CertificateCommand, MemberCommand, OutputForm, SecretsCommand, TokenCommand, Usage};
 pub use agent::AgentArgs;
 pub use recovery::{ClusterCommand, ResetArgs, RestoreArgs, SnapshotCommand};
 pub use server::{FlannelBackend, ServerArgs};
@@ -61,6 +61,15 @@ pub enum Command {
     /// Recover from the loss of most servers
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make, list and end the tokens that let servers and agents join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Look at and renew the certificates of servers and nodes
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
+    /// Look at how Secrets are sealed in the store
+    #[command(subcommand)]
+    SecretsEncrypt(SecretsCommand),
     /// Check a configuration file without starting anything
     CheckConfig {
         /// The file to check

@@ -3,20 +3,26 @@
 
 pub mod admin_client;
 mod agent;
+mod certificates;
 mod cluster;
 mod member;
 mod restore;
+mod secrets;
 mod server;
 mod snapshot;
 pub mod table;
+mod tokens;
 
 use std::path::Path;
 
 pub use agent::{agent, token};
+pub use certificates::certificates;
 pub use cluster::cluster;
 pub use member::member;
+pub use secrets::secrets;
 pub use server::server;
 pub use snapshot::snapshot;
+pub use tokens::tokens;
 
 /// Why a command failed: one line for a person.
 #[derive(Debug)]

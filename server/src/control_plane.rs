@@ -11,8 +11,11 @@ mod in_process;
 mod kubeconfig;
 mod leadership;
 mod node_role;
+mod renewal;
 mod startup;
 mod store_metrics;
+mod token_files;
+mod two_servers;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,7 +25,7 @@ use std::{
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::{ApiServer, pki::ClusterKeys};
+use trireme_apiserver::{ApiServer, pki::ClusterKeys, tokens::LiveTokens};
 use trireme_client::metrics::{ComponentMetrics, CountedTransport, ProcessCollector, register};
 use trireme_client::{Client, Fence, Identity, Transport};
 use trireme_controllers::{ControllerOptions, Controllers};
@@ -47,7 +50,7 @@ pub struct ControlPlane {
     etcd: Option<tokio::task::JoinHandle<()>>,
     serving: tokio::task::JoinHandle<()>,
     leading: tokio::task::JoinHandle<()>,
-    node_token: String,
+    own_node_token: String,
 }
 
 /// What every leadership needs.
@@ -55,6 +58,7 @@ pub struct ControlPlane {
 struct Parts {
     store: Store,
     api: ApiServer,
+    tokens: LiveTokens,
     keys: Arc<ClusterKeys>,
     controllers: Arc<Controllers>,
     scheduler: Arc<Scheduler>,
@@ -78,29 +82,36 @@ impl ControlPlane {
         let peers = startup.listen_for_peers()?;
         let etcd_clients = etcd_api::listen(args).await?;
         let founded = startup.obtain().await?;
-        let store = startup.open_store(&founded, peers).await?;
+        let certificates = startup.certificates(&founded);
+        let store = startup.open_store(&founded, &certificates, peers).await?;
         let etcd = etcd_clients.map(|listener| startup.start_etcd_api(&founded.keys, store.clone(), listener, cancel)).transpose()?;
-        let api = startup.start_api(&founded, &store).await?;
+        let tokens = startup.tokens(&founded, &store)?;
+        let api = startup.start_api(&founded, &store, &tokens, &certificates).await?;
         startup.start_snapshots(&api, &store, cancel);
-        let tls = startup.serving_tls(&founded.keys, &founded.facts)?;
-        startup.write_files(&founded)?;
+        let tls = startup.serving_tls(&certificates, &founded.facts)?;
+        startup.write_files(&founded, &tokens, &certificates)?;
+        spawn_until(cancel, renewal::keep(certificates, api.clone()));
+        let follow = token_files::follow(tokens.clone(), startup.server_dir().to_owned(), founded.keys.server_ca.fingerprint()?);
+        spawn_until(cancel, follow);
+        spawn_until(cancel, two_servers::warn(store.clone()));
         let components = Components::new();
         components.serve(&api, args.bind_address, &tls, cancel);
         // This process's numbers are shown here and nowhere else.
         register(api.metrics_registry(), ProcessCollector::new());
         register(api.metrics_registry(), store_metrics::StoreCollector::new(store.clone()));
         let serving = tokio::spawn(serve(api.clone(), listener, tls, cancel.clone()));
-        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), &components, cancel)?;
+        let own_node_token = startup.own_node_token(&founded, &tokens)?;
+        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), tokens, &components, cancel)?;
         if !args.disable_agent {
             tokio::spawn(node_role::mark(api.clone(), startup.name().to_owned(), cancel.clone()));
         }
         let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&founded)?, cancel.clone()));
-        Ok(Self { store, api, etcd, serving, leading, node_token: startup.node_token(&founded)? })
+        Ok(Self { store, api, etcd, serving, leading, own_node_token })
     }
 
     /// The token with which this server's own node joins.
-    pub fn node_token(&self) -> &str {
-        &self.node_token
+    pub fn own_node_token(&self) -> &str {
+        &self.own_node_token
     }
 
     /// The API server.
@@ -130,6 +141,12 @@ impl ControlPlane {
     }
 }
 
+/// Runs something beside the server until it stops.
+fn spawn_until(cancel: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let cancel = cancel.clone();
+    tokio::spawn(async move { cancel.run_until_cancelled(work).await });
+}
+
 async fn serve(api: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerConfig>, cancel: CancellationToken) {
     api.serve(listener, tls, cancel).await;
 }
@@ -140,6 +157,7 @@ impl Parts {
         founded: &Founded,
         store: Store,
         api: ApiServer,
+        tokens: LiveTokens,
         components: &Components,
         cancel: &CancellationToken,
     ) -> Result<Self, Failure> {
@@ -165,6 +183,7 @@ impl Parts {
         Ok(Self {
             store,
             api,
+            tokens,
             keys: Arc::new(founded.keys.clone()),
             controllers,
             scheduler,
@@ -236,6 +255,7 @@ async fn lead(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, fen
         controllers.lead(client_fence, revision, stop.clone()),
         scheduler.lead(client_fence, revision, stop.clone()),
         keep_endpoints(&parts, fence, stop.clone()),
+        token_files::clean_up(&parts.tokens, stop.clone()),
     );
 }
 

@@ -70,6 +70,9 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Snapshot(command) => run("error", |_| commands::snapshot(command)),
         Command::Cluster(command) => run("error", |_| commands::cluster(command)),
         Command::Member(command) => run("error", |_| commands::member(command)),
+        Command::Token(command) => run("error", |_| commands::tokens(command)),
+        Command::Certificate(command) => run("error", |_| commands::certificates(command)),
+        Command::SecretsEncrypt(command) => run("error", |_| commands::secrets(command)),
         Command::Server(args) => {
             let level = args.log_level.clone();
             run(&level, |cancel| commands::server(*args, cancel))

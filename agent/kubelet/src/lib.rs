@@ -40,4 +40,4 @@ mod volume;
 pub use cleanup::clean_up;
 pub use error::Error;
 pub use kubelet::Kubelet;
-pub use options::{KubeletOptions, ServingTls};
+pub use options::{KubeletOptions, NodeCertificates, ServingTls};

@@ -10,6 +10,14 @@ use std::{
 use k8s_openapi::api::core::v1::Taint;
 use trireme_client::Client;
 
+/// Shows and renews the certificates of this node; the kubelet only lends its port.
+pub trait NodeCertificates: Send + Sync {
+    /// What they are: a JSON document.
+    fn show(&self) -> Result<serde_json::Value, String>;
+    /// Renews all of them now; what they are then.
+    fn rotate(&self) -> futures::future::BoxFuture<'_, Result<serde_json::Value, String>>;
+}
+
 /// Everything a [`crate::Kubelet`] needs to know. [`KubeletOptions::new`] fills in upstream's defaults.
 #[derive(Clone)]
 pub struct KubeletOptions {
@@ -43,6 +51,8 @@ pub struct KubeletOptions {
     pub client: Client,
     /// The TLS identity of the kubelet API. Without it the API on 10250 is not served.
     pub serving_tls: Option<ServingTls>,
+    /// Who shows and renews this node's certificates. Without it the API does not serve them.
+    pub certificates: Option<Arc<dyn NodeCertificates>>,
     /// Where the kubelet API listens (10250).
     pub listen: SocketAddr,
     /// Where plain health is served (10248, loopback). None switches it off.
@@ -91,6 +101,7 @@ impl KubeletOptions {
             provider_id: None,
             client,
             serving_tls: None,
+            certificates: None,
             listen: SocketAddr::from(([0, 0, 0, 0], 10250)),
             healthz_listen: Some(SocketAddr::from(([127, 0, 0, 1], 10248))),
             version: "v1.36.2+trireme1".into(),

@@ -25,10 +25,14 @@ impl JoinToken {
         let text = text.trim();
         let wrong = || Error::Join("the token is malformed: expected K10<64 hex digits>::<role>:<secret>, or the secret alone".into());
         let Some(rest) = text.strip_prefix("K10").filter(|rest| rest.contains("::")) else {
-            return if text.is_empty() { Err(wrong()) } else { Ok(Self { ca_hash: None, role: None, secret: text.into() }) };
+            return match made_by_hand(text) {
+                _ if text.is_empty() => Err(wrong()),
+                Some((id, secret)) => Ok(Self { ca_hash: None, role: Some(id.into()), secret: secret.into() }),
+                None => Ok(Self { ca_hash: None, role: None, secret: text.into() }),
+            };
         };
         let (hash, credentials) = rest.split_once("::").ok_or_else(wrong)?;
-        let (role, secret) = credentials.split_once(':').ok_or_else(wrong)?;
+        let (role, secret) = made_by_hand(credentials).or_else(|| credentials.split_once(':')).ok_or_else(wrong)?;
         if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) || secret.is_empty() {
             return Err(wrong());
         }
@@ -48,6 +52,11 @@ impl JoinToken {
         authorities.any(|der| hex::encode(Sha256::digest(&der)) == expected)
     }
 
+    /// Whether an administrator made it, beside the cluster's own.
+    pub fn is_made(&self) -> bool {
+        self.role.as_deref().is_some_and(|role| !matches!(role, "server" | "node"))
+    }
+
     /// The bare secret.
     pub fn secret(&self) -> &str {
         &self.secret
@@ -58,6 +67,12 @@ impl JoinToken {
         let user = self.role.as_deref().unwrap_or_default();
         format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{}", self.secret)))
     }
+}
+
+/// `<id>.<secret>`: a token that an administrator made (`trireme token create`). Its id takes the place of the role.
+fn made_by_hand(text: &str) -> Option<(&str, &str)> {
+    let fits = |part: &str, length: usize| part.len() == length && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split_once('.').filter(|(id, secret)| fits(id, 6) && fits(secret, 16))
 }
 
 #[cfg(test)]
@@ -71,6 +86,11 @@ mod tests {
         let full = JoinToken::parse(&format!("K10{hash}::node:s3cret\n")).unwrap();
         assert_eq!((full.ca_hash(), full.secret()), (Some(hash.as_str()), "s3cret"));
         assert_eq!(JoinToken::parse("s3cret").unwrap().ca_hash(), None);
+        for made in ["abcdef.0123456789abcdef".to_owned(), format!("K10{hash}::abcdef.0123456789abcdef")] {
+            let made = JoinToken::parse(&made).unwrap();
+            let expected = format!("Basic {}", BASE64_STANDARD.encode("abcdef:0123456789abcdef"));
+            assert_eq!((made.secret(), made.authorization("node")), ("0123456789abcdef", expected));
+        }
         for broken in ["", "K10abc::node:x", &format!("K10{hash}::node:"), &format!("K10{hash}::x")] {
             assert!(JoinToken::parse(broken).is_err(), "{broken}");
         }

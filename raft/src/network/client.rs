@@ -121,7 +121,19 @@ impl PeerClients {
         let pool = Mutex::new(HashMap::new());
         let outcast = Mutex::new(None);
         let removed = watch::Sender::new(false);
-        PeerClients { self_id, cluster_id, identity, transport, directory, connect_timeout, append_timeout, metrics, pool, outcast, removed }
+        PeerClients {
+            self_id,
+            cluster_id,
+            identity,
+            transport,
+            directory,
+            connect_timeout,
+            append_timeout,
+            metrics,
+            pool,
+            outcast,
+            removed,
+        }
     }
 
     /// Set when a member of this cluster has become another one's: by a reset or a restore that left this member behind.

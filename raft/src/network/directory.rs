@@ -16,8 +16,11 @@ pub(crate) struct PeerDirectory {
 
 #[derive(Debug, Default)]
 struct Peers {
+    /// This member.
+    self_id: u64,
     members: BTreeMap<u64, MemberRecord>,
-    /// From the join answer: valid until the log names a membership.
+    /// From the join answer. They count until the log names a membership with this member in it: those that it replays before are
+    /// history, and the leader that it is served by may not have been in them.
     seeds: BTreeMap<u64, MemberRecord>,
     /// Where members say they are now, before the log says so. The key is checked on connecting, so a hint
     /// can mislead nobody.
@@ -25,8 +28,8 @@ struct Peers {
 }
 
 impl PeerDirectory {
-    pub(crate) fn new(seeds: BTreeMap<u64, MemberRecord>) -> PeerDirectory {
-        PeerDirectory { inner: RwLock::new(Peers { members: BTreeMap::new(), seeds, hints: BTreeMap::new() }) }
+    pub(crate) fn new(self_id: u64, seeds: BTreeMap<u64, MemberRecord>) -> PeerDirectory {
+        PeerDirectory { inner: RwLock::new(Peers { self_id, members: BTreeMap::new(), seeds, hints: BTreeMap::new() }) }
     }
 
     /// Takes over the effective (latest, perhaps uncommitted) membership.
@@ -53,6 +56,9 @@ impl PeerDirectory {
             let before = std::mem::replace(&mut inner.members, members.clone());
             // What the log says later than a hint is newer than the hint.
             inner.hints.retain(|id, _| before.get(id) == members.get(id));
+            if members.contains_key(&inner.self_id) {
+                inner.seeds.clear();
+            }
         }
     }
 
@@ -75,12 +81,12 @@ impl PeerDirectory {
 
     pub(crate) fn get(&self, id: u64) -> Option<MemberRecord> {
         let inner = self.inner.read();
-        inner.members.get(&id).or_else(|| inner.seeds.get(&id).filter(|_| inner.members.is_empty())).cloned()
+        inner.seeds.get(&id).or_else(|| inner.members.get(&id)).cloned()
     }
 
     pub(crate) fn all(&self) -> Vec<(u64, MemberRecord)> {
         let inner = self.inner.read();
-        let peers = if inner.members.is_empty() { &inner.seeds } else { &inner.members };
+        let peers = if inner.seeds.is_empty() { &inner.members } else { &inner.seeds };
         peers.iter().map(|(id, record)| (*id, record.clone())).collect()
     }
 

@@ -100,7 +100,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let machine = Arc::new(machine);
     log.close();
 
-    let directory = Arc::new(PeerDirectory::new(seeds(&member)?));
+    let directory = Arc::new(PeerDirectory::new(member.node_id, seeds(&member)?));
     directory.update(crate::types::decode_stored_membership(&state.info().membership)?.membership());
     let clients = Arc::new(PeerClients::new(
         member.node_id,

@@ -114,3 +114,125 @@ pub struct SnapshotPrune {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
+
+/// GET → [`TokenList`]; POST [`NewToken`] → [`TokenCreated`]; DELETE `<id>`; POST [`RotateToken`] to `rotate` → [`RotatedToken`].
+pub const TOKENS: &str = "tokens";
+
+/// What a token lets its holder join as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenUsage {
+    /// A node.
+    Agent,
+    /// A server, and so a node too.
+    Server,
+}
+
+/// The tokens that administrators made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenList {
+    /// In order of id.
+    pub tokens: Vec<TokenInfo>,
+}
+
+/// What is known of a token: not its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenInfo {
+    /// Its name, the part before the dot.
+    pub id: String,
+    /// What it is good for.
+    pub usages: Vec<TokenUsage>,
+    /// For people.
+    pub description: String,
+    /// When it was made, seconds since the epoch.
+    pub created: Option<i64>,
+    /// When it ends, seconds since the epoch; never if absent.
+    pub expires: Option<i64>,
+}
+
+/// A token that is wanted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NewToken {
+    /// What it is to be good for; agents if nothing is said.
+    pub usages: Vec<TokenUsage>,
+    /// For people.
+    pub description: String,
+    /// How long; 0 for ever.
+    pub ttl_secs: i64,
+}
+
+/// A token that was made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// Its text: shown once.
+    pub token: String,
+    /// What is kept of it.
+    pub info: TokenInfo,
+}
+
+/// Another server token is wanted.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RotateToken {
+    /// The new one, or its secret; made up if absent.
+    pub secret: Option<String>,
+}
+
+/// The tokens in force after a rotation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotatedToken {
+    /// For servers.
+    pub server_token: String,
+    /// For agents.
+    pub node_token: String,
+}
+
+/// GET → [`CertificateList`] of the server that answers; POST to `rotate` renews all of them → [`CertificateList`].
+pub const CERTIFICATES: &str = "certificates";
+/// The same of a node, at its kubelet's port.
+pub const NODE_CERTIFICATES_PATH: &str = "/trireme/certificates";
+
+/// The certificates of one server or node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CertificateList {
+    /// Whose.
+    pub holder: String,
+    /// Leaves first, then authorities.
+    pub certificates: Vec<CertificateInfo>,
+}
+
+/// What a certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateInfo {
+    /// The name of its file, or what it is for.
+    pub name: String,
+    /// Distinguished name.
+    pub subject: String,
+    /// Common name of the authority.
+    pub issuer: String,
+    /// From when on, seconds since the epoch.
+    pub not_before: i64,
+    /// Until when, seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// GET → [`SecretsStatus`].
+pub const SECRETS: &str = "secrets-encrypt";
+
+/// How Secrets are sealed in the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretsStatus {
+    /// Always: the store never holds a Secret in the clear.
+    pub enabled: bool,
+    /// The cipher.
+    pub cipher: String,
+    /// The id of the key that seals what is written now.
+    pub active_key: String,
+    /// The ids of all keys that open.
+    pub keys: Vec<String>,
+}

@@ -13,6 +13,8 @@ pub const CA_PATH: &str = "/cacerts";
 pub const NODE_PATH: &str = "/v1-trireme/join/node";
 /// POST [`ServerJoinRequest`] → [`ServerJoinAnswer`].
 pub const SERVER_PATH: &str = "/v1-trireme/join/server";
+/// POST [`NodeJoinRequest`] → [`NodeJoinAnswer`], for a node with a certificate that is still good, under that node's own name.
+pub const RENEW_PATH: &str = "/v1-trireme/renew/node";
 /// GET → [`ServerList`].
 pub const SERVERS_PATH: &str = "/v1-trireme/servers";
 
@@ -44,6 +46,9 @@ pub struct NodeJoinRequest {
     pub client_csr_pem: String,
     /// Request for the kubelet's serving certificate, PEM.
     pub serving_csr_pem: String,
+    /// For a renewal: the serving certificate that it has, PEM.
+    #[serde(default)]
+    pub serving_certificate_pem: Option<String>,
 }
 
 /// What a node needs to work.
@@ -84,6 +89,10 @@ pub struct ServerJoinAnswer {
     pub sealed_keys: serde_json::Value,
     /// The cluster's facts.
     pub cluster: ClusterFacts,
+    /// The server secret in force, sealed under the cluster's data key (base64), and the salt of the bundle that it belongs to (hex):
+    /// a joiner may hold another token than that.
+    #[serde(default)]
+    pub server_secret: Option<(String, String)>,
     /// The place that the store made for the joiner (base64); absent while it only asked for the keys.
     pub ticket: Option<String>,
 }

@@ -6,8 +6,11 @@
 //!
 //! Shapes are in [`trireme_api::admin`].
 
+mod certificates;
 mod members;
+mod secrets;
 mod targets;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,12 +25,15 @@ use trireme_api::admin::PREFIX;
 use trireme_api::status::Status;
 
 use crate::error::Answer;
-use crate::request_info::{percent_decode, query_value};
+use crate::request_info::query_value;
 use crate::respond::{self, Body};
 use crate::user::UserInfo;
 
+pub use certificates::CertificatesOf;
 pub use members::Members;
+pub use secrets::SecretsOf;
 pub use targets::Targets;
+pub use tokens::Tokens;
 
 /// One request below [`PREFIX`].
 #[derive(Debug)]
@@ -89,7 +95,7 @@ impl Admin {
     /// Answers a request below [`PREFIX`]; `None` for another path.
     pub async fn answer(&self, method: &Method, path: &str, query: &str, body: &Bytes, user: &UserInfo) -> Option<Answer<Response<Body>>> {
         let rest = path.strip_prefix(PREFIX)?;
-        let mut parts = rest.split('/').filter(|part| !part.is_empty()).map(percent_decode);
+        let mut parts = rest.split('/').filter(|part| !part.is_empty()).map(str::to_owned);
         let name = parts.next().unwrap_or_default();
         let Some(family) = self.families.read().get(name.as_str()).cloned() else { return Some(Err(not_found())) };
         let request =

@@ -90,7 +90,7 @@ async fn chain(
         }
     };
     if let Some(join) = server.join.get()
-        && let Some(answer) = join.servers_for(&user, parts.uri.path()).await
+        && let Some(answer) = join.known(&user, parts, &body, Timestamp::now()).await
     {
         return answer.map(|response| response.map(respond::full));
     }

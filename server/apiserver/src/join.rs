@@ -7,6 +7,7 @@
 //! Shapes and paths are in [`trireme_api::join`].
 
 pub mod limiter;
+mod node_names;
 pub mod node_secrets;
 
 use std::{net::IpAddr, sync::Arc};
@@ -20,8 +21,8 @@ use serde::Serialize;
 use trireme_api::{
     gvk::GroupResource,
     join::{
-        CA_PATH, ClusterFacts, NODE_PATH, NodeJoinAnswer, NodeJoinRequest, SERVER_PATH, SERVERS_PATH, ServerJoinAnswer, ServerJoinRequest,
-        ServerList,
+        CA_PATH, ClusterFacts, NODE_PATH, NodeJoinAnswer, NodeJoinRequest, RENEW_PATH, SERVER_PATH, SERVERS_PATH, ServerJoinAnswer,
+        ServerJoinRequest, ServerList,
     },
     names,
     status::Status,
@@ -32,19 +33,20 @@ use crate::{
     authn::unauthorized,
     error::{Answer, store_status},
     lookup::ObjectReader,
-    pki::{ClusterKeys, PkiError, Profile, SealedBundle, seal::SEALED_NAME},
-    tokens::{JoinTokens, TokenRole},
+    pki::{ClusterKeys, PkiError, Profile, SealedBundle},
+    tokens::{Admitted, LiveTokens, LiveTokensError, TokenRole},
     user::{GROUP_MASTERS, UserInfo},
 };
 use limiter::RateLimiter;
+use node_names::{NodeNames, granted_ips};
 use node_secrets::NodeSecrets;
 
 /// A refused token costs as much as this many good requests.
 const REFUSAL_COST: u32 = 5;
 /// The group of nodes.
 const NODES: &str = "system:nodes";
-/// Addresses that a node may have in its certificate.
-const NODE_IPS_MAX: usize = 16;
+/// The user name of a node begins so.
+const NODE_USER: &str = "system:node:";
 
 /// What the join endpoints need.
 pub struct JoinOptions {
@@ -54,8 +56,10 @@ pub struct JoinOptions {
     pub reader: Arc<dyn ObjectReader>,
     /// The cluster's keys.
     pub keys: Arc<ClusterKeys>,
-    /// The secrets that admit.
-    pub tokens: JoinTokens,
+    /// What admits.
+    pub tokens: LiveTokens,
+    /// Names and addresses of the API server's certificate, and what else no node may have in its own.
+    pub reserved: Vec<String>,
     /// What all parts of the cluster agree on.
     pub facts: ClusterFacts,
 }
@@ -101,8 +105,12 @@ impl JoinService {
         Some(answer.unwrap_or_else(|status| refusal(&status)))
     }
 
-    /// Answers `GET` [`SERVERS_PATH`] for an authenticated user; `None` for other paths.
-    pub async fn servers_for(&self, user: &UserInfo, path: &str) -> Option<Answer<Response<Bytes>>> {
+    /// Answers an authenticated user: `GET` [`SERVERS_PATH`], `POST` [`RENEW_PATH`]; `None` for other paths.
+    pub async fn known(&self, user: &UserInfo, parts: &Parts, body: &Bytes, now: Timestamp) -> Option<Answer<Response<Bytes>>> {
+        let path = parts.uri.path();
+        if path == RENEW_PATH && parts.method == Method::POST {
+            return Some(self.renew(user, body, now).await);
+        }
         if path != SERVERS_PATH {
             return None;
         }
@@ -123,64 +131,104 @@ impl JoinService {
         servers
     }
 
-    /// The role that the request's token gives, or 401 (and a dearer next attempt).
-    fn role(&self, parts: &Parts, from: Option<IpAddr>, now: Timestamp) -> Answer<TokenRole> {
+    /// What the request's token admits to, or 401 (and a dearer next attempt).
+    async fn admit(&self, parts: &Parts, from: Option<IpAddr>, now: Timestamp) -> Answer<Admitted> {
         let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        match header.and_then(|header| self.inner.options.tokens.verify_header(header)) {
-            Some(role) => Ok(role),
-            None => {
-                self.inner.limiter.lock().allow(from, REFUSAL_COST, now);
-                Err(unauthorized())
-            }
-        }
+        let admitted = match header {
+            Some(header) => self.inner.options.tokens.verify_header(header, now).await.map_err(token_status)?,
+            None => None,
+        };
+        admitted.ok_or_else(|| {
+            self.inner.limiter.lock().allow(from, REFUSAL_COST, now);
+            unauthorized()
+        })
     }
 
     async fn node(&self, parts: &Parts, body: &Bytes, from: Option<IpAddr>, now: Timestamp) -> Answer<Response<Bytes>> {
         // A server token admits agents too.
-        self.role(parts, from, now)?;
+        let admitted = self.admit(parts, from, now).await?;
         let request: NodeJoinRequest = parse(body)?;
         check_name(&request.node_name)?;
-        if request.node_ips.len() > NODE_IPS_MAX {
-            return Err(Box::new(Status::bad_request(format!("more than {NODE_IPS_MAX} node addresses"))));
-        }
+        self.check_names(&request.node_name, &request.node_ips, admitted.role).await?;
         self.inner.secrets.claim(&request.node_name, &request.node_password, now).await?;
+        let answer = self.certify(&request, now).await?;
+        tracing::info!(node = request.node_name, ?from, "a node joined");
+        json(&answer)
+    }
+
+    /// Another pair of certificates for a node that has one: its name is the one that it proved.
+    async fn renew(&self, user: &UserInfo, body: &Bytes, now: Timestamp) -> Answer<Response<Bytes>> {
+        let Some(node) = user.name.strip_prefix(NODE_USER).filter(|_| user.in_group(NODES)) else {
+            return Err(Box::new(Status::forbidden_path(&format!("User {:?} is no node", user.name))));
+        };
+        let request: NodeJoinRequest = parse(body)?;
+        if request.node_name != node {
+            return Err(Box::new(Status::forbidden_path(&format!("node {node:?} cannot get certificates of {:?}", request.node_name))));
+        }
+        // The machine that has the name also has the secret that it took it with.
+        self.inner.secrets.claim(node, &request.node_password, now).await?;
+        // Not what its Node object says: a kubelet writes that itself.
+        let old = request.serving_certificate_pem.as_deref().unwrap_or_default();
+        let granted = granted_ips(old, &self.inner.options.keys.server_ca.certificate_pem, node);
+        let new: Vec<IpAddr> = request.node_ips.iter().copied().filter(|ip| !granted.contains(ip)).collect();
+        if !new.is_empty() {
+            self.check_names(node, &new, TokenRole::Node).await?;
+        }
+        tracing::info!(node, "a node's certificates were renewed");
+        json(&self.certify(&request, now).await?)
+    }
+
+    async fn certify(&self, request: &NodeJoinRequest, now: Timestamp) -> Answer<NodeJoinAnswer> {
         let options = &self.inner.options;
         let client = Profile::KubeletClient { node_name: request.node_name.clone() };
         let serving = Profile::KubeletServing { node_name: request.node_name.clone(), addresses: request.node_ips.clone() };
         let sign = |profile: &Profile, csr: &str| profile.sign_csr(&options.keys, csr, now).map_err(bad_csr);
-        let answer = NodeJoinAnswer {
+        Ok(NodeJoinAnswer {
             client_certificate_pem: sign(&client, &request.client_csr_pem)?,
             serving_certificate_pem: sign(&serving, &request.serving_csr_pem)?,
             server_ca_pem: options.keys.server_ca.certificate_pem.clone(),
             client_ca_pem: options.keys.client_ca.certificate_pem.clone(),
             servers: self.servers().await,
             cluster: options.facts.clone(),
-        };
-        tracing::info!(node = request.node_name, ?from, "a node joined");
-        json(&answer)
+        })
+    }
+
+    /// Refuses what a node's serving certificate may not have in it.
+    async fn check_names(&self, node_name: &str, node_ips: &[IpAddr], role: TokenRole) -> Answer<()> {
+        let options = &self.inner.options;
+        let members = options.store.members().await;
+        let nodes = options.reader.list("", "nodes", None);
+        let names = NodeNames { members: &members, nodes: &nodes, reserved: &options.reserved, facts: &options.facts };
+        match names.complaint(node_name, node_ips, role) {
+            None => Ok(()),
+            Some((code, text)) => Err(Box::new(Status::failure(code, if code == 400 { "BadRequest" } else { "Forbidden" }, text))),
+        }
     }
 
     async fn server(&self, parts: &Parts, body: &Bytes, from: Option<IpAddr>, now: Timestamp) -> Answer<Response<Bytes>> {
-        if self.role(parts, from, now)? != TokenRole::Server {
+        let admitted = self.admit(parts, from, now).await?;
+        if admitted.role != TokenRole::Server {
             let message = "a node token does not admit servers: use the token of server/token";
             return Err(Box::new(Status::failure(403, "Forbidden", message)));
         }
         let request: ServerJoinRequest = parse(body)?;
         check_name(&request.node_name)?;
-        let sealed_keys = serde_json::to_value(self.sealed()?).map_err(|error| Box::new(Status::internal(error)))?;
+        let (bundle, server_secret) = self.sealed(&admitted)?;
+        let sealed_keys = serde_json::to_value(bundle).map_err(|error| Box::new(Status::internal(error)))?;
         let ticket = match &request.peer_spki {
             None => None,
             Some(spki) => Some(self.make_place(&request, spki).await?),
         };
-        json(&ServerJoinAnswer { sealed_keys, cluster: self.inner.options.facts.clone(), ticket })
+        json(&ServerJoinAnswer { sealed_keys, cluster: self.inner.options.facts.clone(), server_secret, ticket })
     }
 
-    /// The sealed keys as the store has them.
-    fn sealed(&self) -> Answer<SealedBundle> {
-        let record = self.inner.options.store.sealed(SEALED_NAME).map_err(|error| Box::new(store_status(&error, &members(), "get")))?;
-        let key = record.and_then(|record| record.key);
-        let key = key.ok_or_else(|| Box::new(Status::service_unavailable("this cluster has not stored its keys yet, try again")))?;
-        SealedBundle::from_stored(&key).map_err(|error| Box::new(Status::internal(error)))
+    /// The sealed keys as the store has them for this holder of a token, and the server secret in force as it is told to joiners.
+    fn sealed(&self, admitted: &Admitted) -> Answer<(SealedBundle, Option<(String, String)>)> {
+        let sealed = self.inner.options.tokens.sealed_for(admitted).map_err(token_status)?;
+        let (key, secret) =
+            sealed.ok_or_else(|| Box::new(Status::service_unavailable("this cluster has not stored its keys yet, try again")))?;
+        let bundle = SealedBundle::from_stored(&key).map_err(|error| Box::new(Status::internal(error)))?;
+        Ok((bundle, secret.map(|(salt, value)| (BASE64_STANDARD.encode(value), hex::encode(salt)))))
     }
 
     /// Makes the joiner a learner of the Raft group. Returns its ticket, base64.
@@ -202,6 +250,13 @@ impl JoinService {
             Err(error) => Err(Box::new(store_status(&error, &members(), "create"))),
         }
     }
+}
+
+fn token_status(error: LiveTokensError) -> Box<Status> {
+    Box::new(match error {
+        LiveTokensError::Store(error) => store_status(&error, &GroupResource::new("trireme", "tokens"), "get"),
+        error => Status::internal(error),
+    })
 }
 
 fn members() -> GroupResource {

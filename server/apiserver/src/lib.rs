@@ -212,6 +212,13 @@ impl ApiServer {
         self.server.admin.open(family);
     }
 
+    /// Shows in `/metrics` when these certificates end.
+    pub fn note_certificates(&self, certificates: &[trireme_api::admin::CertificateInfo]) {
+        for certificate in certificates {
+            self.server.metrics.certificate_expiry.with_label_values(&[certificate.name.as_str()]).set(certificate.not_after as f64);
+        }
+    }
+
     /// Ends watches and tunnels, and stops following the store.
     pub fn stop(&self) {
         self.server.stopping.cancel();

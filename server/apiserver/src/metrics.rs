@@ -47,6 +47,8 @@ pub struct Metrics {
     resource_objects: GaugeVec,
     resource_bytes: GaugeVec,
     cache_version: GaugeVec,
+    /// When each certificate of this server ends, by its name.
+    pub certificate_expiry: GaugeVec,
 }
 
 fn histogram(name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
@@ -146,6 +148,11 @@ impl Metrics {
                 "Revision of the watch cache, by resource.",
                 &["group", "resource"],
             ),
+            certificate_expiry: gauge(
+                "trireme_certificate_expiration_timestamp_seconds",
+                "When the certificate ends, in seconds since unix epoch, by its name.",
+                &["name"],
+            ),
         };
         metrics.register();
         metrics
@@ -177,6 +184,7 @@ impl Metrics {
         add(Box::new(self.resource_objects.clone()));
         add(Box::new(self.resource_bytes.clone()));
         add(Box::new(self.cache_version.clone()));
+        add(Box::new(self.certificate_expiry.clone()));
         let build = gauge(
             "kubernetes_build_info",
             "A metric with a constant '1' value labeled by version.",

@@ -35,8 +35,10 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 impl RequestInfo {
     /// Parses method, path and query.
     pub fn parse(method: &Method, path: &str, query: &str) -> RequestInfo {
-        let mut info = RequestInfo { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..RequestInfo::default() };
-        let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(percent_decode).collect();
+        // Decoded before it is split, as Go's URL.Path is: `%2F` separates, and what is authorized is what is answered.
+        let path = percent_decode(path);
+        let mut info = RequestInfo { path: path.clone(), verb: method.as_str().to_ascii_lowercase(), ..RequestInfo::default() };
+        let parts: Vec<String> = path.split('/').filter(|p| !p.is_empty()).map(str::to_owned).collect();
         let mut parts = parts.as_slice();
         match parts.first().map(String::as_str) {
             Some("api") => parts = &parts[1..],
@@ -206,5 +208,7 @@ mod tests {
         check(Method::GET, "/api/v1/namespaces/a/services/http:s:80/proxy/x/y", "get /v1 services proxy a/http:s:80 x,y");
         check(Method::GET, "/api/v1/watch/namespaces/a/pods/p", "watch /v1 pods  a/p ");
         check(Method::POST, "/apis/apps/v1", "post /   / ");
+        check(Method::GET, "/api/v1/namespaces/a%2Fpods/p%2Fexec", "get /v1 pods exec a/p ");
+        assert_eq!(RequestInfo::parse(&Method::GET, "/%6detrics", "").path, "/metrics");
     }
 }

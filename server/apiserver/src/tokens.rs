@@ -1,8 +1,12 @@
-//! Join tokens: `K10<sha256 of the server CA>::server:<secret>`, and the short form without the hash.
+//! Join tokens: `K10<sha256 of the server CA>::server:<secret>`, `K10<...>::<id>.<secret>` for those that an administrator made,
+//! and the short forms without the hash.
 //!
 //! Owns their text form, making them, keeping them in `server/token` and `server/node-token` (0600), and
 //! comparing them in constant time. Must not do: decide what a token is good for beyond its role.
 //! The words are those of k3s: <https://docs.k3s.io/cli/token>.
+
+mod live;
+mod record;
 
 use std::path::Path;
 
@@ -10,6 +14,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
 
 use crate::pki::{PkiError, files::write_private};
+pub use live::{Admitted, LiveTokens, LiveTokensError, open_server_secret};
+pub use record::{TokenRecord, TokenText};
 
 const PREFIX: &str = "K10";
 
@@ -92,7 +98,7 @@ impl std::str::FromStr for Token {
             (Some(TokenRole::Server), secret)
         } else if let Some(secret) = rest.strip_prefix("node:") {
             (Some(TokenRole::Node), secret)
-        } else if ca_hash.is_some() {
+        } else if ca_hash.is_some() && TokenText::parse(rest).is_none() {
             return Err(TokenError::Malformed);
         } else {
             (None, rest)
@@ -117,9 +123,12 @@ impl JoinTokens {
         JoinTokens { server_secret: server_secret.into(), node_secret: node_secret.into() }
     }
 
-    /// Tokens with new random secrets.
-    pub fn generate() -> Result<JoinTokens, PkiError> {
-        Ok(JoinTokens::new(random_secret()?, random_secret()?))
+    /// The servers' secret, and the nodes' that follows from it. Every server derives the same; it does not lead back.
+    pub fn of_server_secret(server_secret: impl Into<String>) -> JoinTokens {
+        let server_secret = server_secret.into();
+        let digest = Sha256::digest(format!("trireme node token\0{server_secret}"));
+        let node_secret = hex::encode(&digest[..16]);
+        JoinTokens { server_secret, node_secret }
     }
 
     /// The server secret: what the cluster keys are sealed under.
@@ -148,15 +157,6 @@ impl JoinTokens {
         }
     }
 
-    /// What an `Authorization: Basic` header admits to.
-    pub fn verify_header(&self, header: &str) -> Option<TokenRole> {
-        use base64::{Engine, prelude::BASE64_STANDARD};
-        let encoded = header.strip_prefix("Basic ")?;
-        let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
-        let (user, password) = decoded.split_once(':')?;
-        self.verify(user, password)
-    }
-
     /// The full token of a role, pinned to this CA.
     pub fn full(&self, role: TokenRole, ca_fingerprint: &str) -> Token {
         Token {
@@ -179,6 +179,15 @@ impl JoinTokens {
     }
 }
 
+/// User and password of an `Authorization: Basic` header.
+pub fn credentials(header: &str) -> Option<(String, String)> {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    let encoded = header.strip_prefix("Basic ")?;
+    let decoded = String::from_utf8(BASE64_STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    let (user, password) = decoded.split_once(':')?;
+    Some((user.to_owned(), password.to_owned()))
+}
+
 /// 128 random bits, hex: short enough to paste, far beyond guessing.
 pub fn random_secret() -> Result<String, PkiError> {
     let mut bytes = [0_u8; 16];
@@ -199,7 +208,8 @@ mod tests {
     #[test]
     fn texts_parse_and_print_back() {
         let hash = "ab".repeat(32);
-        for good in [format!("K10{hash}::server:s"), format!("K10{hash}::node:s:x"), "server:abc".into(), "abc".into()] {
+        let made = format!("K10{hash}::abcdef.0123456789abcdef");
+        for good in [format!("K10{hash}::server:s"), format!("K10{hash}::node:s:x"), made, "server:abc".into(), "abc".into()] {
             let token: Token = good.parse().unwrap();
             assert_eq!(token.to_string(), good);
         }
@@ -230,8 +240,8 @@ mod tests {
         for (user, password, expected) in cases {
             assert_eq!(tokens.verify(user, password), expected, "{user}:{password}");
         }
-        assert_eq!(tokens.verify_header("Basic c2VydmVyOnNz"), Some(TokenRole::Server));
-        assert_eq!(tokens.verify_header("Bearer c2VydmVyOnNz"), None);
-        assert_eq!(tokens.verify_header("Basic %%%"), None);
+        assert_eq!(credentials("Basic c2VydmVyOnNz"), Some(("server".into(), "ss".into())));
+        assert_eq!(credentials("Bearer c2VydmVyOnNz"), None);
+        assert_eq!(credentials("Basic %%%"), None);
     }
 }

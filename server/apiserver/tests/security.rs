@@ -200,3 +200,57 @@ async fn grants_are_checked_and_take_effect() {
     );
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_read_enters_no_pod_and_is_no_operator() {
+    let cluster = Cluster::start().await;
+    cluster.api.open_admin(Arc::new(trireme_apiserver::admin::Members::new(cluster.store.clone())));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let post = async |path: String, body: Value| {
+        let (code, answer) = cluster.admin(Method::POST, &path, body).await;
+        assert_eq!(code, 201, "{path}: {answer}");
+    };
+    let verbs =
+        |verbs: &[&str]| json!([{"apiGroups": [""], "resources": ["pods/exec", "pods/attach", "pods/portforward"], "verbs": verbs}]);
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "reader"}, "rules": verbs(&["get"])});
+    post(format!("{rbac}/clusterroles"), role.clone()).await;
+    post(
+        format!("{rbac}/clusterrolebindings"),
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "reader"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kube-proxy"}]}),
+    )
+    .await;
+    caught_up(&cluster, &format!("{rbac}/clusterrolebindings")).await;
+    let get = async |path: &str| ask(&cluster, &Profile::KubeProxy, None, Method::GET, path, Value::Null).await;
+    for subresource in ["exec", "attach", "portforward"] {
+        let (code, answer) = get(&format!("/api/v1/namespaces/default/pods/p/{subresource}")).await;
+        let refusal = format!("cannot create resource \"pods/{subresource}\"");
+        assert!(code == 403 && answer["message"].as_str().unwrap().contains(&refusal), "{code} {answer}");
+    }
+    let mut wider = role;
+    wider["rules"] = verbs(&["get", "create"]);
+    assert_eq!(cluster.admin(Method::PUT, &format!("{rbac}/clusterroles/reader"), wider).await.0, 200);
+    caught_up(&cluster, &format!("{rbac}/clusterroles")).await;
+    let (code, answer) = get("/api/v1/namespaces/default/pods/p/exec").await;
+    assert_eq!(code, 404, "{answer}");
+
+    // The operator's endpoints are for administrators, and say so.
+    let (code, answer) = get("/trireme/v1/members").await;
+    assert!(code == 403 && answer["message"].as_str().unwrap().contains("cannot get path \"/trireme/v1/members\""), "{answer}");
+    let (code, answer) = cluster.admin(Method::GET, "/trireme/v1/members", Value::Null).await;
+    assert_eq!((code, &answer["members"][0]["role"]), (200, &json!("leader")), "{answer}");
+    for (method, path, expected) in [
+        (Method::GET, "/trireme/v1/nothing", 404),
+        (Method::GET, "/trireme/v1/members/1/x", 404),
+        (Method::PUT, "/trireme/v1/members", 405),
+        (Method::DELETE, "/trireme/v1/members/one", 400),
+        (Method::DELETE, "/trireme/v1/members/77", 409),
+        (Method::DELETE, "/trireme/v1/members/1", 409),
+        (Method::POST, "/trireme/v1/members/lead", 409),
+    ] {
+        let (code, answer) = cluster.admin(method, path, Value::Null).await;
+        assert_eq!((code, &answer["kind"]), (expected, &json!("Status")), "{path}: {answer}");
+    }
+    cluster.stop().await;
+}

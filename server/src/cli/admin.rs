@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::values;
+
 /// How the cluster is found, and how it is shown.
 #[derive(Debug, Clone, Args)]
 pub struct AdminArgs {
@@ -34,6 +36,14 @@ pub enum MemberCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
+    /// Make a token for one more server and print the command that joins with it
+    Add {
+        /// How long the token is good: a number with s, m, h or d
+        #[arg(long, value_name = "TIME", value_parser = values::seconds, default_value = "1h")]
+        ttl: i64,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
     /// Remove a member for good; a leader hands over first
     Remove {
         /// Its id or name
@@ -58,6 +68,86 @@ pub enum MemberCommand {
         /// Id or name of the new leader [default: the voter that lags least]
         #[arg(value_name = "MEMBER")]
         member: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// `trireme token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it: nobody can look it up again
+    Create {
+        /// What it lets its holder join as
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "USAGE", default_value = "agent")]
+        usages: Vec<Usage>,
+        /// How long it is good: a number with s, m, h or d; 0 for ever
+        #[arg(long, value_name = "TIME", value_parser = values::seconds, default_value = "24h")]
+        ttl: i64,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// List the tokens that were made
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// End a token
+    Delete {
+        /// Its id, the part before the dot
+        #[arg(value_name = "ID")]
+        id: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Put another server token in force and seal the cluster's keys under it; the old one ends
+    Rotate {
+        /// The new one [default: made up]
+        #[arg(long, env = "TRIREME_NEW_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+        new_token: Option<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// What a token is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Usage {
+    /// A node
+    Agent,
+    /// A server, and so a node too
+    Server,
+}
+
+/// `trireme certificate`.
+#[derive(Debug, Subcommand)]
+pub enum CertificateCommand {
+    /// Show when the certificates of all servers and nodes end
+    Check {
+        /// Look at the files of this data directory, and ask nobody
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+    /// Renew all certificates now, on every server and node, without a restart
+    Rotate {
+        /// Only those of these servers and nodes
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
+/// `trireme secrets-encrypt`.
+#[derive(Debug, Subcommand)]
+pub enum SecretsCommand {
+    /// Say how Secrets are sealed in the store
+    Status {
         #[command(flatten)]
         admin: AdminArgs,
     },

@@ -122,3 +122,21 @@ mod tests {
         assert!(node_name("Node_1").is_err_and(|e| e.contains("lower-case")));
     }
 }
+
+/// A time span: a number with `s`, `m`, `h` or `d` behind it; 0 stands alone. In seconds.
+pub fn seconds(text: &str) -> Result<i64, String> {
+    let wrong = || "expected a number with s, m, h or d behind it, such as 24h, or 0".to_owned();
+    if text == "0" {
+        return Ok(0);
+    }
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
+    Ok(i64::from(number) * factor)
+}

@@ -1,7 +1,8 @@
 //! `trireme member`.
 
 use http::Method;
-use trireme_api::admin::{MEMBERS, Member, MemberList};
+use serde_json::json;
+use trireme_api::admin::{MEMBERS, Member, MemberList, TOKENS, TokenCreated};
 
 use super::{Failure, admin_client::AdminClient};
 use crate::cli::MemberCommand;
@@ -14,6 +15,15 @@ pub async fn member(command: MemberCommand) -> Result<(), Failure> {
         MemberCommand::List { admin } => {
             let client = AdminClient::new(&admin)?;
             client.print(&list(&client).await?, &HEADER, rows)
+        }
+        MemberCommand::Add { ttl, admin } => {
+            let client = AdminClient::new(&admin)?;
+            let list: MemberList = client.ask(Method::GET, MEMBERS, None).await?;
+            let asked = list.members.iter().find(|m| m.id == list.answered_by).or(list.members.first());
+            let url = asked.and_then(|m| m.api_urls.first()).ok_or_else(|| Failure::from("no member has said where its API is"))?;
+            let wanted = json!({"usages": ["server"], "ttlSecs": ttl, "description": "trireme member add"});
+            let made: TokenCreated = client.ask(Method::POST, TOKENS, Some(&wanted)).await?;
+            client.say(&format!("trireme server --server {url} --token {}", made.token), &made)
         }
         MemberCommand::Remove { member, force, admin } => {
             let client = AdminClient::new(&admin)?;

@@ -48,7 +48,7 @@ pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), F
         Ok(())
     } else {
         let url = args.local_url();
-        let options = agent::options(args.agent_args(url, plane.node_token().to_owned()))?;
+        let options = agent::options(args.agent_args(url, plane.own_node_token().to_owned()))?;
         trireme_agent::run(options, || {}, cancel.clone()).await
     };
     // Also when the node failed: the store must close in order.

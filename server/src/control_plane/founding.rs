@@ -10,7 +10,7 @@ use trireme_agent::join::{JoinClient, JoinToken};
 use trireme_api::join::{ClusterFacts, SERVER_PATH, ServerJoinAnswer, ServerJoinRequest};
 use trireme_apiserver::{
     pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles},
-    tokens::{JoinTokens, random_secret},
+    tokens::{open_server_secret, random_secret},
 };
 use trireme_raft::{JoinTicket, PeerIdentity, WhenEmpty};
 
@@ -25,8 +25,8 @@ pub struct Founded {
     pub keys: ClusterKeys,
     /// What all its parts agree on.
     pub facts: ClusterFacts,
-    /// The secrets that let others join.
-    pub tokens: JoinTokens,
+    /// The server secret as this server knew it last.
+    pub server_secret: String,
     /// This member's certificate towards its peers.
     pub peer: Issued,
     /// What the store does if it is empty.
@@ -53,6 +53,9 @@ struct Kept {
     /// This server founds the cluster and has not finished: killed now, it goes on where it was.
     #[serde(default)]
     founding: bool,
+    /// SHA-256 of server secrets that were rotated away, hex: a unit file may still name one.
+    #[serde(default)]
+    former: Vec<String>,
 }
 
 const KEPT: &str = "cluster.json";
@@ -103,6 +106,12 @@ fn check_own_cluster(given: Option<&str>, keys: &ClusterKeys, kept: &Kept, serve
     if token.pins(&keys.server_ca.certificate_pem) && token.secret() == kept.server_secret {
         return Ok(());
     }
+    // A made token got this server in once; a rotated one did, too.
+    let spent = token.ca_hash().is_some() && token.pins(&keys.server_ca.certificate_pem);
+    if spent || kept.former.contains(&fingerprint(token.secret())) {
+        tracing::warn!("--token: this server has joined already and the token given is not the cluster's any more; leave it out");
+        return Ok(());
+    }
     Err(Failure::usage(format!(
         "--token: {} belongs to another cluster than this token; give its own (or none), or another --data-dir",
         server_dir.display()
@@ -120,7 +129,24 @@ pub fn settle(server_dir: &Path) -> Result<(), Failure> {
 
 /// Writes down what a restored server has to know, but for the keys.
 pub fn keep_restored(files: &ServerFiles, facts: ClusterFacts, server_secret: &str) -> Result<(), Failure> {
-    write_kept(files, &Kept { facts, server_secret: server_secret.to_owned(), founding: false })
+    write_kept(files, &Kept { facts, server_secret: server_secret.to_owned(), founding: false, former: Vec::new() })
+}
+
+/// Another server secret is in force: the next start knows it, and knows the one before when it sees it.
+pub fn keep_secret(server_dir: &Path, secret: &str) -> Result<(), Failure> {
+    let files = ServerFiles::new(server_dir);
+    match read_kept(&files)? {
+        Some(mut kept) if kept.server_secret != secret => {
+            kept.former.push(fingerprint(&kept.server_secret));
+            secret.clone_into(&mut kept.server_secret);
+            write_kept(&files, &kept)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn fingerprint(secret: &str) -> String {
+    hex::encode(Sha256::digest(secret))
 }
 
 fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
@@ -129,7 +155,7 @@ fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &
         None => random_secret()?,
     };
     let keys = ClusterKeys::generate(Timestamp::now())?;
-    let kept = Kept { facts: facts(args), server_secret, founding: true };
+    let kept = Kept { facts: facts(args), server_secret, founding: true, former: Vec::new() };
     write_kept(files, &kept)?;
     // Written last: a server with keys has everything else.
     files.write_keys(&keys)?;
@@ -140,7 +166,7 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
     let text =
         given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;
     let token = JoinToken::parse(&text)?;
-    let server_secret = token.secret().to_owned();
+    let (mut server_secret, made) = (token.secret().to_owned(), token.is_made());
     let client = JoinClient::connect_patiently(server, token).await?;
     let ask = |spki: Option<String>| ServerJoinRequest {
         node_name: myself.name.to_owned(),
@@ -151,6 +177,11 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
     let first: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(None)).await?;
     let sealed: SealedBundle = serde_json::from_value(first.sealed_keys)?;
     let keys = sealed.unseal(&server_secret)?;
+    match &first.server_secret {
+        Some((value, salt)) => server_secret = open_server_secret(&keys, &hex::decode(salt)?, BASE64_STANDARD.decode(value)?.into())?,
+        None if made => return Err(Failure::from("--token: the cluster cannot say its server token yet; try again in a moment")),
+        None => {}
+    }
     let peer = peer_certificate(files, &keys, myself)?;
     let identity =
         PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
@@ -158,7 +189,7 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
     let ticket = second.ticket.ok_or("the cluster made no place for this server")?;
     let ticket = JoinTicket::from_bytes(BASE64_STANDARD.decode(ticket)?.into())?;
     tracing::info!(server, node_id = ticket.node_id(), "joined the cluster");
-    let kept = Kept { facts: first.cluster, server_secret, founding: false };
+    let kept = Kept { facts: first.cluster, server_secret, founding: false, former: Vec::new() };
     write_kept(files, &kept)?;
     files.write_keys(&keys)?;
     finish(files, keys, kept, myself, WhenEmpty::Join(ticket), false)
@@ -173,20 +204,17 @@ fn finish(
     founded_now: bool,
 ) -> Result<Founded, Failure> {
     let peer = peer_certificate(files, &keys, myself)?;
-    let tokens = JoinTokens::new(kept.server_secret.clone(), node_secret(&kept.server_secret));
-    Ok(Founded { keys, facts: kept.facts, tokens, peer, when_empty, founded_now })
+    Ok(Founded { keys, facts: kept.facts, server_secret: kept.server_secret, peer, when_empty, founded_now })
 }
 
 fn peer_certificate(files: &ServerFiles, keys: &ClusterKeys, myself: &Myself<'_>) -> Result<Issued, Failure> {
-    let host = myself.peer_address.rsplit_once(':').map_or(myself.peer_address.as_str(), |(host, _)| host);
-    let profile = Profile::Peer { member_name: myself.name.to_owned(), addresses: vec![host.to_owned()] };
-    Ok(files.ensure("peer", &profile, keys, Timestamp::now())?)
+    Ok(files.ensure("peer", &peer_profile(myself), keys, Timestamp::now())?)
 }
 
-/// Every server derives the same secret for nodes; it does not lead back to the servers'.
-fn node_secret(server_secret: &str) -> String {
-    let digest = Sha256::digest(format!("trireme node token\0{server_secret}"));
-    hex::encode(&digest[..16])
+/// What this member's certificate says.
+pub fn peer_profile(myself: &Myself<'_>) -> Profile {
+    let host = myself.peer_address.rsplit_once(':').map_or(myself.peer_address.as_str(), |(host, _)| host);
+    Profile::Peer { member_name: myself.name.to_owned(), addresses: vec![host.to_owned()] }
 }
 
 fn facts(args: &ServerArgs) -> ClusterFacts {

@@ -12,19 +12,21 @@ use http_body_util::BodyExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_api::join::ClusterFacts;
 use trireme_apiserver::{
     ApiServer, ApiServerOptions, Caller, UserInfo,
-    admin::{Members, Targets},
+    admin::{CertificatesOf, Members, SecretsOf, Targets, Tokens},
     allocate::Ranges,
     authn::accept_any_verifier,
     bootstrap::{Bootstrap, Door},
     join::{JoinOptions, JoinService},
-    pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles, ServingNames, SignRequest, Signer, SignerName, seal::SEALED_NAME},
-    tokens::TokenRole,
+    pki::{
+        Certificates, ClusterKeys, Issued, Profile, SealedBundle, ServerFiles, ServingNames, SignRequest, Signer, SignerName,
+        seal::SEALED_NAME,
+    },
+    tokens::{LiveTokens, TokenRole},
 };
 use trireme_controllers::SignError;
 use trireme_proto::store::{BackupNote, SealedKey};
@@ -110,14 +112,19 @@ impl<'a> Startup<'a> {
     }
 
     /// Opens the store and its peer listener.
-    pub async fn open_store(&self, founded: &Founded, peers: std::net::TcpListener) -> Result<Store, Failure> {
+    pub async fn open_store(&self, founded: &Founded, certificates: &Certificates, peers: std::net::TcpListener) -> Result<Store, Failure> {
         let peer = &founded.peer;
         let ca = founded.keys.peer_ca.certificate_pem.as_bytes();
-        let identity = PeerIdentity::from_pem(ca, peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
+        let identity = Arc::new(PeerIdentity::from_pem(ca, peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?);
+        let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
+        let shown = identity.clone();
+        certificates.add("peer", founding::peer_profile(&myself), Timestamp::now(), move |issued| {
+            shown.renew(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).map_err(|e| e.to_string())
+        })?;
         let options = StoreOptions {
             data_dir: self.server_dir.join("db"),
             name: self.name.clone(),
-            identity: Arc::new(identity),
+            identity,
             listen: Listen::Socket(peers),
             advertise: self.peer_address().to_string(),
             api_urls: vec![self.api_url()],
@@ -135,24 +142,41 @@ impl<'a> Startup<'a> {
         Ok(store)
     }
 
-    /// Starts the API server over the store, with the doors for joiners.
-    pub async fn start_api(&self, founded: &Founded, store: &Store) -> Result<ApiServer, Failure> {
+    /// The tokens in force, as the store has them; before it has any, as this server knows them.
+    pub fn tokens(&self, founded: &Founded, store: &Store) -> Result<LiveTokens, Failure> {
+        let tokens = LiveTokens::new(store.clone(), Arc::new(founded.keys.clone()), founded.server_secret.clone())?;
+        tokens.refresh()?;
+        Ok(tokens)
+    }
+
+    /// Starts the API server over the store, with the doors for joiners and for operators.
+    pub async fn start_api(
+        &self,
+        founded: &Founded,
+        store: &Store,
+        tokens: &LiveTokens,
+        certificates: &Arc<Certificates>,
+    ) -> Result<ApiServer, Failure> {
         let keys = Arc::new(founded.keys.clone());
         let mut options = ApiServerOptions::new(keys.clone());
         options.ranges = Ranges { service_cidr: founded.facts.service_cidr.parse()?, ..Ranges::default() };
         options.cluster_domain = founded.facts.cluster_domain.clone();
         options.advertise_address = SocketAddr::from((self.node_ip, self.args.https_listen_port)).to_string();
-        options.kubelet_tls = Some(Arc::new(self.kubelet_tls(&founded.keys)?));
+        options.kubelet_tls = Some(Arc::new(kubelet_tls(&founded.keys, certificates)?));
         let api = ApiServer::start(options, store.clone()).await?;
         api.open_join(JoinService::new(JoinOptions {
             store: store.clone(),
             reader: api.registry().clone(),
-            keys,
-            tokens: founded.tokens.clone(),
+            keys: keys.clone(),
+            tokens: tokens.clone(),
+            reserved: self.serving_names(&founded.facts)?.all(),
             facts: founded.facts.clone(),
         }));
         api.open_admin(Arc::new(Members::new(store.clone())));
         api.open_admin(Arc::new(Targets::new(store.clone(), api.registry().clone())));
+        api.open_admin(Arc::new(Tokens::new(tokens.clone(), &keys)?));
+        api.open_admin(Arc::new(SecretsOf::new(keys.clone())));
+        api.open_admin(Arc::new(CertificatesOf::new(self.name.clone(), certificates.clone())));
         Ok(api)
     }
 
@@ -167,33 +191,23 @@ impl<'a> Startup<'a> {
         }
     }
 
-    fn kubelet_tls(&self, keys: &ClusterKeys) -> Result<rustls::ClientConfig, Failure> {
-        let files = ServerFiles::new(&self.server_dir);
-        let issued = files.ensure("apiserver-kubelet-client", &Profile::ApiServerKubeletClient, keys, Timestamp::now())?;
-        let (chain, key) = chain_and_key(&issued)?;
-        let mut roots = rustls::RootCertStore::empty();
-        for certificate in keys.server_ca.certificates_der()? {
-            roots.add(certificate)?;
-        }
-        Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(chain, key)?)
+    /// TLS of the API port: any client certificate is taken, and judged by authentication.
+    pub fn serving_tls(&self, certificates: &Certificates, facts: &ClusterFacts) -> Result<Arc<rustls::ServerConfig>, Failure> {
+        let shown = certificates.show("apiserver", Profile::ApiServerServing(self.serving_names(facts)?), Timestamp::now())?;
+        let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(accept_any_verifier()).with_cert_resolver(shown);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
     }
 
-    /// TLS of the API port: any client certificate is taken, and judged by authentication.
-    pub fn serving_tls(&self, keys: &ClusterKeys, facts: &ClusterFacts) -> Result<Arc<rustls::ServerConfig>, Failure> {
-        let files = ServerFiles::new(&self.server_dir);
-        let names = ServingNames {
+    fn serving_names(&self, facts: &ClusterFacts) -> Result<ServingNames, Failure> {
+        Ok(ServingNames {
             node_name: self.name.clone(),
             node_ips: self.node_ips(),
             // The cluster's, not the flags': a restart or a restore repeats none.
             service_ips: vec![first_service_ip(facts.service_cidr.parse()?)],
             cluster_domain: facts.cluster_domain.clone(),
             extra: self.args.tls_san.clone(),
-        };
-        let issued = files.ensure("apiserver", &Profile::ApiServerServing(names), keys, Timestamp::now())?;
-        let (chain, key) = chain_and_key(&issued)?;
-        let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(accept_any_verifier()).with_single_cert(chain, key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        })
     }
 
     /// Serves the etcd API.
@@ -222,21 +236,30 @@ impl<'a> Startup<'a> {
         ips
     }
 
-    /// Tokens and the administrator's kubeconfig.
-    pub fn write_files(&self, founded: &Founded) -> Result<(), Failure> {
-        let files = ServerFiles::new(&self.server_dir);
-        let ca = &founded.keys.server_ca;
-        founded.tokens.write(&self.server_dir, &ca.fingerprint()?)?;
-        let admin = files.ensure("admin", &Profile::Admin, &founded.keys, Timestamp::now())?;
-        let path: &Path = &self.args.write_kubeconfig;
-        let url = self.args.local_url();
-        kubeconfig::write(path, self.args.write_kubeconfig_mode, &url, &ca.certificate_pem, &admin.certificate_pem, &admin.key_pem)
-            .map_err(|e| Failure::from(format!("--write-kubeconfig {}: {e}", path.display())))
+    /// This server's certificates: none yet, each part registers its own.
+    pub fn certificates(&self, founded: &Founded) -> Arc<Certificates> {
+        Arc::new(Certificates::new(ServerFiles::new(&self.server_dir), Arc::new(founded.keys.clone())))
     }
 
-    /// The token for this server's own node.
-    pub fn node_token(&self, founded: &Founded) -> Result<String, Failure> {
-        Ok(founded.tokens.full(TokenRole::Node, &founded.keys.server_ca.fingerprint()?).to_string())
+    /// Tokens and the administrator's kubeconfig.
+    pub fn write_files(&self, founded: &Founded, tokens: &LiveTokens, certificates: &Certificates) -> Result<(), Failure> {
+        let ca = &founded.keys.server_ca;
+        tokens.current().write(&self.server_dir, &ca.fingerprint()?)?;
+        founding::keep_secret(&self.server_dir, tokens.current().server_secret())?;
+        let (path, mode) = (self.args.write_kubeconfig.clone(), self.args.write_kubeconfig_mode);
+        let (url, ca_pem) = (self.args.local_url(), ca.certificate_pem.clone());
+        let write = move |admin: &Issued| {
+            kubeconfig::write(&path, mode, &url, &ca_pem, &admin.certificate_pem, &admin.key_pem)
+                .map_err(|e| format!("--write-kubeconfig {}: {e}", path.display()))
+        };
+        let again = write.clone();
+        let admin = certificates.add("admin", Profile::Admin, Timestamp::now(), again)?;
+        write(&admin).map_err(Failure::from)
+    }
+
+    /// The token for this server's own node: the servers' own, because a node token does not admit under a server's name and address.
+    pub fn own_node_token(&self, founded: &Founded, tokens: &LiveTokens) -> Result<String, Failure> {
+        Ok(tokens.current().full(TokenRole::Server, &founded.keys.server_ca.fingerprint()?).to_string())
     }
 
     /// The address of the `kubernetes` Service.
@@ -249,7 +272,7 @@ impl<'a> Startup<'a> {
         if !founded.founded_now {
             return Ok(None);
         }
-        Ok(Some(SealedBundle::seal(&founded.keys, founded.tokens.server_secret())?.to_stored()?))
+        Ok(Some(SealedBundle::seal(&founded.keys, &founded.server_secret)?.to_stored()?))
     }
 }
 
@@ -297,9 +320,14 @@ fn private_folder(path: &Path) -> Result<(), Failure> {
         .map_err(|e| Failure::from(format!("--data-dir: create {}: {e}", path.display())))
 }
 
-fn chain_and_key(issued: &Issued) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
-    let chain = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
-    Ok((chain, PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?))
+/// TLS towards kubelets: our client certificate, and the authority that signed theirs.
+fn kubelet_tls(keys: &ClusterKeys, certificates: &Certificates) -> Result<rustls::ClientConfig, Failure> {
+    let shown = certificates.show("apiserver-kubelet-client", Profile::ApiServerKubeletClient, Timestamp::now())?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in keys.server_ca.certificates_der()? {
+        roots.add(certificate)?;
+    }
+    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(shown))
 }
 
 /// The in-process door for bootstrap objects, under this leadership's fence.
@@ -333,6 +361,7 @@ pub async fn bring_into_being(parts: &Parts, sealed: Option<SealedKey>, fence: t
             {
                 parts.store.sealed_put(SEALED_NAME, key.clone(), 0).await.map_err(|e| e.to_string())?;
             }
+            parts.tokens.record_secret().await.map_err(|e| e.to_string())?;
             bootstrap.run(&parts.keys).await.map_err(|e| e.to_string())?;
             super::addons::install(parts, &bootstrap.door).await
         };

@@ -8,13 +8,16 @@ use axum::{
     http::{StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, get},
+    routing::{any, get, post},
 };
 use serde_json::json;
 use trireme_proto::cri;
 
 use super::{Api, auth, logs, metrics, stats, streams};
 use crate::pod::observed::keys;
+
+/// Where an operator's command finds this node's certificates, through the API server's proxy to nodes.
+const NODE_CERTIFICATES_PATH: &str = "/trireme/certificates";
 
 /// Everything on 10250.
 pub(crate) fn all(api: Arc<Api>) -> Router {
@@ -34,6 +37,8 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .route("/metrics/cadvisor", get(metrics::containers))
         .route("/metrics/resource", get(metrics::resource))
         .route("/metrics/probes", get(metrics::probes))
+        .route(NODE_CERTIFICATES_PATH, get(certificates))
+        .route(&format!("{NODE_CERTIFICATES_PATH}/rotate"), post(rotate_certificates))
         .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
         .with_state(api)
 }
@@ -47,6 +52,23 @@ async fn healthz(State(api): State<Arc<Api>>) -> Response {
     // The agent itself is healthy while it waits for a runtime; the node's Ready condition tells of that.
     let _ = api;
     "ok".into_response()
+}
+
+async fn certificates(State(api): State<Arc<Api>>) -> Response {
+    let Some(certificates) = &api.core.options.certificates else { return StatusCode::NOT_FOUND.into_response() };
+    answer_certificates(certificates.show())
+}
+
+async fn rotate_certificates(State(api): State<Arc<Api>>) -> Response {
+    let Some(certificates) = &api.core.options.certificates else { return StatusCode::NOT_FOUND.into_response() };
+    answer_certificates(certificates.rotate().await)
+}
+
+fn answer_certificates(outcome: Result<serde_json::Value, String>) -> Response {
+    match outcome {
+        Ok(list) => answer_json(&list),
+        Err(reason) => refuse(StatusCode::INTERNAL_SERVER_ERROR, reason),
+    }
 }
 
 async fn pods(State(api): State<Arc<Api>>) -> Response {

@@ -38,6 +38,7 @@ struct Target {
 
 /// Answers a connecting subresource.
 pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
+    require_create(ctx).await?;
     let target = match (ctx.info.resource.as_str(), ctx.info.subresource.as_str()) {
         ("pods", "log") => log(ctx).await?,
         ("pods", "exec" | "attach") => exec(ctx).await?,
@@ -75,6 +76,18 @@ async fn readable(ctx: &Context, response: Response<Body>) -> Answer<Response<Bo
         other => Status::failure(other.as_u16(), other.canonical_reason().unwrap_or_default(), words),
     }
     .into())
+}
+
+/// A WebSocket begins with a GET, but whoever may only read may not run commands: what enters a pod needs `create` too. Upstream's
+/// `AuthorizePodWebsocketUpgradeCreatePermission`, on since 1.35.
+async fn require_create(ctx: &Context) -> Answer<()> {
+    let enters = ctx.info.resource == "pods" && matches!(ctx.info.subresource.as_str(), "exec" | "attach" | "portforward");
+    if !enters || ctx.info.verb == "create" {
+        return Ok(());
+    }
+    let mut attributes = ctx.attributes();
+    attributes.verb = "create".to_owned();
+    crate::filters::authorize(&ctx.server, &attributes).await
 }
 
 /// Admission sees connections too.

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use trireme_raft::{Listen, MemoryEngines, PeerIdentity, StoreOptions, Timing, WhenEmpty};
 
 use super::*;
-use crate::{authz::tests::FakeReader, pki::authority::certificates};
+use crate::{
+    authz::tests::FakeReader,
+    pki::{authority::certificates, seal::SEALED_NAME},
+    tokens::{JoinTokens, TokenText},
+};
 
 fn at(secs: i64) -> Timestamp {
     Timestamp::from_second(Timestamp::now().as_second() + secs).unwrap()
@@ -51,7 +55,8 @@ async fn world() -> World {
         store: store.clone(),
         reader: reader.clone(),
         keys: keys.clone(),
-        tokens: JoinTokens::new("server-secret", "node-secret"),
+        tokens: LiveTokens::new(store.clone(), keys.clone(), "server-secret".into()).unwrap(),
+        reserved: vec!["10.0.0.100".into()],
         facts: ClusterFacts {
             cluster_cidr: "10.42.0.0/16".into(),
             service_cidr: "10.43.0.0/16".into(),
@@ -85,6 +90,10 @@ fn csr() -> String {
     params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap()
 }
 
+fn node_secret() -> String {
+    JoinTokens::of_server_secret("server-secret").node_secret().to_owned()
+}
+
 fn node(name: &str, password: &str) -> Value {
     json!({"node_name": name, "node_ips": ["10.0.0.9"], "node_password": password,
            "client_csr_pem": csr(), "serving_csr_pem": csr()})
@@ -96,12 +105,19 @@ async fn nodes_come_in_by_token_and_keep_their_name() {
     let (code, pem) = world.ask("GET", CA_PATH, "", Value::Null, 1).await;
     assert_eq!((code, pem.as_str().unwrap()), (200, world.keys.server_ca.certificate_pem.as_str()));
     let mine = "a-secret-of-this-node";
-    for (token, expected) in
-        [("", 401), ("node:wrong", 401), ("server:node-secret", 401), ("node:node-secret", 200), (":server-secret", 200)]
-    {
+    let node_secret = node_secret();
+    let wrong_role = format!("server:{node_secret}");
+    let token = format!("node:{node_secret}");
+    let token = token.as_str();
+    for (token, expected) in [("", 401), ("node:wrong", 401), (&wrong_role, 401), (token, 200), (":server-secret", 200)] {
         assert_eq!(world.ask("POST", NODE_PATH, token, node("w1", mine), 2).await.0, expected, "{token}");
     }
-    let token = "node:node-secret";
+    let mut greedy = node("w9", mine);
+    for taken in ["10.43.0.1", "10.0.0.1", "10.0.0.100", "127.0.0.1"] {
+        greedy["node_ips"] = json!([taken]);
+        assert!(matches!(world.ask("POST", NODE_PATH, token, greedy.clone(), 6).await.0, 400 | 403), "{taken}");
+    }
+    assert_eq!(world.ask("POST", NODE_PATH, token, node("s1", mine), 6).await.0, 403, "a server's name");
     let (_, answer) = world.ask("POST", NODE_PATH, token, node("w1", mine), 3).await;
     assert_eq!(answer["servers"], json!(["https://10.0.0.1:6443"]));
     let client = certificates(answer["client_certificate_pem"].as_str().unwrap()).unwrap();
@@ -146,7 +162,8 @@ async fn servers_get_the_keys_sealed_and_a_place() {
     assert_eq!(world.ask("POST", SERVER_PATH, token, request(Value::Null), 1).await.0, 503, "nothing sealed yet");
     let sealed = SealedBundle::seal(&world.keys, "server-secret").unwrap();
     world.store.sealed_put(SEALED_NAME, sealed.to_stored().unwrap(), 0).await.unwrap();
-    assert_eq!(world.ask("POST", SERVER_PATH, "node:node-secret", request(Value::Null), 1).await.0, 403);
+    let node_token = format!("node:{}", node_secret());
+    assert_eq!(world.ask("POST", SERVER_PATH, &node_token, request(Value::Null), 1).await.0, 403);
     let (code, answer) = world.ask("POST", SERVER_PATH, token, request(Value::Null), 1).await;
     assert_eq!((code, &answer["ticket"]), (200, &Value::Null));
     let bundle: SealedBundle = serde_json::from_value(answer["sealed_keys"].clone()).unwrap();
@@ -160,9 +177,66 @@ async fn servers_get_the_keys_sealed_and_a_place() {
     assert_eq!(world.join.servers().await, ["https://10.0.0.1:6443", "https://10.0.0.2:6443"]);
 
     let nodes = UserInfo::new("system:node:w1", &["system:nodes"]);
-    let list = world.join.servers_for(&nodes, SERVERS_PATH).await.unwrap().unwrap();
+    let known = async |user: &UserInfo, path: &str| {
+        let (parts, ()) = Request::builder().uri(path).body(()).unwrap().into_parts();
+        world.join.known(user, &parts, &Bytes::new(), at(0)).await
+    };
+    let list = known(&nodes, SERVERS_PATH).await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(list.body()).contains("10.0.0.2"));
-    assert!(world.join.servers_for(&UserInfo::anonymous(), SERVERS_PATH).await.unwrap().is_err());
-    assert!(world.join.servers_for(&nodes, "/api").await.is_none());
+    assert!(known(&UserInfo::anonymous(), SERVERS_PATH).await.unwrap().is_err());
+    assert!(known(&nodes, "/api").await.is_none());
+    world.store.shutdown().await;
+}
+
+#[tokio::test]
+async fn tokens_that_were_made_admit_until_they_end_and_a_rotation_ends_the_old_one() {
+    use trireme_api::admin::TokenUsage;
+    let world = world().await;
+    let tokens = LiveTokens::new(world.store.clone(), world.keys.clone(), "server-secret".into()).unwrap();
+    let sealed = SealedBundle::seal(&world.keys, "server-secret").unwrap();
+    world.store.sealed_put(SEALED_NAME, sealed.to_stored().unwrap(), 0).await.unwrap();
+    tokens.record_secret().await.unwrap();
+    let password = "a-secret-of-this-node";
+    let request = json!({"node_name": "s2", "peer_address": "127.0.0.1:1", "api_url": "https://10.0.0.2:6443"});
+
+    // An agent's token opens one door, a server's both; the keys come sealed under it, and the server secret with them.
+    let (agent, _) = tokens.create(vec![TokenUsage::Agent], "for a rack".into(), 60, at(0)).await.unwrap();
+    let (server, _) = tokens.create(vec![TokenUsage::Server], String::new(), 0, at(0)).await.unwrap();
+    let basic = |text: &TokenText| format!("{}:{}", text.id, text.secret);
+    assert_eq!(world.ask("POST", NODE_PATH, &basic(&agent), node("w1", password), 1).await.0, 200);
+    assert_eq!(world.ask("POST", NODE_PATH, &format!(":{agent}"), node("w1", password), 1).await.0, 200, "short form");
+    assert_eq!(world.ask("POST", SERVER_PATH, &basic(&agent), request.clone(), 1).await.0, 403);
+    let (code, answer) = world.ask("POST", SERVER_PATH, &basic(&server), request.clone(), 1).await;
+    assert_eq!(code, 200, "{answer}");
+    let bundle: SealedBundle = serde_json::from_value(answer["sealed_keys"].clone()).unwrap();
+    let opened = bundle.unseal(&server.secret).unwrap();
+    let (value, salt) = (answer["server_secret"][0].as_str().unwrap(), answer["server_secret"][1].as_str().unwrap());
+    let value = BASE64_STANDARD.decode(value).unwrap();
+    assert_eq!(crate::tokens::open_server_secret(&opened, &hex::decode(salt).unwrap(), value.into()).unwrap(), "server-secret");
+    let stored = world.store.range(&crate::keys::get(&format!("/registry-join/token/{}", agent.id))).unwrap();
+    assert!(!String::from_utf8_lossy(&stored.kvs[0].value).contains(&agent.secret));
+
+    // Time is up: refused at once, removed by the leader's next round.
+    let verify = async |at: Timestamp| {
+        let header = format!("Basic {}", BASE64_STANDARD.encode(basic(&agent)));
+        tokens.verify_header(&header, at).await.unwrap()
+    };
+    assert!(verify(at(50)).await.is_some() && verify(at(70)).await.is_none());
+    tokens.clean_up(at(70)).await.unwrap();
+    assert_eq!(tokens.list(at(0)).unwrap().len(), 1);
+
+    // Another server secret: both doors change their locks, here and wherever else somebody asks.
+    let rotated = tokens.rotate("another-server-secret".into()).await.unwrap();
+    assert_eq!(world.ask("POST", SERVER_PATH, "server:server-secret", request.clone(), 2).await.0, 401);
+    assert_eq!(world.ask("POST", NODE_PATH, &format!("node:{}", node_secret()), node("w1", password), 2).await.0, 401);
+    assert_eq!(world.ask("POST", NODE_PATH, &format!("node:{}", rotated.node_secret()), node("w1", password), 2).await.0, 200);
+    let (code, answer) = world.ask("POST", SERVER_PATH, "server:another-server-secret", request.clone(), 2).await;
+    assert_eq!(code, 200, "{answer}");
+    let bundle: SealedBundle = serde_json::from_value(answer["sealed_keys"].clone()).unwrap();
+    assert!(bundle.unseal("server-secret").is_err() && bundle.unseal("another-server-secret").is_ok());
+    assert_eq!(world.ask("POST", SERVER_PATH, &basic(&server), request.clone(), 3).await.0, 200, "made tokens stay");
+    tokens.delete(&server.id).await.unwrap();
+    assert_eq!(world.ask("POST", SERVER_PATH, &basic(&server), request, 3).await.0, 401);
+    assert!(tokens.delete(&server.id).await.is_err());
     world.store.shutdown().await;
 }

@@ -75,6 +75,17 @@ impl ClusterKeys {
         })
     }
 
+    /// The authorities, with the names of their files.
+    pub fn authorities(&self) -> [(&'static str, &Authority); 5] {
+        [
+            ("server-ca", &self.server_ca),
+            ("client-ca", &self.client_ca),
+            ("peer-ca", &self.peer_ca),
+            ("etcd-client-ca", &self.etcd_client_ca),
+            ("front-proxy-ca", &self.front_proxy_ca),
+        ]
+    }
+
     /// The data keys in the form that the at-rest keyring takes, the sealing one first.
     pub fn keyring_keys(&self) -> Result<Vec<(String, [u8; 32])>, PkiError> {
         self.data_keys.iter().map(|key| Ok((key.id.clone(), key.bytes()?))).collect()

@@ -14,8 +14,6 @@ use rcgen::SanType;
 
 use super::{ClusterKeys, Issued, PkiError, Profile, authority::Authority};
 
-/// A leaf is renewed when less than this is left of it.
-const RENEW_BEFORE_SECS: i64 = 90 * 86_400;
 const KEYS_FILE: &str = "cluster-keys.json";
 
 /// The folder `<data-dir>/server`.
@@ -51,34 +49,37 @@ impl ServerFiles {
     /// Keeps the cluster's keys, and the authorities' certificates beside them for people and tools.
     pub fn write_keys(&self, keys: &ClusterKeys) -> Result<(), PkiError> {
         write_private(&self.cred(KEYS_FILE), &keys.to_bytes()?)?;
-        for (name, authority) in [
-            ("server-ca.crt", &keys.server_ca),
-            ("client-ca.crt", &keys.client_ca),
-            ("peer-ca.crt", &keys.peer_ca),
-            ("etcd-client-ca.crt", &keys.etcd_client_ca),
-            ("front-proxy-ca.crt", &keys.front_proxy_ca),
-        ] {
-            write_private(&self.tls(name), authority.certificate_pem.as_bytes())?;
+        for (name, authority) in keys.authorities() {
+            write_private(&self.tls(&format!("{name}.crt")), authority.certificate_pem.as_bytes())?;
         }
         Ok(())
     }
 
     /// The certificate `<name>.crt` with `<name>.key`: the one on disk while it is good, else a new one.
     pub fn ensure(&self, name: &str, profile: &Profile, keys: &ClusterKeys, now: Timestamp) -> Result<Issued, PkiError> {
-        let certificate = self.tls(&format!("{name}.crt"));
-        let key = self.tls(&format!("{name}.key"));
-        if let (Some(certificate), Some(key)) = (read(&certificate)?, read(&key)?) {
-            let kept = Issued {
-                certificate_pem: String::from_utf8_lossy(&certificate).into_owned(),
-                key_pem: String::from_utf8_lossy(&key).into_owned(),
-            };
-            if is_good(&kept, profile, profile.authority(keys), now) {
-                return Ok(kept);
-            }
+        match self.issued(name)? {
+            Some(kept) if is_good(&kept, profile, profile.authority(keys), now) => Ok(kept),
+            _ => self.renew(name, profile, keys, now),
         }
-        let issued = profile.issue(keys, now)?;
-        write_private(&key, issued.key_pem.as_bytes())?;
-        write_private(&certificate, issued.certificate_pem.as_bytes())?;
+    }
+
+    /// The certificate on disk, whatever it is.
+    pub fn issued(&self, name: &str) -> Result<Option<Issued>, PkiError> {
+        let (certificate, key) = (read(&self.tls(&format!("{name}.crt")))?, read(&self.tls(&format!("{name}.key")))?);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(certificate.zip(key).map(|(certificate, key)| Issued { certificate_pem: text(certificate), key_pem: text(key) }))
+    }
+
+    /// A new certificate, with a new key unless the key is what its holder is known by.
+    pub fn renew(&self, name: &str, profile: &Profile, keys: &ClusterKeys, now: Timestamp) -> Result<Issued, PkiError> {
+        let key_path = self.tls(&format!("{name}.key"));
+        let kept = read(&key_path)?.and_then(|pem| rcgen::KeyPair::from_pem(&String::from_utf8_lossy(&pem)).ok());
+        let issued = match kept.filter(|_| profile.keeps_key()) {
+            Some(key) => profile.issue_for(keys, &key, now)?,
+            None => profile.issue(keys, now)?,
+        };
+        write_private(&key_path, issued.key_pem.as_bytes())?;
+        write_private(&self.tls(&format!("{name}.crt")), issued.certificate_pem.as_bytes())?;
         Ok(issued)
     }
 }
@@ -99,11 +100,12 @@ fn is_good(kept: &Issued, profile: &Profile, authority: &Authority, now: Timesta
         Ok(found) => found.map(|san| san.value.general_names.iter().filter_map(general_name).collect::<Vec<_>>()).unwrap_or_default(),
         Err(_) => return false,
     };
-    let left = leaf.validity().not_after.timestamp() - now.as_second();
+    let (from, until) = (leaf.validity().not_before.timestamp(), leaf.validity().not_after.timestamp());
     leaf.verify_signature(Some(ca.public_key())).is_ok()
         && leaf.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
-        && left > RENEW_BEFORE_SECS
-        && leaf.validity().not_before.timestamp() <= now.as_second()
+        // Renewed when two thirds of its life are over.
+        && until - now.as_second() > (until - from) / 3
+        && from <= now.as_second()
         && names.len() == wanted.len()
         && wanted.iter().all(|name| names.contains(name))
 }

@@ -95,9 +95,18 @@ pub enum Profile {
 impl Profile {
     /// Makes a key and has the right authority sign it.
     pub fn issue(&self, keys: &ClusterKeys, now: Timestamp) -> Result<Issued, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let certificate_pem = self.authority(keys).sign(self.params()?, &key, now, LEAF_SECS)?;
+        self.issue_for(keys, &KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, now)
+    }
+
+    /// Has the right authority sign a key that exists.
+    pub fn issue_for(&self, keys: &ClusterKeys, key: &KeyPair, now: Timestamp) -> Result<Issued, PkiError> {
+        let certificate_pem = self.authority(keys).sign(self.params()?, key, now, LEAF_SECS)?;
         Ok(Issued { certificate_pem, key_pem: key.serialize_pem() })
+    }
+
+    /// Whether its holder is known by its key (design D8: a member), so that a renewal must keep it.
+    pub fn keeps_key(&self) -> bool {
+        matches!(self, Profile::Peer { .. })
     }
 
     /// The authority that signs this kind. One per trust domain: no kubelet certificate opens 2379 or 2380.
