@@ -104,6 +104,8 @@ impl<'a> Span<'a> {
 mod tests {
     use super::*;
 
+    type Ends = (&'static str, &'static str);
+
     fn bytes(text: &'static str) -> Bytes {
         Bytes::from_static(text.as_bytes())
     }
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn ranges_are_cut_where_keys_are_hidden() {
         let hidden = HiddenKeys::new([(bytes("h"), bytes("i")), (bytes("p"), bytes("q"))]);
-        let cases: &[(&'static str, &'static str, Reach, &[(&'static str, &'static str)])] = &[
+        let cases: &[(&'static str, &'static str, Reach, &[Ends])] = &[
             ("a", "", Reach::Clear, &[("a", "")]),
             ("a", "h", Reach::Clear, &[("a", "h")]),
             ("i", "", Reach::Clear, &[("i", "")]),

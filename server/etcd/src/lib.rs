@@ -83,7 +83,6 @@ impl EtcdApi {
     }
 
     /// Everything that is served on the port.
-    #[must_use]
     pub fn router(&self) -> axum::Router {
         let backend = &self.backend;
         macro_rules! service {
