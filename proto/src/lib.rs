@@ -46,7 +46,7 @@ pub mod store {
     /// Format of the state machine's tables, recorded in [`StateHead`].
     pub const FORMAT_STATE: u32 = 1;
     /// Format of [`SnapshotManifest`].
-    pub const FORMAT_SNAPSHOT: u32 = 1;
+    pub const FORMAT_SNAPSHOT: u32 = 2;
     /// Format of a backup; see [`BackupHeader`].
     pub const FORMAT_BACKUP: u32 = 1;
     /// Format of [`StoredValue`].

@@ -2,6 +2,10 @@
 
 use std::io;
 
+/// How the system words ENOSPC and EDQUOT, whichever library passes it on.
+const NO_SPACE: &str = "No space left on device";
+const NO_QUOTA: &str = "Disk quota exceeded";
+
 /// Why the store could not do what it was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -77,6 +81,17 @@ pub enum StoreError {
     /// The store is being shut down.
     #[error("the store is shut down")]
     Shutdown,
+    /// The state cannot be read here just now: it is being rebuilt. Other members can be asked, or this one a moment
+    /// later.
+    #[error("the state of this member is not available: {0}")]
+    Unavailable(String),
+    /// A committed entry cannot be applied by this release; passing over it would fork the state.
+    #[error("apply has halted: {0}")]
+    Halted(String),
+    /// The log or the vote is damaged, missing or shorter than what was acknowledged: this member never votes again
+    /// under its id. It must be removed and rejoin with an empty directory.
+    #[error("{0}")]
+    MustRejoin(String),
     /// The store's files are not what was written. This member must not vote with them.
     #[error("store is damaged: {0}")]
     Corrupt(String),
@@ -92,11 +107,12 @@ impl StoreError {
     /// Whether nothing has happened and the same request may succeed a moment later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, StoreError::NotLeader { .. } | StoreError::NoLeader(_))
+        matches!(self, StoreError::NotLeader { .. } | StoreError::NoLeader(_) | StoreError::Unavailable(_))
     }
 
     pub(crate) fn io(what: impl std::fmt::Display, error: impl std::fmt::Display) -> StoreError {
-        StoreError::Io(format!("{what}: {error}"))
+        let text = format!("{what}: {error}");
+        if text.contains(NO_SPACE) || text.contains(NO_QUOTA) { StoreError::NoSpace } else { StoreError::Io(text) }
     }
 }
 

@@ -34,7 +34,9 @@ pub use network::transport::{Accept, Transport, Wire};
 pub use store::engines::MemoryEngines;
 #[cfg(feature = "rocksdb")]
 pub use store::engines::RocksEngines;
-pub use store::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpty, member_record};
+pub use store::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, Upkeep, WhenEmpty, member_record};
+pub use store::other_servers;
+pub use store::space::{SpaceLevel, SpaceStatus};
 pub use store::status::{LeaderInfo, Leadership, Role, StoreStatus};
 pub use store::{LeaseGrant, Store};
 

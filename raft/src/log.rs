@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -134,6 +134,11 @@ impl LogStore {
     #[must_use]
     pub fn purged(&self) -> Option<LogId> {
         self.shared.index.read().purged
+    }
+
+    /// The engine, without holding it: for who looks after its space.
+    pub(crate) fn engine(&self) -> Weak<dyn Engine> {
+        Arc::downgrade(&self.shared.engine)
     }
 
     /// Ends the writer thread after everything queued has been written. The engine is free afterwards once

@@ -47,17 +47,20 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::watch;
 use trireme_proto::etcd;
+use trireme_proto::peer::{Digest, DigestRequest};
 use trireme_proto::store::{
     CommandResult, FORMAT_STATE, HolderRecord, LeaseCheckpointCommand, LogId, MemberRecord, SealedRecord, StateHead,
 };
 
 use crate::StoreError;
-use crate::engine::{Durability, Engine, Table, WriteBatch};
+use crate::engine::{Durability, Engine, Read, Table, WriteBatch};
 use crate::mutant;
 
 mod apply;
 mod compact;
 mod counters;
+pub(crate) mod digest;
+mod fault;
 mod hash;
 mod hub;
 mod keys;
@@ -74,6 +77,7 @@ mod write;
 pub use apply::{PROPOSAL_WINDOW, into_outcome};
 pub use compact::POLICY;
 pub use counters::MvccCounters;
+pub use fault::{Fault, FaultKind};
 pub use hash::KvHash;
 pub use hub::{Watch, WatchBatch, WatchError, WatchHub};
 pub use lease::{ExpiredLease, LeaseInfo};
@@ -151,7 +155,7 @@ pub struct StateMachine {
 struct WriterState {
     head: StateHead,
     leases: LeaseClock,
-    /// Set when apply failed half-way in a manner that must not be retried on this state.
+    /// Set by an entry that this release cannot apply.
     halted: Option<StoreError>,
 }
 
@@ -182,15 +186,18 @@ impl StateMachine {
     /// Applies committed entries in order, as one atomic write. Entries at or below `last_applied` are passed over
     /// (they have no result to give but the revision), a gap is refused.
     ///
-    /// An error means that this replica must stop applying: the engine failed, the entry is damaged, or it is of
-    /// a newer release. Nothing of the batch is visible then.
+    /// Nothing of the batch is visible after an error, and what may follow depends on it:
+    /// - `NoSpace`, `Io`: the engine did not take the batch. The same entries may be applied again later.
+    /// - `Corrupt`: the state is damaged. Nothing is read from or written to it until [`Self::install`].
+    /// - `Halted`: the entry is damaged or of a newer release. This replica stops here.
     pub fn apply_batch(&self, entries: &[ApplyEntry], now: Instant) -> Result<Vec<CommandResult>, StoreError> {
         let mut writer = self.writer.lock();
         if let Some(error) = &writer.halted {
             return Err(error.clone());
         }
-        let applied = self.apply_locked(&mut writer, entries, now);
-        if let Err(error) = &applied {
+        self.hub.check()?;
+        let applied = self.hub.note(self.apply_locked(&mut writer, entries, now));
+        if let Err(error @ StoreError::Halted(_)) = &applied {
             writer.halted = Some(error.clone());
         }
         applied
@@ -262,10 +269,10 @@ impl StateMachine {
     pub fn range_outside(&self, request: &etcd::RangeRequest, hidden: &[(Bytes, Bytes)]) -> Result<etcd::RangeResponse, StoreError> {
         txn::check_range(request)?;
         self.hub.counters().ranges.fetch_add(1, Ordering::Relaxed);
-        let engine = self.hub.engine();
-        let view = engine.view();
-        let head = read::head(view.as_ref())?.unwrap_or_else(new_head);
-        let mut response = read::range_outside(view.as_ref(), &head, request, hidden)?;
+        let (mut response, head) = self.read(|view| {
+            let head = read::head(view)?.unwrap_or_else(new_head);
+            Ok((read::range_outside(view, &head, request, hidden)?, head))
+        })?;
         response.header = Some(etcd::ResponseHeader { cluster_id: head.cluster_id, revision: head.revision, ..Default::default() });
         Ok(response)
     }
@@ -290,7 +297,8 @@ impl StateMachine {
     /// Waits until `revision` is visible to readers.
     pub async fn wait_revision(&self, revision: i64) -> Result<(), StoreError> {
         let mut ticks: watch::Receiver<hub::Tick> = self.hub.subscribe();
-        let tick = ticks.wait_for(|tick| tick.closed || tick.revision >= revision).await.map_err(|_| StoreError::Shutdown)?;
+        let tick =
+            ticks.wait_for(|tick| tick.closed || (!tick.condemned && tick.revision >= revision)).await.map_err(|_| StoreError::Shutdown)?;
         if tick.closed { Err(StoreError::Shutdown) } else { Ok(()) }
     }
 
@@ -312,11 +320,13 @@ impl StateMachine {
         if writer.head.compacted_to >= writer.head.compact_revision {
             return Ok(false);
         }
+        self.hub.check()?;
         let engine = self.hub.engine();
-        let (mut batch, reached) = compact::remove_step(engine.view().as_ref(), &writer.head, max_changes.max(1))?;
+        let step = compact::remove_step(engine.view().as_ref(), &writer.head, max_changes.max(1));
+        let (mut batch, reached) = self.hub.note(step)?;
         let head = StateHead { compacted_to: reached, ..writer.head.clone() };
         put_head(&mut batch, &head);
-        engine.write(batch, Durability::Buffered)?;
+        self.hub.note(engine.write(batch, Durability::Buffered))?;
         writer.head = head;
         Ok(writer.head.compacted_to < writer.head.compact_revision)
     }
@@ -376,7 +386,7 @@ impl StateMachine {
     /// Starts all leases anew with their persisted remaining TTL: what a new leader does first.
     pub fn restart_leases(&self, now: Instant) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        writer.leases = LeaseClock::restart(self.hub.engine().view().as_ref(), now)?;
+        writer.leases = self.read(|view| LeaseClock::restart(view, now))?;
         Ok(())
     }
 
@@ -389,27 +399,23 @@ impl StateMachine {
     /// What is known of a lease.
     pub fn lease(&self, id: i64, now: Instant) -> Result<Option<LeaseInfo>, StoreError> {
         let writer = self.writer.lock();
-        let engine = self.hub.engine();
-        let view = engine.view();
-        let Some(record) = lease::lookup(view.as_ref(), id)? else { return Ok(None) };
-        Ok(Some(LeaseInfo {
-            id,
-            ttl_secs: record.ttl_secs,
-            remaining_secs: writer.leases.remaining_secs(id, now),
-            keys: lease::attached(view.as_ref(), id)?,
-        }))
+        self.read(|view| {
+            let Some(record) = lease::lookup(view, id)? else { return Ok(None) };
+            let remaining_secs = writer.leases.remaining_secs(id, now);
+            Ok(Some(LeaseInfo { id, ttl_secs: record.ttl_secs, remaining_secs, keys: lease::attached(view, id)? }))
+        })
     }
 
     /// Ids of all leases.
     pub fn leases(&self) -> Result<Vec<i64>, StoreError> {
-        Ok(lease::all(self.hub.engine().view().as_ref())?.into_iter().map(|record| record.id).collect())
+        Ok(self.read(lease::all)?.into_iter().map(|record| record.id).collect())
     }
 
     // ---- the cluster's records ----
 
     /// The members' records, by id.
     pub fn members(&self) -> Result<Vec<MemberRecord>, StoreError> {
-        members::all(self.hub.engine().view().as_ref())
+        self.read(members::all)
     }
 
     /// Whether a member had this id and has it no more.
@@ -421,12 +427,12 @@ impl StateMachine {
 
     /// A sealed key and its version.
     pub fn sealed(&self, name: &str) -> Result<Option<SealedRecord>, StoreError> {
-        members::sealed(self.hub.engine().view().as_ref(), name)
+        self.read(|view| members::sealed(view, name))
     }
 
     /// Who keeps history from being compacted.
     pub fn holders(&self) -> Result<Vec<HolderRecord>, StoreError> {
-        compact::all(self.hub.engine().view().as_ref())
+        self.read(compact::all)
     }
 
     // ---- snapshots ----
@@ -434,12 +440,14 @@ impl StateMachine {
     /// Copies the state into `directory`, which must not exist, and says what the copy holds. Applies wait meanwhile.
     pub fn checkpoint(&self, directory: &Path) -> Result<StateInfo, StoreError> {
         let writer = self.writer.lock();
-        self.hub.engine().checkpoint(directory)?;
+        self.hub.check()?;
+        self.hub.note(self.hub.engine().checkpoint(directory))?;
         Ok(info(&writer.head))
     }
 
     /// Continues on the state that `engine` holds: a snapshot, opened by the caller. The old engine is closed when
     /// its last reader is done. Watches go on (from history, or they end as compacted) unless the history is another.
+    /// A fault ends here; after [`FaultKind::Diverged`] watches end too, for what they were told may never have happened.
     pub fn install(&self, engine: Arc<dyn Engine>, now: Instant) -> Result<StateInfo, StoreError> {
         let mut writer = self.writer.lock();
         let (head, leases) = load(engine.as_ref(), now)?;
@@ -466,9 +474,55 @@ impl StateMachine {
         self.hub.engine().live_bytes()
     }
 
-    /// Gives space on disk back that holds nothing any more.
+    /// Gives space of removed history back to the file system, at the cost of rewriting what is around it.
     pub fn reclaim(&self) -> Result<(), StoreError> {
-        self.hub.engine().reclaim()
+        self.hub.check()?;
+        self.hub.note(self.hub.engine().reclaim())
+    }
+
+    /// Whether the engine takes writes: writes what is there already.
+    pub(crate) fn probe(&self) -> Result<(), StoreError> {
+        let writer = self.writer.lock();
+        self.hub.check()?;
+        let mut batch = WriteBatch::new();
+        put_head(&mut batch, &writer.head);
+        self.hub.note(self.hub.engine().write(batch, Durability::Buffered))
+    }
+
+    // ---- soundness ----
+
+    /// What is wrong with the state, as it changes.
+    #[must_use]
+    pub fn fault(&self) -> watch::Receiver<Option<Fault>> {
+        self.hub.fault()
+    }
+
+    /// From now on nothing is read from this state or written to it, until another one is installed.
+    pub fn condemn(&self, fault: Fault) {
+        self.hub.condemn(fault);
+    }
+
+    /// The digest of a part that another replica has named.
+    pub(crate) fn digest(&self, part: &DigestRequest) -> Result<digest::Answer, StoreError> {
+        self.read(|view| digest::digest(view, part))
+    }
+
+    /// The next part to compare, and its digest here.
+    pub(crate) fn next_part(
+        &self,
+        start: &Bytes,
+        changes_from: i64,
+        limit: digest::PartLimit,
+    ) -> Result<(DigestRequest, Digest), StoreError> {
+        self.read(|view| digest::next_part(view, start, changes_from, limit))
+    }
+
+    /// Reads, if the state is sound; what turns out to be damaged is condemned.
+    fn read<T>(&self, read: impl FnOnce(&dyn Read) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.hub.check()?;
+        let engine = self.hub.engine();
+        let result = read(engine.view().as_ref());
+        self.hub.note(result)
     }
 }
 
@@ -576,7 +630,7 @@ fn follows(head: &StateHead, id: EntryId) -> Result<bool, StoreError> {
         return Ok(false);
     }
     if id.index != last.index + 1 || id.term < last.term {
-        return Err(StoreError::Corrupt(format!(
+        return Err(StoreError::Halted(format!(
             "entry {} of term {} cannot follow entry {} of term {}",
             id.index, id.term, last.index, last.term
         )));

@@ -24,6 +24,9 @@ const RECEIVED: &str = "RECEIVED";
 /// Folder of the checkpoint inside a snapshot directory.
 pub(crate) const DATA: &str = "data";
 
+/// The format whose manifest carries no checksum of its own. Still read.
+const FORMAT_WITHOUT_CHECKSUM: u32 = 1;
+
 /// A complete snapshot on disk. Clones share the directory.
 #[derive(Clone, Debug)]
 pub struct SnapshotDir {
@@ -62,6 +65,7 @@ impl SnapshotDir {
             .map(|name| describe(&data, name))
             .collect::<io::Result<_>>()
             .map_err(|error| StoreError::io(data.display(), error))?;
+        manifest.crc32c = manifest_crc(&manifest);
         Self::write_manifest(path, &manifest)?;
         Ok(SnapshotDir::from_parts(path.to_owned(), manifest))
     }
@@ -232,9 +236,16 @@ fn describe(base: &Path, name: &str) -> io::Result<store::SnapshotFile> {
     Ok(store::SnapshotFile { path: name.to_owned(), size, crc32c: crc, sha256: sha.finalize().to_vec().into() })
 }
 
+fn manifest_crc(manifest: &store::SnapshotManifest) -> u32 {
+    crc32c::crc32c(&store::SnapshotManifest { crc32c: 0, ..manifest.clone() }.encode_to_vec())
+}
+
 fn verify(path: &Path, manifest: &store::SnapshotManifest) -> Result<(), StoreError> {
-    if manifest.format != store::FORMAT_SNAPSHOT {
-        return Err(StoreError::Corrupt(format!("snapshot of unknown format {}", manifest.format)));
+    match manifest.format {
+        store::FORMAT_SNAPSHOT if manifest.crc32c == manifest_crc(manifest) => {}
+        store::FORMAT_SNAPSHOT => return Err(StoreError::Corrupt("the snapshot's manifest fails its checksum".into())),
+        FORMAT_WITHOUT_CHECKSUM if manifest.crc32c == 0 => {}
+        unknown => return Err(StoreError::Corrupt(format!("snapshot of unknown format {unknown}"))),
     }
     let data = path.join(DATA);
     for expected in &manifest.files {

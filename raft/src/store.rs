@@ -25,6 +25,7 @@ use crate::metrics::StoreMetrics;
 use crate::mvcc::{KvHash, LeaseInfo, MvccCounters, Watch, check_txn};
 
 pub(crate) mod command;
+mod compare;
 pub(crate) mod core;
 pub(crate) mod datadir;
 pub mod engines;
@@ -33,12 +34,18 @@ mod lost_leader;
 mod open;
 pub mod options;
 pub(crate) mod rounds;
+pub mod space;
 pub mod status;
+mod supervise;
 mod tasks;
+mod upkeep;
 
 use core::Core;
 use options::{JoinTicket, StoreOptions};
+use space::SpaceStatus;
 use status::StoreStatus;
+
+pub use open::other_servers;
 
 /// Larger transactions are refused. Three times what the API server lets through.
 pub const MAX_TXN_BYTES: usize = 8 << 20;
@@ -161,6 +168,9 @@ impl Store {
     /// # Errors
     /// `NoLeader` where no leader confirmed in time.
     pub async fn barrier(&self) -> Result<i64, StoreError> {
+        if self.core.alone_without_raft() {
+            return Ok(self.revision());
+        }
         let deadline = Instant::now() + self.core.timing.request;
         let index = tokio::select! {
             () = self.core.cancel.cancelled() => return Err(StoreError::Shutdown),
@@ -279,6 +289,12 @@ impl Store {
     #[must_use]
     pub fn live_bytes(&self) -> u64 {
         self.core.state.live_bytes()
+    }
+
+    /// How much space this member has, as the level changes.
+    #[must_use]
+    pub fn space(&self) -> watch::Receiver<SpaceStatus> {
+        self.core.space.status()
     }
 
     /// This member's condition, as it changes.

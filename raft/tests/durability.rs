@@ -150,8 +150,8 @@ async fn a_damaged_state_is_rebuilt_and_a_damaged_log_refused() {
 
     assert!(overwrite(&seat.folder.join("log"), "log") + overwrite(&seat.folder.join("log"), "sst") > 0);
     let error = Store::open(seat.options(engines.clone(), WhenEmpty::Refuse)).await.map(drop).unwrap_err();
-    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    assert!(matches!(error, StoreError::MustRejoin(_)), "{error}");
     fs::remove_dir_all(seat.folder.join("log")).unwrap();
     let error = Store::open(seat.options(engines, WhenEmpty::Initialize)).await.map(drop).unwrap_err();
-    assert!(matches!(&error, StoreError::Corrupt(text) if text.contains("rejoin")), "{error}");
+    assert!(matches!(&error, StoreError::MustRejoin(text) if text.contains("rejoin")), "{error}");
 }

@@ -81,9 +81,9 @@ impl ControlPlane {
         let listener = startup.listen().await?;
         let peers = startup.listen_for_peers()?;
         let etcd_clients = etcd_api::listen(args).await?;
-        let founded = startup.obtain().await?;
+        let mut founded = startup.obtain().await?;
         let certificates = startup.certificates(&founded);
-        let store = startup.open_store(&founded, &certificates, peers).await?;
+        let store = startup.open_store(&mut founded, &certificates, peers).await?;
         let etcd = etcd_clients.map(|listener| startup.start_etcd_api(&founded.keys, store.clone(), listener, cancel)).transpose()?;
         let tokens = startup.tokens(&founded, &store)?;
         let api = startup.start_api(&founded, &store, &tokens, &certificates).await?;

@@ -3,14 +3,15 @@
 //! Two instances, two roles (design D10):
 //!
 //! - **log**: every write goes through the write-ahead log and is synced. The log is read back in the mode that
-//!   tolerates a torn last record (a write nobody was told about) and refuses to open on any damage before it.
-//!   RocksDB's default would silently drop everything after a flipped bit.
+//!   tolerates a torn last record (a write nobody was told about), after [`journal`] has made sure that what looks
+//!   torn is. RocksDB's default would silently drop everything after a flipped bit.
 //! - **state**: no write-ahead log. Writes live in the memtable until a flush makes them durable; what a crash takes
 //!   is replayed from the Raft log, because `last_applied` is in the same batch as the data.
 //!
 //! Memory is kept small: both instances share one block cache, which also holds index and filter blocks.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -21,6 +22,12 @@ use rocksdb::{
 
 use super::{Cursor, Durability, Engine, Read, Table, Write, WriteBatch, full_end, full_key};
 use crate::StoreError;
+
+mod journal;
+
+/// How long a write waits for flushes to catch up. They fall behind for a second at most, unless the disk is full.
+const STALL_LIMIT: Duration = Duration::from_secs(10);
+const STALL_PAUSE: Duration = Duration::from_millis(2);
 
 /// What an instance holds, and so how it is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -86,8 +93,32 @@ impl RocksOptions {
 impl RocksEngine {
     /// Opens or creates the instance in `path`.
     pub fn open(path: &Path, role: Role, options: &RocksOptions) -> Result<RocksEngine, StoreError> {
-        let db = DB::open(&db_options(role, options), path).map_err(|error| failed(path, &error))?;
+        journal::check_directory(path)?;
+        let db = DB::open(&db_options(role, options), path).map_err(|error| match failed(path, &error) {
+            // A file that the manifest names and that is not there.
+            StoreError::Io(text) if text.contains("No such file") => StoreError::Corrupt(text),
+            error => error,
+        })?;
         Ok(RocksEngine { db, role, path: path.to_owned() })
+    }
+
+    /// Writes, waiting for flushes and merges to catch up where they have to, but not for ever.
+    fn write_patiently(&self, writes: rocksdb::WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
+        let kept = (self.role == Role::State).then(|| writes.data().to_vec());
+        let mut result = self.db.write_opt(writes, options);
+        for _ in 0..STALL_LIMIT.as_millis() / STALL_PAUSE.as_millis() {
+            match (&result, &kept) {
+                (Err(error), Some(kept)) if error.kind() == rocksdb::ErrorKind::Incomplete => {
+                    std::thread::sleep(STALL_PAUSE);
+                    result = self.db.write_opt(rocksdb::WriteBatch::from_data(kept), options);
+                }
+                _ => break,
+            }
+        }
+        match result {
+            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Err(StoreError::NoSpace),
+            result => result.map_err(|error| self.failed(&error)),
+        }
     }
 
     fn failed(&self, error: &rocksdb::Error) -> StoreError {
@@ -125,6 +156,9 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
     db.set_max_open_files(options.max_open_files);
     db.set_max_background_jobs(2);
     db.set_target_file_size_base(16 << 20);
+    // A merge writes its result before its input goes: a small first level keeps small what that takes for a moment.
+    db.set_max_bytes_for_level_base(64 << 20);
+    db.set_max_compaction_bytes(64 << 20);
     db.set_paranoid_checks(true);
     db.set_skip_stats_update_on_db_open(true);
     db.set_stats_dump_period_sec(0);
@@ -138,7 +172,11 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
             db.set_track_and_verify_wals_in_manifest(true);
             db.set_max_total_wal_size(64 << 20);
         }
-        Role::State => db.set_atomic_flush(true),
+        Role::State => {
+            db.set_atomic_flush(true);
+            // Compaction leaves tombstones behind that no read passes: files that are mostly that are merged away.
+            db.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
+        }
     }
     db
 }
@@ -161,9 +199,13 @@ impl Engine for RocksEngine {
         let mut options = WriteOptions::default();
         match self.role {
             Role::Log => options.set_sync(durability == Durability::Synced),
-            Role::State => options.disable_wal(true),
+            Role::State => {
+                options.disable_wal(true);
+                // Told that it has to wait, not made to: where a full disk has stopped the flushes it would be for ever.
+                options.set_no_slowdown(true);
+            }
         }
-        self.db.write_opt(writes, &options).map_err(|error| self.failed(&error))?;
+        self.write_patiently(writes, &options)?;
         if self.role == Role::State && durability == Durability::Synced { self.flush_memtable() } else { Ok(()) }
     }
 
@@ -180,14 +222,15 @@ impl Engine for RocksEngine {
         Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(directory)).map_err(|error| self.failed(&error))
     }
 
-    fn size_bytes(&self) -> u64 {
-        let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
-        property("rocksdb.total-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
-    }
-
     fn reclaim(&self) -> Result<(), StoreError> {
+        self.flush_memtable()?;
         self.db.compact_range(None::<&[u8]>, None::<&[u8]>);
         Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        property("rocksdb.live-sst-files-size") + property("rocksdb.cur-size-all-mem-tables")
     }
 
     fn live_bytes(&self) -> u64 {

@@ -44,7 +44,7 @@ pub(crate) enum LeaseEffect {
 /// Applies the encoded command of entry `id`. An error means that this replica cannot go on: the command is
 /// damaged or from a newer release, or the engine failed. What a client did wrong is in the result.
 pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Result<(CommandResult, Effects), StoreError> {
-    let halt = |what: String| StoreError::Corrupt(format!("entry {}: {what}", id.index));
+    let halt = |what: String| StoreError::Halted(format!("entry {}: {what}", id.index));
     let command = Command::decode(encoded).map_err(|error| halt(error.to_string()))?;
     let Some(body) = &command.body else {
         return Err(halt(format!("unknown command (format {}, feature level {})", command.format, command.feature_level)));

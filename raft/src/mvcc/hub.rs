@@ -16,6 +16,7 @@ use trireme_proto::etcd::{self, event::EventType};
 use trireme_proto::store::{ChangeRecord, StateHead};
 
 use super::counters::MvccCounters;
+use super::fault::{Fault, FaultKind, Soundness};
 use super::keys::{KeyRange, change_key, change_revision};
 use super::read;
 use crate::StoreError;
@@ -62,6 +63,7 @@ pub struct Watch {
     range: KeyRange,
     next: i64,
     epoch: u64,
+    incarnation: u64,
     ticks: watch::Receiver<Tick>,
     hub: Arc<WatchHub>,
     /// Whether the last batch came from history.
@@ -74,6 +76,10 @@ pub(crate) struct Tick {
     pub(crate) revision: i64,
     pub(crate) compact_revision: i64,
     pub(crate) epoch: u64,
+    /// Counts the states of this process that were replaced because they had diverged.
+    pub(crate) incarnation: u64,
+    /// The state has a fault: nothing is read until it is replaced.
+    pub(crate) condemned: bool,
     pub(crate) closed: bool,
 }
 
@@ -83,6 +89,7 @@ pub struct WatchHub {
     ring: RwLock<Ring>,
     engine: RwLock<Arc<dyn Engine>>,
     counters: MvccCounters,
+    soundness: Soundness,
 }
 
 /// The most recent revisions.
@@ -102,7 +109,7 @@ struct Recent {
 }
 
 fn tick(head: &StateHead) -> Tick {
-    Tick { revision: head.revision, compact_revision: head.compact_revision, epoch: head.epoch, closed: false }
+    Tick { revision: head.revision, compact_revision: head.compact_revision, epoch: head.epoch, ..Tick::default() }
 }
 
 fn event_bytes(event: &etcd::Event) -> usize {
@@ -121,7 +128,34 @@ impl WatchHub {
             ring: RwLock::new(ring),
             engine: RwLock::new(engine),
             counters: MvccCounters::new(),
+            soundness: Soundness::default(),
         }
+    }
+
+    pub(crate) fn fault(&self) -> watch::Receiver<Option<Fault>> {
+        self.soundness.subscribe()
+    }
+
+    /// An error while the state has a fault.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.soundness.check()
+    }
+
+    pub(crate) fn condemn(&self, fault: Fault) {
+        if self.soundness.condemn(fault) {
+            self.ticks.send_modify(|tick| tick.condemned = true);
+        }
+    }
+
+    /// Passes a result on; damage condemns the state, and whoever met it is told to ask elsewhere.
+    pub(crate) fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.map_err(|error| match error {
+            StoreError::Corrupt(reason) => {
+                self.condemn(Fault { kind: FaultKind::Damaged, reason: reason.as_str().into() });
+                StoreError::Unavailable(reason)
+            }
+            error => error,
+        })
     }
 
     /// The engine that holds the published state.
@@ -149,8 +183,8 @@ impl WatchHub {
                 ring.push(revision, events);
             }
         }
-        let tick = tick(head);
         self.ticks.send_if_modified(|current| {
+            let tick = Tick { incarnation: current.incarnation, condemned: current.condemned, ..tick(head) };
             let changed = *current != tick && !current.closed;
             if changed {
                 *current = tick;
@@ -161,7 +195,9 @@ impl WatchHub {
 
     /// Replaces the state by another one, as after a snapshot was installed.
     pub(crate) fn replace(&self, engine: Arc<dyn Engine>, head: &StateHead) {
-        *self.engine.write() = engine;
+        let before = std::mem::replace(&mut *self.engine.write(), engine);
+        // Closing waits for the engine's own work, which on a failing disk may take its time; nobody waits with it.
+        std::thread::spawn(move || drop(before));
         {
             let mut ring = self.ring.write();
             ring.revisions.clear();
@@ -170,6 +206,11 @@ impl WatchHub {
                 ring.covers_from = head.revision + 1;
             }
         }
+        let ended = self.soundness.clear();
+        self.ticks.send_modify(|tick| {
+            tick.condemned = false;
+            tick.incarnation += u64::from(ended.is_some_and(|fault| fault.kind == FaultKind::Diverged));
+        });
         self.publish(head, Vec::new());
     }
 
@@ -181,6 +222,7 @@ impl WatchHub {
         if key.is_empty() {
             return Err(StoreError::Invalid("key is not provided".into()));
         }
+        self.check()?;
         let ticks = self.subscribe();
         let now = *ticks.borrow();
         if start_revision > 0 && start_revision < now.compact_revision && !mutant::on("compaction-unnoticed") {
@@ -188,7 +230,8 @@ impl WatchHub {
         }
         let next = if start_revision > 0 { start_revision } else { now.revision + 1 };
         self.counters.watchers.fetch_add(1, Ordering::Relaxed);
-        Ok(Watch { range: KeyRange::new(&key, &range_end), next, epoch: now.epoch, ticks, hub: self.clone(), slow: false })
+        let range = KeyRange::new(&key, &range_end);
+        Ok(Watch { range, next, epoch: now.epoch, incarnation: now.incarnation, ticks, hub: self.clone(), slow: false })
     }
 }
 
@@ -235,14 +278,23 @@ impl Watch {
             if now.closed {
                 return Err(WatchError::Shutdown);
             }
-            if now.epoch != self.epoch {
+            if now.epoch != self.epoch || now.incarnation != self.incarnation {
                 return Err(WatchError::Reset);
             }
-            if now.revision >= self.next {
-                let batch = self.read(now)?;
-                self.next = batch.revision + 1;
-                self.hub.counters.events.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
-                return Ok(batch);
+            // While the state is being rebuilt a watch waits: it goes on where it was.
+            if now.revision >= self.next && !now.condemned {
+                match self.read(now) {
+                    Err(WatchError::Store(StoreError::Corrupt(reason))) => {
+                        self.hub.condemn(Fault { kind: FaultKind::Damaged, reason: reason.into() });
+                        continue;
+                    }
+                    batch => {
+                        let batch = batch?;
+                        self.next = batch.revision + 1;
+                        self.hub.counters.events.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
+                        return Ok(batch);
+                    }
+                }
             }
             self.ticks.changed().await.map_err(|_| WatchError::Shutdown)?;
         }

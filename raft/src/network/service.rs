@@ -14,6 +14,7 @@ use trireme_proto::peer::peer_server::{Peer, PeerServer};
 
 use super::listener::{PeerKey, PeerStream};
 use super::receive::receive_snapshot;
+use super::send::snapshot_messages;
 use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, REMOVED_HEADER, TO_HEADER};
 use crate::error::StoreError;
 use crate::node::RaftNode;
@@ -192,6 +193,33 @@ impl Peer for PeerService {
             Err(error) => Answer::Refused(peer::Refused { leader_id: 0, reason: error.to_string() }),
         };
         Ok(Response::new(peer::ReadIndexResponse { result: Some(result) }))
+    }
+
+    type FetchSnapshotStream = BoxStream<'static, Result<peer::SnapshotMessage, Status>>;
+
+    async fn condition(&self, request: Request<peer::ConditionRequest>) -> Result<Response<peer::ConditionResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(self.core.condition_here()))
+    }
+
+    async fn digest(&self, request: Request<peer::DigestRequest>) -> Result<Response<peer::DigestResponse>, Status> {
+        self.check(&request)?;
+        Ok(Response::new(self.core.digest_here(request.into_inner()).await.map_err(status)?))
+    }
+
+    async fn diverged(&self, request: Request<peer::DivergedRequest>) -> Result<Response<peer::Blank>, Status> {
+        let from = self.check(&request)?;
+        self.core.diverged_here(from, request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(peer::Blank {}))
+    }
+
+    async fn fetch_snapshot(&self, request: Request<peer::FetchSnapshotRequest>) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        let from = self.check(&request)?;
+        let at_least = request.into_inner().at_least_index;
+        let snapshot = self.core.snapshot_here(at_least).await.map_err(status)?;
+        tracing::info!(from, snapshot = ?snapshot.manifest().last_log_id, "a member fetches a snapshot");
+        let vote = vote_to_proto(&crate::types::Vote::new(0, 0));
+        Ok(Response::new(snapshot_messages(vote, snapshot).map(Ok).boxed()))
     }
 
     async fn change_member(&self, request: Request<peer::ChangeMemberRequest>) -> Result<Response<peer::ChangeMemberResponse>, Status> {

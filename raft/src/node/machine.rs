@@ -5,7 +5,9 @@
 //! ([`MachineShared::durable`]). What a command means is [`crate::mvcc`]'s business.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use openraft::storage::EntryResponder;
@@ -17,6 +19,7 @@ use trireme_proto::store;
 
 use super::applied::{Applied, AppliedAt};
 use crate::blocking::blocking;
+use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::mvcc::{ApplyEntry, EntryBody, EntryId, StateInfo, StateMachine};
 use crate::snapshot::{DATA, SnapshotDir, remove_if_present};
@@ -29,6 +32,9 @@ use crate::types::{
 
 /// Entries that become one write batch of the state.
 const APPLY_BATCH: usize = 512;
+/// How long the state may lack space before the instance ends. The engine looks for space every five seconds.
+const SPACE_PATIENCE: Duration = Duration::from_secs(8);
+const SPACE_RETRY: Duration = Duration::from_millis(250);
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;
 
@@ -46,6 +52,8 @@ pub(crate) struct MachineShared {
     engines: Arc<dyn Engines>,
     generation: Mutex<u64>,
     snapshot: Mutex<Option<SnapshotDir>>,
+    /// Replaced states, and who may still read them.
+    retired: Mutex<Vec<(Weak<dyn Engine>, PathBuf)>>,
     applied: Applied,
     durable: watch::Sender<u64>,
 }
@@ -68,6 +76,7 @@ impl MachineShared {
             engines,
             generation: Mutex::new(generation),
             snapshot: Mutex::new(snapshot),
+            retired: Mutex::default(),
             applied: Applied::new(applied),
             // What an engine shows after opening is on disk.
             durable: watch::Sender::new(applied.index),
@@ -94,11 +103,19 @@ impl MachineShared {
         snapshot.filter(SnapshotDir::is_received).map_or(Ok(None), |snapshot| Ok(snapshot.meta()?.last_log_id))
     }
 
-    /// Moves a sealed snapshot to its final place, and lets go of the one before.
+    /// Moves a sealed snapshot to its final place, and lets go of the one before; returns the one that counts now.
+    /// A build that took long never replaces a newer snapshot that was received meanwhile.
     fn keep(&self, snapshot: SnapshotDir) -> Result<SnapshotDir, StoreError> {
         let mut current = self.snapshot.lock();
-        if current.as_ref().is_some_and(|current| current.path() == snapshot.path()) {
-            return Ok(snapshot);
+        let index = |snapshot: &SnapshotDir| snapshot.manifest().last_log_id.as_ref().map(|id| (id.term, id.index));
+        match &*current {
+            Some(current) if current.path() == snapshot.path() => return Ok(snapshot),
+            Some(newer) if index(newer) > index(&snapshot) => {
+                let newer = newer.clone();
+                snapshot.supersede();
+                return Ok(newer);
+            }
+            _ => {}
         }
         let last = snapshot.manifest().last_log_id.unwrap_or_default();
         let base = self.data_dir.snapshots();
@@ -115,7 +132,39 @@ impl MachineShared {
         Ok(kept)
     }
 
-    fn raise_durable(&self, index: u64) {
+    /// The newest snapshot, its files checked again; one that has rotted is dropped.
+    pub(crate) fn sound_snapshot(&self) -> Option<SnapshotDir> {
+        let mut current = self.snapshot.lock();
+        let snapshot = current.take()?;
+        match SnapshotDir::open(snapshot.path()) {
+            Ok(_) => *current = Some(snapshot),
+            Err(error) => {
+                tracing::error!(%error, path = %snapshot.path().display(), "a snapshot was damaged on disk and is dropped");
+                snapshot.supersede();
+            }
+        }
+        current.clone()
+    }
+
+    /// Lets go of all snapshots made here: what they hold cannot be trusted.
+    pub(crate) fn drop_snapshot(&self) {
+        if let Some(snapshot) = self.snapshot.lock().take() {
+            snapshot.supersede();
+        }
+    }
+
+    /// Removes the folders of replaced states that nobody reads any more.
+    pub(crate) fn sweep(&self) {
+        self.retired.lock().retain(|(engine, directory)| {
+            let in_use = engine.strong_count() > 0 && directory.exists();
+            if !in_use && let Err(error) = remove_if_present(directory) {
+                tracing::warn!(path = %directory.display(), %error, "cannot remove an old state");
+            }
+            in_use
+        });
+    }
+
+    pub(crate) fn raise_durable(&self, index: u64) {
         self.durable.send_if_modified(|durable| {
             let raised = index > *durable;
             *durable = index.max(*durable);
@@ -163,31 +212,49 @@ impl Machine {
     async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
         let (state, now) = (self.state.clone(), Instant::now().into_std());
-        let results = blocking(move || state.apply_batch(&entries, now)).await??;
+        let results = with_space(move || state.apply_batch(&entries, now)).await?;
         self.shared.applied.reached(applied_at(last));
         Ok(results)
     }
 
     fn install(&self, snapshot: SnapshotDir) -> Result<(), StoreError> {
+        let snapshot = self.shared.keep(snapshot)?;
+        self.replace_state(Some(&snapshot))
+    }
+
+    /// Puts a new generation in the place of the state: what a snapshot holds, or nothing at all. The caller sees to
+    /// it that the log leads on from there.
+    pub(crate) fn replace_state(&self, snapshot: Option<&SnapshotDir>) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let snapshot = shared.keep(snapshot)?;
         let mut generation = shared.generation.lock();
         let next = *generation + 1;
         let directory = shared.data_dir.state_generation(next);
         remove_if_present(&directory).map_err(|error| StoreError::io(directory.display(), error))?;
-        shared.engines.restore_state(&snapshot.data(), &directory)?;
+        if let Some(snapshot) = snapshot {
+            shared.engines.restore_state(&snapshot.data(), &directory)?;
+        }
         let engine = shared.engines.open_state(&directory)?;
         shared.data_dir.set_state_generation(next)?;
+        let before = (Arc::downgrade(&self.state.engine()), shared.data_dir.state_generation(*generation));
         *generation = next;
         let info = self.state.install(engine, Instant::now().into_std())?;
+        shared.retired.lock().push(before);
         if let Some(last) = info.last_applied {
             shared.raise_durable(last.index);
-            shared.applied.reached(applied_at(last));
         }
+        shared.applied.reached(info.last_applied.map(applied_at).unwrap_or_default());
         Ok(())
     }
 
-    fn build(&self) -> Result<Snapshot, StoreError> {
+    /// Takes over a snapshot that was fetched from another member, and its state.
+    pub(crate) fn adopt(&self, snapshot: SnapshotDir) -> Result<(), StoreError> {
+        // Whatever was here is worth less, even if it reaches further.
+        self.shared.drop_snapshot();
+        self.install(snapshot)
+    }
+
+    /// Builds a snapshot of the state as it is now.
+    pub(crate) fn build(&self) -> Result<Snapshot, StoreError> {
         let shared = &self.shared;
         let path = shared.data_dir.incoming_snapshot();
         std::fs::create_dir_all(&path).map_err(|error| StoreError::io(path.display(), error))?;
@@ -255,11 +322,13 @@ impl openraft::storage::RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
         let machine = self.clone();
-        Ok(blocking(move || machine.install(snapshot)).await??)
+        Ok(with_space(move || machine.install(snapshot.clone())).await?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        let snapshot = self.shared.snapshot.lock().clone();
+        // It is about to be sent or installed: better looked at once more here than refused there.
+        let shared = self.shared.clone();
+        let snapshot = blocking(move || shared.sound_snapshot()).await?;
         Ok(match snapshot {
             Some(snapshot) => Some(openraft::Snapshot { meta: snapshot.meta()?, snapshot }),
             None => None,
@@ -272,7 +341,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let machine = self.clone();
-        Ok(blocking(move || machine.build()).await??)
+        Ok(with_space(move || machine.build()).await?)
     }
 }
 
@@ -290,4 +359,18 @@ pub(crate) fn to_apply(entry: Entry) -> ApplyEntry {
 
 fn applied_at(id: EntryId) -> AppliedAt {
     AppliedAt { term: id.term, index: id.index }
+}
+
+/// Does again what failed for want of space: an engine that merges its tables takes space for a moment, and is itself
+/// again some seconds after it got none. Only a disk that stays full ends the instance.
+async fn with_space<T: Send + 'static>(work: impl Fn() -> Result<T, StoreError> + Send + Sync + 'static) -> Result<T, StoreError> {
+    let work = Arc::new(work);
+    let deadline = Instant::now() + SPACE_PATIENCE;
+    loop {
+        let work = work.clone();
+        match blocking(move || work()).await.and_then(|result| result) {
+            Err(StoreError::NoSpace) if Instant::now() < deadline => tokio::time::sleep(SPACE_RETRY).await,
+            result => return result,
+        }
+    }
 }

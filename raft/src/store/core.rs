@@ -1,7 +1,7 @@
 //! What all parts of a store share: identity, state, the current Raft instance, and the ways to the leader.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,9 +20,11 @@ use super::datadir::DataDir;
 use super::forward::{Forwarder, proposed, unknown};
 use super::options::Timing;
 use super::rounds::Rounds;
+use super::space::Space;
 use super::status::{Contact, StoreStatus};
 use crate::Fence;
 use crate::backup::Origin;
+use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::mvcc::{StateMachine, into_outcome};
@@ -57,6 +59,9 @@ pub(crate) struct Core {
     /// Reads that this member confirms as the leader.
     pub(crate) leader_reads: Rounds,
     pub(crate) forwarder: Forwarder,
+    pub(crate) space: Space,
+    /// The running instance's log, to look after its space.
+    pub(crate) log_engine: parking_lot::Mutex<Weak<dyn Engine>>,
     pub(crate) raft: RwLock<Option<RaftNode>>,
     /// Held while this member, as the leader, changes the configuration.
     pub(crate) membership: tokio::sync::Mutex<()>,
@@ -199,6 +204,10 @@ impl Core {
                 Ok(Ok(peer::Proposed { result: Some(Proposed::Refused(refused)) })) => {
                     tracing::debug!(leader, reason = %refused.reason, "proposal refused before append");
                 }
+                Ok(Ok(peer::Proposed { result: Some(Proposed::NoSpace(reason)) })) => {
+                    tracing::debug!(leader, reason, "proposal refused for want of space");
+                    return Err(give_up(in_doubt, StoreError::NoSpace));
+                }
                 Ok(Ok(_)) => in_doubt = Some(format!("contact with leader {leader} was lost")),
             }
             if Instant::now() + pause >= deadline {
@@ -220,6 +229,9 @@ impl Core {
             Ok(raft) => raft,
             Err(error) => return refused(None, error.to_string()),
         };
+        if let Err(reason) = self.space.admit(&command, &self.state) {
+            return proposed(Proposed::NoSpace(reason));
+        }
         match raft.client_write(Proposal(command)).await {
             Ok(response) => proposed(Proposed::Applied(peer::Applied { index: response.log_id.index(), result: Some(response.data) })),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to))) => refused(to.leader_id, to.to_string()),

@@ -8,6 +8,7 @@
 //! <dir>/snapshot/   snapshots by number; the newest counts
 //! <dir>/snapshots/  backups that were saved here; nothing of the store's own
 //! <dir>/incoming/   snapshots that are being received or built; emptied at start
+//! <dir>/reserve     space kept for bad times
 //! ```
 
 use std::fs::{self, File};
@@ -25,6 +26,8 @@ use crate::snapshot::{remove_if_present, sync_dir};
 const FORMAT: u32 = 1;
 const MEMBER: &str = "member";
 const LOCK: &str = "LOCK";
+/// A file that holds space for bad times; see [`super::space`].
+pub(crate) const RESERVE: &str = "reserve";
 
 /// The folder, locked.
 pub(crate) struct DataDir {
@@ -51,6 +54,16 @@ pub(crate) struct MemberFile {
     /// The cluster has removed it: it never starts again.
     #[serde(default)]
     pub(crate) removed: bool,
+    /// Over all of the above; none in what the first release wrote.
+    #[serde(default)]
+    pub(crate) crc32c: Option<u32>,
+}
+
+impl MemberFile {
+    fn crc(&self) -> u32 {
+        let MemberFile { format, cluster_id, node_id, founder, ticket, started, removed, crc32c: _ } = self;
+        crc32c::crc32c(format!("{format} {cluster_id:x} {node_id} {founder} {ticket} {started} {removed}").as_bytes())
+    }
 }
 
 mod hex_id {
@@ -80,7 +93,8 @@ impl DataDir {
         let unusable = |error: io::Error| StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()));
         fs::create_dir_all(path).map_err(unusable)?;
         let strange = fs::read_dir(path).map_err(unusable)?.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| {
-            !matches!(name.to_str(), Some("LOCK" | "member" | "member.new" | "log" | "state" | "snapshot" | "incoming" | DataDir::BACKUPS))
+            let known = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming", DataDir::BACKUPS, RESERVE];
+            !name.to_str().is_some_and(|name| known.contains(&name))
         });
         if let Some(strange) = strange {
             return Err(StoreError::Invalid(format!(
@@ -99,21 +113,20 @@ impl DataDir {
         let dir = DataDir { path: path.to_owned(), incoming: AtomicU64::new(0), _lock: lock };
         let member = dir.read_member()?;
         if member.is_none() && dir.log().exists() {
-            return Err(StoreError::Corrupt(format!(
-                "data directory {} has a log but no member file; this member must rejoin with an empty directory",
-                path.display()
-            )));
+            return Err(dir.lost(StoreError::Corrupt("there is no member file beside it".into())));
         }
         if member.is_some() && !dir.log().exists() {
-            return Err(StoreError::Corrupt(format!(
-                "the log in {} is gone; this member must be removed and rejoin with an empty directory",
-                path.display()
-            )));
+            return Err(dir.lost(StoreError::Corrupt("it is gone".into())));
         }
         remove_if_present(&path.join("incoming")).map_err(unusable)?;
         fs::create_dir_all(path.join("incoming")).map_err(unusable)?;
         fs::create_dir_all(path.join("snapshot")).map_err(unusable)?;
         Ok((dir, member))
+    }
+
+    /// Who lives in a folder that is not open.
+    pub(crate) fn member_in(path: &Path) -> Option<MemberFile> {
+        serde_json::from_slice(&fs::read(path.join(MEMBER)).ok()?).ok()
     }
 
     fn read_member(&self) -> Result<Option<MemberFile>, StoreError> {
@@ -124,7 +137,10 @@ impl DataDir {
             Err(error) => return Err(StoreError::io(path.display(), error)),
         };
         let member: MemberFile =
-            serde_json::from_slice(&bytes).map_err(|error| StoreError::Corrupt(format!("{}: {error}", path.display())))?;
+            serde_json::from_slice(&bytes).map_err(|error| self.lost(StoreError::Corrupt(format!("member file: {error}"))))?;
+        if member.crc32c.is_some_and(|crc| crc != member.crc()) {
+            return Err(self.lost(StoreError::Corrupt("the member file fails its checksum".into())));
+        }
         if member.format != FORMAT {
             return Err(StoreError::Invalid(format!(
                 "data directory {} has format {}, this release reads {FORMAT}",
@@ -145,6 +161,7 @@ impl DataDir {
             ticket: ticket.map(hex::encode).unwrap_or_default(),
             started: false,
             removed: false,
+            crc32c: None,
         };
         self.store_member(&member)?;
         Ok(member)
@@ -171,12 +188,24 @@ impl DataDir {
             fs::create_dir_all(self.log())?;
             let new = self.path.join("member.new");
             let mut file = File::create(&new)?;
-            file.write_all(&serde_json::to_vec_pretty(member)?)?;
+            file.write_all(&serde_json::to_vec_pretty(&MemberFile { crc32c: Some(member.crc()), ..member.clone() })?)?;
             file.sync_all()?;
             fs::rename(&new, self.path.join(MEMBER))?;
             sync_dir(&self.path)
         };
         write().map_err(|error| StoreError::io(self.path.display(), error))
+    }
+
+    /// What a damaged log means: this member must not vote again (design D8). Other errors stay what they are.
+    pub(crate) fn lost(&self, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Corrupt(what) => StoreError::MustRejoin(format!(
+                "the log in {} cannot be trusted ({what}): this member must not vote again under its id; \
+                 it must be removed and rejoin with an empty directory",
+                self.path.display()
+            )),
+            error => error,
+        }
     }
 
     /// Folder of the log engine.

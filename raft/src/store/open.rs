@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,16 +18,18 @@ use trireme_proto::store;
 use super::core::Core;
 use super::datadir::{DataDir, MemberFile};
 use super::forward::{Forwarder, Parcel};
-use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpty};
+use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, Upkeep, WhenEmpty};
 use super::rounds::{Rounds, Waiting};
+use super::space::Space;
 use super::status::{Contact, StoreStatus};
 use super::tasks;
 use crate::backup::Origin;
+use crate::engine::memory::MemoryEngine;
 use crate::engine::metered::MeteredEngines;
 use crate::error::StoreError;
 use crate::log::LogStore;
 use crate::metrics::StoreMetrics;
-use crate::mvcc::{MvccOptions, StateMachine};
+use crate::mvcc::{Fault, FaultKind, MvccOptions, StateMachine};
 use crate::network::client::PeerClients;
 use crate::network::directory::PeerDirectory;
 use crate::network::listener::{PeerKey, accept_peers};
@@ -35,7 +37,7 @@ use crate::network::service;
 use crate::network::transport::{Tcp, Transport};
 use crate::node::Pace;
 use crate::node::machine::MachineShared;
-use crate::snapshot::remove_if_present;
+use crate::snapshot::{SnapshotDir, remove_if_present};
 use crate::types::{log_id, unplaced};
 
 /// Ended connections that wait to be looked at; the rest goes unnoticed.
@@ -64,6 +66,7 @@ pub(super) struct TaskParts {
     pub(super) instance: Instance,
     pub(super) own_record: store::MemberRecord,
     pub(super) founder: bool,
+    pub(super) upkeep: Upkeep,
 }
 
 /// How to start a Raft instance.
@@ -89,12 +92,9 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     if member.removed {
         return Err(StoreError::Invalid(removed(member.node_id, &data_dir)));
     }
-    let log = open_log(engines.as_ref(), &data_dir, None, threads)?;
+    let log = open_log(engines.as_ref(), &data_dir, None, threads).map_err(|error| data_dir.lost(error))?;
     if member.started && log.is_pristine() {
-        return Err(StoreError::Corrupt(format!(
-            "the log in {} is empty although this member has voted; it must be removed and rejoin with an empty directory",
-            data_dir.path().display()
-        )));
+        return Err(data_dir.lost(StoreError::Corrupt("it is empty although this member has voted".into())));
     }
     let (state, machine) = open_state(&engines, &data_dir, &member, &log).await?;
     let machine = Arc::new(machine);
@@ -116,6 +116,8 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let (leader_reads, leader_reads_waiting) = Rounds::new();
     let (forwarder, parcels) = Forwarder::new();
     let (lost_peers, lost) = mpsc::channel(LOST_QUEUE);
+    let space = Space::new(data_dir.path(), &options.upkeep);
+    space.look(state.size_bytes());
     let status = StoreStatus { node_id: member.node_id, cluster_id: member.cluster_id, ..StoreStatus::default() };
     let core = Arc::new(Core {
         cluster_id: member.cluster_id,
@@ -133,6 +135,8 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         reads,
         leader_reads,
         forwarder,
+        space,
+        log_engine: Mutex::new(Weak::<MemoryEngine>::new()),
         raft: RwLock::new(None),
         membership: tokio::sync::Mutex::new(()),
         origin: RwLock::new(Origin { version: options.version, member_name: options.name, notes: Vec::new() }),
@@ -146,6 +150,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         instance: Instance { engines, pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept }, threads },
         own_record,
         founder: member.founder,
+        upkeep: options.upkeep,
     };
     let tls = options.identity.server_config()?;
     let runtime = RaftRuntime::new(threads)?;
@@ -154,7 +159,11 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         let core = for_runtime;
         let listener = transport.listen().map_err(|error| StoreError::io("peer listener", error))?;
         let connections = accept_peers(listener, tls, directory, lost_peers, core.cancel.clone());
-        let log = tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?;
+        let sound = core.state.fault().borrow().is_none();
+        let log = match sound {
+            true => Some(tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?),
+            false => None,
+        };
         tokio::spawn(service::serve(core.clone(), connections, core.cancel.clone()));
         tasks::spawn(core, parts, log);
         Ok(())
@@ -212,6 +221,30 @@ fn settle(data_dir: &DataDir, when_empty: &WhenEmpty) -> Result<MemberFile, Stor
     }
 }
 
+/// URLs of the other members' API servers, as far as the folder of a store says: for a member that has to join again.
+#[must_use]
+pub fn other_servers(data_dir: &Path) -> Vec<String> {
+    let member = DataDir::member_in(data_dir);
+    let ticket = member.as_ref().and_then(|member| hex::decode(&member.ticket).ok());
+    let ticket = ticket.and_then(|bytes| JoinTicket::from_bytes(Bytes::from(bytes)).ok());
+    let joined = ticket.map(|ticket| ticket.0.members).unwrap_or_default();
+    // A founder has no ticket; its snapshots know the members.
+    let kept = newest_snapshot_membership(&data_dir.join("snapshot")).unwrap_or_default();
+    let own = member.map_or(0, |member| member.node_id);
+    let others = kept.into_iter().chain(joined).filter(|record| record.id != own);
+    let mut urls: Vec<String> = others.filter_map(|record| record.addresses).flat_map(|addresses| addresses.api).collect();
+    let mut seen = std::collections::HashSet::new();
+    urls.retain(|url| seen.insert(url.clone()));
+    urls
+}
+
+fn newest_snapshot_membership(snapshots: &Path) -> Option<Vec<store::MemberRecord>> {
+    let found = std::fs::read_dir(snapshots).ok()?.flatten().filter_map(|entry| SnapshotDir::open(&entry.path()).ok());
+    let newest = found.max_by_key(|snapshot| snapshot.manifest().last_log_id.as_ref().map(|id| (id.term, id.index)))?;
+    let stored = crate::types::decode_stored_membership(&newest.manifest().membership).ok()?;
+    Some(crate::types::membership_to_proto(stored.membership()).members)
+}
+
 /// The members that the join ticket named.
 fn seeds(member: &MemberFile) -> Result<BTreeMap<u64, store::MemberRecord>, StoreError> {
     if member.ticket.is_empty() {
@@ -249,17 +282,12 @@ async fn open_state(
     // Invariant: nothing is applied that is not in the log, and what the log no longer has is in a snapshot. A snapshot
     // from the leader is installed before the log is purged up to it: who crashes in between has lost nothing.
     if applied > log.last_log_id().max(machine.received_last()?) {
-        return Err(StoreError::Corrupt(format!(
-            "the log ends at {:?}, before what was applied ({applied:?}); this member must be removed and rejoin with an empty directory",
-            log.last_log_id()
-        )));
+        let ends = log.last_log_id();
+        return Err(data_dir.lost(StoreError::Corrupt(format!("it ends at {ends:?}, before what was applied ({applied:?})"))));
     }
     let reachable = applied.max(machine.snapshot_last()?);
     if log.purged() > reachable {
-        return Err(StoreError::Corrupt(
-            "neither state nor snapshot reaches the start of the log; this member must be removed and rejoin with an empty directory"
-                .into(),
-        ));
+        state.condemn(Fault { kind: FaultKind::Damaged, reason: "neither state nor snapshot reaches the start of the log".into() });
     }
     Ok((state, machine))
 }

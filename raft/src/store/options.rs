@@ -42,6 +42,29 @@ pub struct StoreOptions {
     pub snapshot_every: u64,
     /// Entries kept in the log behind a snapshot, for followers that were away for a short time.
     pub log_kept: u64,
+    /// How the store looks after itself.
+    pub upkeep: Upkeep,
+}
+
+/// How the store looks after itself: space, history, comparison with the other replicas.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Upkeep {
+    /// The state may take this much on disk; beyond, writes that make it larger are refused.
+    pub quota_bytes: u64,
+    /// With less than this free on the disk, writes that make the state larger are refused. `None`: a fiftieth of the disk,
+    /// between 16 and 256 MiB.
+    pub low_bytes: Option<u64>,
+    /// Size of a file that is kept in reserve, and let go when the disk is full, so that deletes and compaction
+    /// still have room. 0 for none.
+    pub reserve_bytes: u64,
+    /// How often the space is looked at.
+    pub space_every: Duration,
+    /// History younger than this is kept (as long as nobody holds on to older). Zero: no compaction by itself.
+    pub retention: Duration,
+    /// ... unless it has more revisions than this.
+    pub retention_revisions: i64,
+    /// How often the leader compares the replicas. Zero: never.
+    pub compare_every: Duration,
 }
 
 /// Where peers are awaited.
@@ -131,6 +154,23 @@ impl Timing {
             )));
         }
         Ok(Timing { heartbeat, election_min: election_timeout / 2, election_max: election_timeout, ..Timing::default() })
+    }
+}
+
+// === impl Upkeep ===
+
+impl Default for Upkeep {
+    fn default() -> Upkeep {
+        Upkeep {
+            // etcd's and kube-apiserver's own figures: https://etcd.io/docs/v3.6/dev-guide/limit/.
+            quota_bytes: 8 << 30,
+            low_bytes: None,
+            reserve_bytes: 64 << 20,
+            space_every: Duration::from_secs(1),
+            retention: Duration::from_secs(300),
+            retention_revisions: 1_000_000,
+            compare_every: Duration::from_secs(60),
+        }
     }
 }
 

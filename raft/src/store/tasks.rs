@@ -12,11 +12,14 @@ use trireme_proto::store;
 use trireme_proto::store::command::Body;
 use trireme_proto::store::command_result::Result as Outcome;
 
+use super::compare::compare_replicas;
 use super::core::Core;
 use super::forward;
 use super::lost_leader;
 use super::open::{Instance, TaskParts, open_log, removed};
 use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
+use super::supervise::supervise;
+use super::upkeep::{keep_space, remove_history, retain};
 use crate::Fence;
 use crate::blocking::blocking;
 use crate::error::StoreError;
@@ -25,15 +28,10 @@ use crate::node;
 use crate::node::machine::Machine;
 use crate::types::unplaced;
 
-/// How often the leader looks for expired leases at least, and compaction for work.
+/// How often the leader looks for expired leases at least.
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
-const COMPACT_PERIOD: Duration = Duration::from_secs(1);
-/// Changes that one compaction step removes: short enough not to hold up an apply.
-const COMPACT_STEP: usize = 1000;
 /// Remaining times are persisted when they have fallen by this.
 const LEASE_CHECKPOINT_STEP: Duration = Duration::from_secs(300);
-const RESTART_PAUSE_MIN: Duration = Duration::from_secs(1);
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Starts a Raft instance over a freshly verified log. A founder whose log is empty writes the first configuration.
 pub(super) async fn start_instance(
@@ -55,27 +53,30 @@ pub(super) async fn start_instance(
         // Nobody else can lead: no use in waiting for a heartbeat.
         raft.trigger().elect(false).await.map_err(|fatal| StoreError::Io(format!("raft: {fatal}")))?;
     }
+    *core.log_engine.lock() = log.engine();
     *core.raft.write() = Some(raft);
     core.status.send_modify(|status| status.failure = None);
     Ok(log)
 }
 
 /// Starts all tasks on the current runtime.
-pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: LogStore) {
-    let TaskParts { reads, leader_reads, parcels, lost, instance, own_record, founder } = parts;
+pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: Option<LogStore>) {
+    let TaskParts { reads, leader_reads, parcels, lost, instance, own_record, founder, upkeep } = parts;
     tokio::spawn(forward::run(core.clients.clone(), parcels, core.leader.subscribe(), core.timing.request));
     until_cancelled(&core, |core| lost_leader::watch(core, lost));
     until_cancelled(&core, |core| reads.run(move || read_round(core.clone())));
     until_cancelled(&core, |core| leader_reads.run(move || leader_round(core.clone())));
-    until_cancelled(&core, {
-        let log = log.clone();
-        |core| note_start(core, log)
-    });
+    if let Some(log) = log.clone() {
+        until_cancelled(&core, |core| note_start(core, log));
+    }
     until_cancelled(&core, |core| supervise(core, instance, log));
     until_cancelled(&core, watch_status);
     until_cancelled(&core, count_leaders);
     until_cancelled(&core, run_leases);
-    until_cancelled(&core, compact);
+    until_cancelled(&core, remove_history);
+    until_cancelled(&core, move |core| keep_space(core, upkeep));
+    until_cancelled(&core, move |core| retain(core, upkeep));
+    until_cancelled(&core, move |core| compare_replicas(core, upkeep.compare_every));
     until_cancelled(&core, |core| async move { core.promote_learners().await });
     until_cancelled(&core, move |core| record_self(core, own_record, founder));
     until_cancelled(&core, raise_feature_level);
@@ -110,52 +111,6 @@ async fn note_start(core: Arc<Core>, log: LogStore) {
     let data_dir = core.data_dir.clone();
     if let Err(error) = blocking(move || data_dir.mark_started()).await.and_then(|written| written) {
         tracing::error!(%error, "the member file cannot be written");
-    }
-}
-
-/// Replaces an instance that ended by itself: the disk failed, or an entry could not be applied.
-async fn supervise(core: Arc<Core>, instance: Instance, mut log: LogStore) {
-    let mut pause = RESTART_PAUSE_MIN;
-    loop {
-        let Ok(raft) = core.raft() else { return };
-        let mut metrics = raft.metrics();
-        let failure = loop {
-            if let Err(fatal) = &metrics.borrow_watched().running_state {
-                break fatal.to_string();
-            }
-            if metrics.changed().await.is_err() {
-                break "raft ended".to_owned();
-            }
-        };
-        if core.cancel.is_cancelled() || core.is_removed() {
-            return;
-        }
-        tracing::error!(%failure, "this Raft instance has ended; reads go on, another one is started");
-        core.raft.write().take();
-        core.status.send_modify(|status| {
-            status.failure = Some(failure.as_str().into());
-            status.role = Role::Stopped;
-            status.leadership = None;
-            status.leader = None;
-            core.leader.send_replace(None);
-        });
-        // It has stopped already; this waits for its tasks.
-        let _ = raft.shutdown().await;
-        drop((raft, metrics));
-        let closing = log;
-        // The writer thread is joined off Raft's own threads.
-        let _ = blocking(move || closing.close()).await;
-        log = loop {
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RESTART_PAUSE_MAX);
-            match start_instance(&core, &instance, None).await {
-                Ok(log) => break log,
-                Err(error) => {
-                    tracing::error!(%error, "raft cannot be started again yet");
-                    core.status.send_modify(|status| status.failure = Some(error.to_string().into()));
-                }
-            }
-        };
     }
 }
 
@@ -299,30 +254,6 @@ async fn run_leases(core: Arc<Core>) {
             && let Err(error) = core.submit(Body::LeaseCheckpoint(checkpoint)).await
         {
             tracing::debug!(%error, "remaining lease times were not noted");
-        }
-    }
-}
-
-/// Removes compacted history, step by step. Sleeps until there is some.
-async fn compact(core: Arc<Core>) {
-    let mut status = core.status.subscribe();
-    loop {
-        tokio::time::sleep(COMPACT_PERIOD).await;
-        while !core.state.has_compacted_history() {
-            if status.changed().await.is_err() {
-                return;
-            }
-        }
-        loop {
-            let state = core.state.clone();
-            match blocking(move || state.compact_step(COMPACT_STEP)).await {
-                Ok(Ok(true)) => tokio::task::yield_now().await,
-                Ok(Ok(false)) | Err(_) => break,
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, "compaction failed");
-                    break;
-                }
-            }
         }
     }
 }

@@ -72,6 +72,7 @@ impl Seat {
             engines,
             snapshot_every: 100_000,
             log_kept: 10_000,
+            upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -23,6 +23,13 @@ pub struct RecordingEngines {
 struct Journal {
     synced: Mutex<Vec<WriteBatch>>,
     fail_next_sync: AtomicBool,
+    fail_next_state_write: AtomicBool,
+    sync_delay_ms: AtomicU64,
+}
+
+struct RecordingState {
+    inner: Arc<dyn Engine>,
+    journal: Arc<Journal>,
 }
 
 struct RecordingLog {
@@ -53,6 +60,20 @@ impl RecordingEngines {
         self.journal.fail_next_sync.store(true, Ordering::SeqCst);
     }
 
+    pub fn fail_next_state_write(&self) {
+        self.journal.fail_next_state_write.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on each sync of the log takes this much longer.
+    pub fn delay_syncs(&self, by_ms: u64) {
+        self.journal.sync_delay_ms.store(by_ms, Ordering::SeqCst);
+    }
+
+    /// The engine of a folder, to change something behind the store's back.
+    pub fn behind_the_back(&self, directory: &Path) -> Arc<dyn Engine> {
+        self.inner.engine(directory)
+    }
+
     pub fn crash(&self) {
         self.inner.crash();
     }
@@ -64,7 +85,7 @@ impl Engines for RecordingEngines {
     }
 
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        self.inner.open_state(directory)
+        Ok(Arc::new(RecordingState { inner: self.inner.open_state(directory)?, journal: self.journal.clone() }))
     }
 
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {
@@ -82,11 +103,39 @@ impl Engine for RecordingLog {
         if synced && self.journal.fail_next_sync.swap(false, Ordering::SeqCst) {
             return Err(StoreError::Io("injected: the disk failed".into()));
         }
+        if synced {
+            std::thread::sleep(std::time::Duration::from_millis(self.journal.sync_delay_ms.load(Ordering::SeqCst)));
+        }
         self.inner.write(batch.clone(), durability)?;
         if synced {
             self.journal.synced.lock().push(batch);
         }
         Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        self.inner.flush()
+    }
+
+    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
+        self.inner.checkpoint(directory)
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+}
+
+impl Engine for RecordingState {
+    fn view(&self) -> Box<dyn Read + '_> {
+        self.inner.view()
+    }
+
+    fn write(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
+        match self.journal.fail_next_state_write.swap(false, Ordering::SeqCst) {
+            true => Err(StoreError::Io("injected: the disk failed".into())),
+            false => self.inner.write(batch, durability),
+        }
     }
 
     fn flush(&self) -> Result<(), StoreError> {

@@ -10,7 +10,7 @@ const FOLDERS: [&str; 4] = ["server", "agent", "lost+found", "server.restoring"]
 /// What it keeps in `server/`.
 const IN_SERVER: [&str; 6] = ["tls", "cred", "db", "manifests", "token", "node-token"];
 /// What the store keeps in `server/db/`.
-const IN_STORE: [&str; 8] = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming", "snapshots"];
+const IN_STORE: [&str; 9] = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming", "snapshots", "reserve"];
 
 /// Refuses a folder in which somebody else keeps things: another product's state is not to be mixed with ours. A folder that has
 /// a cluster of ours may hold more: what an administrator puts beside it is his business.

@@ -162,6 +162,40 @@ fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &
     finish(files, keys, kept, myself, WhenEmpty::Initialize, true)
 }
 
+/// A member whose log is damaged never votes again under its id (design D8). Its disk's content is put aside, and it joins
+/// as if it had never been there: the same key gets a new id, and the old one goes.
+///
+/// # Errors
+/// `why`, with what is left to do, where no other server is known or none answers.
+pub async fn rejoin(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path, why: &str) -> Result<Founded, Failure> {
+    let files = ServerFiles::new(server_dir);
+    let db = server_dir.join("db");
+    let secret = read_kept(&files)?.map(|kept| kept.server_secret);
+    let given = token(args.token.clone(), args.token_file.as_deref())?.or(secret);
+    let mut servers: Vec<String> = args.server.iter().cloned().collect();
+    servers.extend(trireme_raft::other_servers(&db));
+    let mut failure = None;
+    for server in servers.iter().filter(|server| **server != myself.api_url) {
+        tracing::error!(why, server, "this member's log cannot be trusted; it joins again under a new id");
+        match join(server, given.clone(), myself, &files).await {
+            Ok(founded) => {
+                let aside = server_dir.join("db-damaged");
+                match std::fs::remove_dir_all(&aside) {
+                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::from(format!("{}: {e}", aside.display()))),
+                    _ => {}
+                }
+                std::fs::rename(&db, &aside).map_err(|e| Failure::from(format!("{}: {e}", db.display())))?;
+                return Ok(founded);
+            }
+            Err(error) => failure = Some(error.message),
+        }
+    }
+    let others = failure.map_or_else(|| "no other server is known".to_owned(), |error| format!("joining again failed: {error}"));
+    Err(Failure::from(format!(
+        "{why}; {others}. If other servers are up, start this one with --server URL --token T; if it was the only one, restore a snapshot"
+    )))
+}
+
 async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
     let text =
         given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;

@@ -30,7 +30,7 @@ use trireme_apiserver::{
 };
 use trireme_controllers::SignError;
 use trireme_proto::store::{BackupNote, SealedKey};
-use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreOptions, Timing};
+use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreError, StoreOptions, Timing, Upkeep};
 
 use super::{FACTS_NOTE, Founded, Myself, Parts, etcd_api, folder, founding, kubeconfig};
 use crate::{
@@ -111,17 +111,34 @@ impl<'a> Startup<'a> {
         founding::obtain(self.args, &myself, &self.server_dir).await
     }
 
-    /// Opens the store and its peer listener.
-    pub async fn open_store(&self, founded: &Founded, certificates: &Certificates, peers: std::net::TcpListener) -> Result<Store, Failure> {
-        let peer = &founded.peer;
-        let ca = founded.keys.peer_ca.certificate_pem.as_bytes();
-        let identity = Arc::new(PeerIdentity::from_pem(ca, peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?);
+    /// Opens the store and its peer listener. A member whose log cannot be trusted joins again under a new id, if it can.
+    pub async fn open_store(
+        &self,
+        founded: &mut Founded,
+        certificates: &Certificates,
+        peers: std::net::TcpListener,
+    ) -> Result<Store, Failure> {
+        let again = peers.try_clone()?;
         let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
-        let shown = identity.clone();
+        let mut identity = peer_identity(founded)?;
+        let store = match Store::open(self.store_options(founded, identity.clone(), peers)).await {
+            Err(StoreError::MustRejoin(why)) => {
+                *founded = founding::rejoin(self.args, &myself, &self.server_dir, &why).await?;
+                identity = peer_identity(founded)?;
+                Store::open(self.store_options(founded, identity.clone(), again)).await?
+            }
+            opened => opened?,
+        };
         certificates.add("peer", founding::peer_profile(&myself), Timestamp::now(), move |issued| {
-            shown.renew(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).map_err(|e| e.to_string())
+            identity.renew(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).map_err(|e| e.to_string())
         })?;
-        let options = StoreOptions {
+        let facts = serde_json::to_vec(&founded.facts)?;
+        store.set_backup_notes(vec![BackupNote { name: FACTS_NOTE.to_owned(), value: facts.into() }]);
+        Ok(store)
+    }
+
+    fn store_options(&self, founded: &Founded, identity: Arc<PeerIdentity>, peers: std::net::TcpListener) -> StoreOptions {
+        StoreOptions {
             data_dir: self.server_dir.join("db"),
             name: self.name.clone(),
             identity,
@@ -135,11 +152,8 @@ impl<'a> Startup<'a> {
             engines: Arc::new(RocksEngines),
             snapshot_every: SNAPSHOT_EVERY,
             log_kept: LOG_KEPT,
-        };
-        let store = Store::open(options).await?;
-        let facts = serde_json::to_vec(&founded.facts)?;
-        store.set_backup_notes(vec![BackupNote { name: FACTS_NOTE.to_owned(), value: facts.into() }]);
-        Ok(store)
+            upkeep: Upkeep::default(),
+        }
     }
 
     /// The tokens in force, as the store has them; before it has any, as this server knows them.
@@ -411,4 +425,10 @@ impl trireme_controllers::Signer for CsrSigner {
     fn sign<'a>(&'a self, request: &'a CertificateSigningRequest) -> BoxFuture<'a, Result<Vec<u8>, SignError>> {
         Box::pin(async move { self.sign_now(request) })
     }
+}
+
+/// Who this server is to its peers.
+fn peer_identity(founded: &Founded) -> Result<Arc<PeerIdentity>, Failure> {
+    let (ca, peer) = (&founded.keys.peer_ca, &founded.peer);
+    Ok(Arc::new(PeerIdentity::from_pem(ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?))
 }

@@ -68,7 +68,7 @@ fn an_unknown_command_halts_apply_for_good() {
         let mut machine = Machine::new(memory());
         machine.put("a", "1");
         let before = machine.state.info();
-        assert!(matches!(machine.command(&unknown), Err(StoreError::Corrupt(_))), "{unknown:?}");
+        assert!(matches!(machine.command(&unknown), Err(StoreError::Halted(_))), "{unknown:?}");
         assert_eq!(machine.state.info(), before);
         let next = Command { ..command(Body::Txn(success([put("a", "2")]))) };
         assert!(machine.command(&next).is_err(), "nothing is applied after it");
@@ -81,7 +81,7 @@ fn a_gap_in_the_log_is_refused() {
     let mut machine = Machine::new(memory());
     machine.put("a", "1");
     machine.log.push(ApplyEntry { id: EntryId { term: 1, index: 2 }, body: EntryBody::Blank });
-    assert!(matches!(machine.apply(EntryBody::Blank), Err(StoreError::Corrupt(_))));
+    assert!(matches!(machine.apply(EntryBody::Blank), Err(StoreError::Halted(_))));
 }
 
 fn member(name: &str, spki: u8, feature_level: u32) -> MemberRecord {

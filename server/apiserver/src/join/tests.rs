@@ -46,6 +46,7 @@ async fn world() -> World {
         engines: Arc::new(MemoryEngines::new()),
         snapshot_every: 100_000,
         log_kept: 10_000,
+        upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
     })
     .await
     .unwrap();

@@ -1,0 +1,265 @@
+//! Raft instances end, the store goes on: starts another instance when one has ended, and heals the state first
+//! where that is what ended it.
+//!
+//! Design D8 and D10: after a failed sync nobody knows what is on disk, so the log is closed, opened and verified anew
+//! before this member votes again. Damage that is confined to the state is healed here, and keeps the vote:
+//!
+//! | the state is | rebuilt from |
+//! |---|---|
+//! | damaged | the own snapshot and log; where they do not reach, a snapshot of another member |
+//! | not what the majority has | a snapshot of another member |
+//!
+//! A damaged log is never healed: this member says so and waits to be started again, when it rejoins under a new id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver;
+use tokio::time::Instant;
+use trireme_proto::peer;
+
+use super::core::Core;
+use super::open::{Instance, open_log};
+use super::space::SpaceLevel;
+use super::status::Role;
+use super::tasks::start_instance;
+use crate::blocking::blocking;
+use crate::error::StoreError;
+use crate::log::LogStore;
+use crate::mvcc::{Fault, FaultKind};
+use crate::network::client::Lane;
+use crate::network::receive::receive_snapshot;
+use crate::node::RaftNode;
+use crate::node::machine::Machine;
+use crate::snapshot::SnapshotDir;
+
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// While the disk is full it is looked at this often: space may come back at any moment.
+const PAUSE_FULL: Duration = Duration::from_secs(2);
+/// For a peer to build and send a snapshot.
+const FETCH_LIMIT: Duration = Duration::from_secs(600);
+
+/// The time before the next attempt: doubles with each instance that did not live long.
+struct Pauses {
+    next: Duration,
+    started: Instant,
+}
+
+/// Runs for as long as the store is open. Without a log no instance runs yet: the state has to be healed first.
+pub(super) async fn supervise(core: Arc<Core>, instance: Instance, mut log: Option<LogStore>) {
+    let mut pauses = Pauses { next: PAUSE_MIN, started: Instant::now() };
+    loop {
+        if let Some(log) = log.take() {
+            let Ok(raft) = core.raft() else { return };
+            let failure = ended(&core, &raft).await;
+            if core.cancel.is_cancelled() || core.is_removed() {
+                return;
+            }
+            tracing::error!(%failure, "this Raft instance has ended; reads go on, another one is started");
+            core.raft.write().take();
+            say(&core, &failure);
+            // Where it has stopped already, this waits for its tasks.
+            let _ = raft.shutdown().await;
+            drop(raft);
+            // The writer thread is joined off Raft's own threads.
+            let _ = blocking(move || log.close()).await;
+        }
+        let started = loop {
+            tokio::time::sleep(pauses.take(core.space.look(core.state.size_bytes()).level)).await;
+            match again(&core, &instance).await {
+                Ok(log) => break log,
+                Err(error) => {
+                    tracing::error!(%error, "raft cannot be started again yet");
+                    say(&core, &error.to_string());
+                }
+            }
+        };
+        log = Some(started);
+        pauses.started = Instant::now();
+    }
+}
+
+/// Waits until the instance ends, or must.
+async fn ended(core: &Core, raft: &RaftNode) -> String {
+    let mut metrics = raft.metrics();
+    let mut fault = core.state.fault();
+    loop {
+        if let Some(fault) = &*fault.borrow_and_update() {
+            return fault.reason.to_string();
+        }
+        if let Err(fatal) = &metrics.borrow_watched().running_state {
+            return fatal.to_string();
+        }
+        tokio::select! {
+            changed = metrics.changed() => if changed.is_err() { return "raft ended".to_owned() },
+            _ = fault.changed() => {}
+        }
+    }
+}
+
+fn say(core: &Core, failure: &str) {
+    core.status.send_modify(|status| {
+        status.failure = Some(failure.into());
+        status.role = Role::Stopped;
+        status.leadership = None;
+        status.leader = None;
+        status.has_quorum_contact = false;
+        core.leader.send_replace(None);
+    });
+}
+
+/// Heals what has to be, and starts an instance.
+async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreError> {
+    if core.state.fault().borrow().is_none() {
+        let state = core.state.clone();
+        // An engine that got no space is itself again when there is some; one that is not is given up for another.
+        if let Err(StoreError::NoSpace) = disk(move || state.probe()).await
+            && core.space.look(core.state.size_bytes()).level != SpaceLevel::Full
+        {
+            core.state.condemn(Fault { kind: FaultKind::Damaged, reason: "the engine takes no writes although there is space".into() });
+        }
+    }
+    let fault = core.state.fault().borrow().clone();
+    if let Some(fault) = fault {
+        rebuild(core, instance, &fault).await?;
+        tracing::warn!(reason = %fault.reason, "the state of this member has been rebuilt");
+    }
+    // A follower applies what a majority has, its own log failing or not: the state may be ahead of a log that could not be
+    // written. Openraft then lets the log begin behind it, which it may as soon as a snapshot reaches as far.
+    let machine = Machine::new(core.state.clone(), core.machine.clone());
+    if core.state.info().last_applied.is_some() {
+        disk(move || machine.build().map(drop)).await?;
+    }
+    start_instance(core, instance, None).await.map_err(|error| core.data_dir.lost(error))
+}
+
+/// Replaces the state while no instance runs.
+async fn rebuild(core: &Arc<Core>, instance: &Instance, fault: &Fault) -> Result<(), StoreError> {
+    let purged = {
+        let (engines, data_dir, threads) = (instance.engines.clone(), core.data_dir.clone(), instance.threads);
+        disk(move || {
+            let log = open_log(engines.as_ref(), &data_dir, None, threads)?;
+            let purged = log.purged();
+            log.close();
+            Ok(purged)
+        })
+        .await?
+    };
+    let machine = Machine::new(core.state.clone(), core.machine.clone());
+    if fault.kind == FaultKind::Damaged {
+        let shared = core.machine.clone();
+        let own = disk(move || Ok(shared.sound_snapshot())).await?;
+        let reaches = own.as_ref().map(SnapshotDir::meta).transpose()?.and_then(|meta| meta.last_log_id) >= purged;
+        if reaches {
+            return disk(move || machine.replace_state(own.as_ref())).await;
+        }
+    }
+    let snapshot = fetch(core, purged.map_or(0, |id| id.index())).await?;
+    disk(move || machine.adopt(snapshot)).await
+}
+
+/// A snapshot of whichever other member is furthest.
+async fn fetch(core: &Core, at_least_index: u64) -> Result<SnapshotDir, StoreError> {
+    let mut sources = Vec::new();
+    for (member, _) in core.directory.all().into_iter().filter(|(member, _)| *member != core.node_id) {
+        match condition(core, member).await {
+            Ok(condition) if condition.fault.is_empty() => sources.push((condition.applied_index, member)),
+            Ok(condition) => tracing::debug!(member, fault = condition.fault, "no snapshot from there"),
+            Err(error) => tracing::debug!(member, %error, "no snapshot from there"),
+        }
+    }
+    sources.sort_unstable();
+    let mut failure = StoreError::Unavailable("no other member can give a snapshot; this one needs one to rebuild its state".into());
+    for (_, member) in sources.into_iter().rev() {
+        match fetch_from(core, member, at_least_index).await {
+            Ok(snapshot) => return Ok(snapshot),
+            Err(error) => {
+                tracing::warn!(member, %error, "no snapshot from there");
+                failure = error;
+            }
+        }
+    }
+    Err(failure)
+}
+
+/// How another member is doing.
+pub(super) async fn condition(core: &Core, member: u64) -> Result<peer::ConditionResponse, StoreError> {
+    let mut client = core.clients.client(member, Lane::Bulk)?;
+    let call = tokio::time::timeout(core.timing.rpc, client.condition(peer::ConditionRequest {})).await;
+    let answer = call.map_err(|_| StoreError::NoLeader(format!("member {member} does not answer")))?;
+    Ok(answer.map_err(|status| StoreError::NoLeader(format!("member {member}: {}", status.message())))?.into_inner())
+}
+
+async fn fetch_from(core: &Core, member: u64, at_least_index: u64) -> Result<SnapshotDir, StoreError> {
+    let failed = |what: String| StoreError::Io(format!("snapshot of member {member}: {what}"));
+    let mut client = core.clients.client(member, Lane::Bulk)?;
+    let path = core.data_dir.incoming_snapshot();
+    let fetched = async {
+        let stream = client.fetch_snapshot(peer::FetchSnapshotRequest { at_least_index }).await;
+        let stream = stream.map_err(|status| failed(status.message().to_owned()))?;
+        receive_snapshot(&path, core.cluster_id, stream.into_inner()).await
+    };
+    let (_, snapshot) = tokio::time::timeout(FETCH_LIMIT, fetched).await.map_err(|_| failed("not in time".into()))??;
+    if snapshot.manifest().last_log_id.as_ref().map_or(0, |id| id.index) < at_least_index {
+        snapshot.supersede();
+        return Err(failed(format!("it does not reach entry {at_least_index}")));
+    }
+    Ok(snapshot)
+}
+
+async fn disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    blocking(work).await?
+}
+
+// === impl Pauses ===
+
+impl Pauses {
+    fn take(&mut self, space: SpaceLevel) -> Duration {
+        if self.started.elapsed() > PAUSE_MAX * 2 {
+            self.next = PAUSE_MIN;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(PAUSE_MAX);
+        self.started = Instant::now();
+        if space == SpaceLevel::Full { pause.min(PAUSE_FULL) } else { pause }
+    }
+}
+
+impl Core {
+    /// Whether Raft is down on the only voter there is. Nobody else can have acknowledged anything, and what this
+    /// member acknowledged it has applied: its state is as good as a read confirmed by a quorum of one.
+    pub(crate) fn alone_without_raft(&self) -> bool {
+        let status = self.status.borrow();
+        let down = status.role == Role::Stopped && status.failure.is_some() && self.raft.read().is_none();
+        down && status.voters == [self.node_id] && !status.changing_members && self.state.fault().borrow().is_none()
+    }
+
+    /// How this member is doing.
+    pub(crate) fn condition_here(&self) -> peer::ConditionResponse {
+        let space = *self.space.status().borrow();
+        let fault = self.state.fault().borrow().as_ref().map(|fault| fault.reason.to_string());
+        peer::ConditionResponse {
+            space_level: space.level as u32,
+            free_bytes: space.free_bytes,
+            applied_index: self.machine.applied().at().index,
+            fault: fault.unwrap_or_default(),
+        }
+    }
+
+    /// A snapshot for another member, built if there is none that reaches far enough.
+    pub(crate) async fn snapshot_here(&self, at_least_index: u64) -> Result<SnapshotDir, StoreError> {
+        if let Some(fault) = &*self.state.fault().borrow() {
+            return Err(StoreError::Unavailable(fault.reason.to_string()));
+        }
+        let (shared, machine) = (self.machine.clone(), Machine::new(self.state.clone(), self.machine.clone()));
+        disk(move || {
+            let reaches = |snapshot: &SnapshotDir| snapshot.manifest().last_log_id.as_ref().is_some_and(|id| id.index >= at_least_index);
+            match shared.sound_snapshot().filter(reaches) {
+                Some(snapshot) => Ok(snapshot),
+                None => Ok(machine.build()?.snapshot),
+            }
+        })
+        .await
+    }
+}
