@@ -105,6 +105,7 @@ async fn open_store(folder: &std::path::Path) -> Store {
         engines: Arc::new(MemoryEngines::new()),
         snapshot_every: 100_000,
         log_kept: 10_000,
+        upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
     };
     let store = Store::open(options).await.unwrap();
     let mut status = store.status();

@@ -102,6 +102,7 @@ impl Seat {
             engines: self.disk.clone(),
             snapshot_every: common.snapshot_every,
             log_kept: common.snapshot_every / 4,
+            upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
         }
     }
 }
