@@ -53,6 +53,10 @@ impl Engines for MeteredEngines {
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {
         self.inner.restore_state(checkpoint, directory)
     }
+
+    fn watch_ring_bytes(&self) -> usize {
+        self.inner.watch_ring_bytes()
+    }
 }
 
 // === impl MeteredEngine ===

@@ -160,7 +160,8 @@ mod tests {
     #[test]
     fn a_majority_of_the_voters_is_right() {
         let (a, b, c) = (digest(1), digest(2), digest(3));
-        let cases: [(&[(u64, peer::Digest)], &[u64], Option<peer::Digest>); 7] = [
+        type Case<'a> = (&'a [(u64, peer::Digest)], &'a [u64], Option<peer::Digest>);
+        let cases: [Case<'_>; 7] = [
             (&[(2, a), (3, a)], &[1, 2, 3], Some(a)),
             (&[(2, a), (3, b)], &[1, 2, 3], Some(a)),
             (&[(2, b), (3, b)], &[1, 2, 3], Some(b)),

@@ -113,7 +113,16 @@ pub(super) async fn keep_space(core: Arc<Core>, upkeep: Upkeep) {
         if short {
             hand_over(&core).await;
         }
-        if let Err(error) = make_room(&core).await {
+        let room = make_room(&core);
+        tokio::pin!(room);
+        // Others may fill the disk meanwhile: the reserve must go before the snapshot gives up for want of space.
+        let made = loop {
+            tokio::select! {
+                made = &mut room => break made,
+                _ = period.tick() => { core.space.look(core.state.size_bytes()); }
+            }
+        };
+        if let Err(error) = made {
             tracing::debug!(%error, "no room was made");
         }
         last_room = Some(Instant::now());

@@ -105,24 +105,6 @@ pub fn socket_path(text: &str) -> Result<std::path::PathBuf, String> {
     if path.is_absolute() { Ok(path) } else { Err("expected an absolute path of a unix socket".into()) }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wrong_values_say_what_would_be_right() {
-        assert_eq!(server_url("https://a/").as_deref(), Ok("https://a:6443"));
-        assert!(server_url("http://a:6443").is_err_and(|e| e.contains("https://")));
-        assert!("a".parse::<Label>().is_err_and(|e| e.contains("KEY=VALUE")));
-        assert!("a=b:Never".parse::<TaintArg>().is_err_and(|e| e.contains("NoExecute")));
-        assert_eq!("a:NoExecute".parse(), Ok(TaintArg { key: "a".into(), value: String::new(), effect: "NoExecute".into() }));
-        assert!(file_mode("999").is_err());
-        assert!(port("abc").is_err_and(|e| e.contains("1 to 65535")) && port("0").is_err() && port("6443") == Ok(6443));
-        assert!(ipv4_network("10.0.0.0/30").is_err_and(|e| e.contains("16 addresses")));
-        assert!(node_name("Node_1").is_err_and(|e| e.contains("lower-case")));
-    }
-}
-
 /// A time span: a number with `s`, `m`, `h` or `d` behind it; 0 stands alone. In seconds.
 pub fn seconds(text: &str) -> Result<i64, String> {
     let wrong = || "expected a number with s, m, h or d behind it, such as 24h, or 0".to_owned();
@@ -139,4 +121,22 @@ pub fn seconds(text: &str) -> Result<i64, String> {
     };
     let number: u32 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
     Ok(i64::from(number) * factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_values_say_what_would_be_right() {
+        assert_eq!(server_url("https://a/").as_deref(), Ok("https://a:6443"));
+        assert!(server_url("http://a:6443").is_err_and(|e| e.contains("https://")));
+        assert!("a".parse::<Label>().is_err_and(|e| e.contains("KEY=VALUE")));
+        assert!("a=b:Never".parse::<TaintArg>().is_err_and(|e| e.contains("NoExecute")));
+        assert_eq!("a:NoExecute".parse(), Ok(TaintArg { key: "a".into(), value: String::new(), effect: "NoExecute".into() }));
+        assert!(file_mode("999").is_err());
+        assert!(port("abc").is_err_and(|e| e.contains("1 to 65535")) && port("0").is_err() && port("6443") == Ok(6443));
+        assert!(ipv4_network("10.0.0.0/30").is_err_and(|e| e.contains("16 addresses")));
+        assert!(node_name("Node_1").is_err_and(|e| e.contains("lower-case")));
+    }
 }

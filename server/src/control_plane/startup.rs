@@ -121,11 +121,11 @@ impl<'a> Startup<'a> {
         let again = peers.try_clone()?;
         let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
         let mut identity = peer_identity(founded)?;
-        let store = match Store::open(self.store_options(founded, identity.clone(), peers)).await {
+        let store = match Store::open(self.store_options(founded, identity.clone(), peers)?).await {
             Err(StoreError::MustRejoin(why)) => {
                 *founded = founding::rejoin(self.args, &myself, &self.server_dir, &why).await?;
                 identity = peer_identity(founded)?;
-                Store::open(self.store_options(founded, identity.clone(), again)).await?
+                Store::open(self.store_options(founded, identity.clone(), again)?).await?
             }
             opened => opened?,
         };
@@ -137,8 +137,8 @@ impl<'a> Startup<'a> {
         Ok(store)
     }
 
-    fn store_options(&self, founded: &Founded, identity: Arc<PeerIdentity>, peers: std::net::TcpListener) -> StoreOptions {
-        StoreOptions {
+    fn store_options(&self, founded: &Founded, identity: Arc<PeerIdentity>, peers: std::net::TcpListener) -> Result<StoreOptions, Failure> {
+        Ok(StoreOptions {
             data_dir: self.server_dir.join("db"),
             name: self.name.clone(),
             identity,
@@ -153,7 +153,7 @@ impl<'a> Startup<'a> {
             snapshot_every: SNAPSHOT_EVERY,
             log_kept: LOG_KEPT,
             upkeep: Upkeep::default(),
-        }
+        })
     }
 
     /// The tokens in force, as the store has them; before it has any, as this server knows them.

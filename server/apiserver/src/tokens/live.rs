@@ -36,6 +36,9 @@ const KIND: &str = "trireme/server-token";
 /// Administrators make tokens by hand.
 const TOKENS_MAX: usize = 1000;
 
+/// The salt of the cluster keys' seal, and the server secret in force, sealed.
+type SaltAndSecret = (Bytes, Bytes);
+
 /// Why a token could not be read, made or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveTokensError {
@@ -155,7 +158,7 @@ impl LiveTokens {
     }
 
     /// The cluster's keys, sealed under what this holder holds, and the sealed server secret in force with its salt.
-    pub fn sealed_for(&self, admitted: &Admitted) -> Result<Option<(SealedKey, Option<(Bytes, Bytes)>)>> {
+    pub fn sealed_for(&self, admitted: &Admitted) -> Result<Option<(SealedKey, Option<SaltAndSecret>)>> {
         let Some((main, _)) = self.bundle(SEALED_NAME)? else { return Ok(None) };
         let secret = self.get(&secret_key(&main.salt))?.map(|kv| (main.salt.clone(), kv.value));
         match &admitted.token_id {
