@@ -294,7 +294,12 @@ impl Core {
         let deadline = Instant::now() + self.timing.request;
         loop {
             match raft.change_membership(change.clone(), retain).await {
-                Ok(_) => return Ok(()),
+                Ok(changed) => {
+                    // The metrics come a moment later, and whoever asks for the members next must find the change.
+                    let shown = shows_membership(raft, changed.log_id.index());
+                    let _ = tokio::time::timeout_at(deadline, shown).await;
+                    return Ok(());
+                }
                 Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                     ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_),
                 ))) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -439,6 +444,16 @@ impl Core {
                 let matched = replication.get(id).and_then(|matched| matched.as_ref());
                 matched.is_some_and(|matched| matched.index() + PROMOTION_LAG >= last)
             })
+    }
+}
+
+/// Returns when the metrics show the membership of entry `index`, or a later one.
+async fn shows_membership(raft: &RaftNode, index: u64) {
+    let mut metrics = raft.metrics();
+    while metrics.borrow_watched().membership_config.log_id().is_none_or(|shown| shown.index() < index) {
+        if metrics.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -84,7 +84,8 @@ impl ControlPlane {
         let mut founded = startup.obtain().await?;
         let certificates = startup.certificates(&founded);
         let store = startup.open_store(&mut founded, &certificates, peers).await?;
-        let etcd = etcd_clients.map(|listener| startup.start_etcd_api(&founded.keys, store.clone(), listener, cancel)).transpose()?;
+        let start_etcd = |listener| startup.start_etcd_api(&founded.keys, &certificates, store.clone(), listener, cancel);
+        let etcd = etcd_clients.map(start_etcd).transpose()?;
         let tokens = startup.tokens(&founded, &store)?;
         let api = startup.start_api(&founded, &store, &tokens, &certificates).await?;
         startup.start_snapshots(&api, &store, cancel);

@@ -9,12 +9,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::server::WebPkiClientVerifier;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use trireme_apiserver::keys::KUBERNETES_KEYS;
 use trireme_apiserver::pki::files::write_private;
-use trireme_apiserver::pki::{ClusterKeys, Profile, ServerFiles};
+use trireme_apiserver::pki::{Certificates, ClusterKeys, Profile, ServerFiles};
 use trireme_etcd::{EtcdApi, EtcdOptions, HiddenKeys};
 use trireme_raft::Store;
 
@@ -53,13 +52,13 @@ pub fn start(
     names: &[String],
     keys: &ClusterKeys,
     server_dir: &Path,
+    certificates: &Certificates,
     store: Store,
     listener: TcpListener,
     cancel: &CancellationToken,
 ) -> Result<tokio::task::JoinHandle<()>, Failure> {
-    let files = ServerFiles::new(server_dir);
-    write_client_files(&files, keys)?;
-    let tls = serving_tls(&files, names, keys)?;
+    write_client_files(&ServerFiles::new(server_dir), certificates, keys)?;
+    let tls = serving_tls(certificates, names, keys)?;
     let hidden = match args.etcd_expose_kubernetes_keys {
         true => HiddenKeys::none(),
         false => HiddenKeys::new([(KUBERNETES_KEYS.0.into(), KUBERNETES_KEYS.1.into())]),
@@ -69,8 +68,9 @@ pub fn start(
 }
 
 /// What `etcdctl` needs on this host: `--cacert`, `--cert` and `--key`.
-fn write_client_files(files: &ServerFiles, keys: &ClusterKeys) -> Result<(), Failure> {
-    files.ensure(&format!("{FOLDER}/client"), &Profile::EtcdClient { name: "etcdctl".into() }, keys, Timestamp::now())?;
+fn write_client_files(files: &ServerFiles, certificates: &Certificates, keys: &ClusterKeys) -> Result<(), Failure> {
+    // Whoever uses the files reads them anew.
+    certificates.add(&format!("{FOLDER}/client"), Profile::EtcdClient { name: "etcdctl".into() }, Timestamp::now(), |_| Ok(()))?;
     let ca = files.tls(&format!("{FOLDER}/ca.crt"));
     if std::fs::read(&ca).ok().as_deref() != Some(keys.server_ca.certificate_pem.as_bytes()) {
         write_private(&ca, keys.server_ca.certificate_pem.as_bytes())?;
@@ -78,17 +78,15 @@ fn write_client_files(files: &ServerFiles, keys: &ClusterKeys) -> Result<(), Fai
     Ok(())
 }
 
-fn serving_tls(files: &ServerFiles, names: &[String], keys: &ClusterKeys) -> Result<rustls::ServerConfig, Failure> {
+fn serving_tls(certificates: &Certificates, names: &[String], keys: &ClusterKeys) -> Result<rustls::ServerConfig, Failure> {
     let profile = Profile::EtcdServing { addresses: names.to_vec() };
-    let issued = files.ensure(&format!("{FOLDER}/server"), &profile, keys, Timestamp::now())?;
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(issued.certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes())?;
+    let shown = certificates.show(&format!("{FOLDER}/server"), profile, Timestamp::now())?;
     let mut roots = rustls::RootCertStore::empty();
     for certificate in keys.etcd_client_ca.certificates_der()? {
         roots.add(certificate)?;
     }
     let clients = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
-    let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key)?;
+    let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_cert_resolver(shown);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

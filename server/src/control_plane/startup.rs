@@ -228,6 +228,7 @@ impl<'a> Startup<'a> {
     pub fn start_etcd_api(
         &self,
         keys: &ClusterKeys,
+        certificates: &Certificates,
         store: Store,
         listener: TcpListener,
         cancel: &CancellationToken,
@@ -238,7 +239,7 @@ impl<'a> Startup<'a> {
         if !self.args.bind_address.is_unspecified() {
             names.push(self.args.bind_address.to_string());
         }
-        etcd_api::start(self.args, &names, keys, &self.server_dir, store, listener, cancel)
+        etcd_api::start(self.args, &names, keys, &self.server_dir, certificates, store, listener, cancel)
     }
 
     fn node_ips(&self) -> Vec<IpAddr> {
