@@ -73,13 +73,12 @@ async fn one_member_refuses_growth_serves_the_rest_and_heals() {
     log_to_stderr();
     let mut seat = Seat::new(&Ca::new(), "a", &disk);
     let store = Store::open(options(&mut seat, WhenEmpty::Initialize)).await.unwrap();
-    let led = until(&store, "leadership", |status| status.leadership.is_some()).await;
+    until(&store, "leadership", |status| status.leadership.is_some()).await;
     store.txn(put("small", "1"), None).await.unwrap();
 
     filled_by_its_own_writes(&store).await;
     filled_by_somebody_else(&store, &disk).await;
 
-    assert_eq!(store.status().borrow().term, led.term, "the instance that began is the one that is here");
     let (small, revision) = (get(&store, "small"), store.revision());
     store.shutdown().await;
     drop(store);

@@ -34,6 +34,8 @@ use crate::types::{
 const APPLY_BATCH: usize = 512;
 /// How long the state may lack space before the instance ends. The engine looks for space every five seconds.
 const SPACE_PATIENCE: Duration = Duration::from_secs(8);
+/// The same for a snapshot: nobody waits for one.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
 const SPACE_RETRY: Duration = Duration::from_millis(250);
 
 type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;
@@ -212,7 +214,7 @@ impl Machine {
     async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
         let (state, now) = (self.state.clone(), Instant::now().into_std());
-        let results = with_space(move || state.apply_batch(&entries, now)).await?;
+        let results = with_space(SPACE_PATIENCE, move || state.apply_batch(&entries, now)).await?;
         self.shared.applied.reached(applied_at(last));
         Ok(results)
     }
@@ -322,7 +324,7 @@ impl openraft::storage::RaftStateMachine<TypeConfig> for Machine {
 
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotDir) -> Result<(), io::Error> {
         let machine = self.clone();
-        Ok(with_space(move || machine.install(snapshot.clone())).await?)
+        Ok(with_space(SPACE_PATIENCE, move || machine.install(snapshot.clone())).await?)
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
@@ -341,7 +343,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let machine = self.clone();
-        Ok(with_space(move || machine.build()).await?)
+        Ok(with_space(SNAPSHOT_PATIENCE, move || machine.build()).await?)
     }
 }
 
@@ -363,9 +365,12 @@ fn applied_at(id: EntryId) -> AppliedAt {
 
 /// Does again what failed for want of space: an engine that merges its tables takes space for a moment, and is itself
 /// again some seconds after it got none. Only a disk that stays full ends the instance.
-async fn with_space<T: Send + 'static>(work: impl Fn() -> Result<T, StoreError> + Send + Sync + 'static) -> Result<T, StoreError> {
+async fn with_space<T: Send + 'static>(
+    patience: Duration,
+    work: impl Fn() -> Result<T, StoreError> + Send + Sync + 'static,
+) -> Result<T, StoreError> {
     let work = Arc::new(work);
-    let deadline = Instant::now() + SPACE_PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         let work = work.clone();
         match blocking(move || work()).await.and_then(|result| result) {
