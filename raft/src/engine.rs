@@ -69,6 +69,9 @@ pub enum Durability {
 /// - apply a batch as a whole or not at all, also across a crash;
 /// - after a crash show a prefix of the batches written, with every synced or flushed one;
 /// - give views that later writes do not change.
+///
+/// No method has a body of its own: an engine around another one that forgot to pass a call on would hide what the inner
+/// one says.
 pub trait Engine: Send + Sync + 'static {
     /// The engine's content as of now.
     fn view(&self) -> Box<dyn Read + '_>;
@@ -81,19 +84,13 @@ pub trait Engine: Send + Sync + 'static {
     fn checkpoint(&self, directory: &Path) -> Result<(), StoreError>;
     /// How long the caller of a synced write has to wait first, where nobody's disk decides that: an engine of a
     /// simulation, whose writes take no time, says so here. Heeded only where the log is written by a task.
-    fn sync_delay(&self) -> std::time::Duration {
-        std::time::Duration::ZERO
-    }
+    fn sync_delay(&self) -> std::time::Duration;
     /// Gives space on disk back that holds nothing any more. May take long.
-    fn reclaim(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
+    fn reclaim(&self) -> Result<(), StoreError>;
     /// Roughly how many bytes the engine holds on disk.
     fn size_bytes(&self) -> u64;
     /// Roughly how many of them are in use.
-    fn live_bytes(&self) -> u64 {
-        self.size_bytes()
-    }
+    fn live_bytes(&self) -> u64;
 }
 
 /// Something that can be read: an engine's view, or a view under uncommitted writes.

@@ -31,6 +31,7 @@ pub use error::StoreError;
 pub use mvcc::{KvHash, LeaseInfo, Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;
 pub use network::transport::{Accept, Transport, Wire};
+pub use store::condition::MemberCondition;
 pub use store::engines::MemoryEngines;
 #[cfg(feature = "rocksdb")]
 pub use store::engines::RocksEngines;

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 
@@ -62,6 +63,8 @@ pub struct LogStore {
 struct Shared {
     engine: Arc<dyn Engine>,
     index: RwLock<Index>,
+    /// Entries up to here are on disk.
+    synced: Arc<AtomicU64>,
 }
 
 /// What is known of the log without reading it.
@@ -112,7 +115,7 @@ impl LogStore {
         durable_applied: Option<watch::Receiver<u64>>,
     ) -> Result<(LogStore, mpsc::Receiver<Op>), StoreError> {
         let index = record::verify(engine.as_ref())?;
-        let shared = Arc::new(Shared { engine, index: RwLock::new(index) });
+        let shared = Arc::new(Shared { engine, synced: Arc::new(AtomicU64::new(index.written)), index: RwLock::new(index) });
         let (ops, queue) = mpsc::channel(QUEUE);
         Ok((LogStore { shared, writer: Arc::default(), ops, durable_applied }, queue))
     }
@@ -134,6 +137,11 @@ impl LogStore {
     #[must_use]
     pub fn purged(&self) -> Option<LogId> {
         self.shared.index.read().purged
+    }
+
+    /// Entries up to here are on disk, as that changes.
+    pub(crate) fn synced(&self) -> Arc<AtomicU64> {
+        self.shared.synced.clone()
     }
 
     /// The engine, without holding it: for who looks after its space.

@@ -48,8 +48,27 @@ pub struct StoreMetrics {
     pub proposals_pending: AtomicI64,
     /// Proposals that got no answer, or were refused.
     pub proposals_failed: AtomicU64,
+    /// What was found damaged on this member's disk, and what was made again.
+    pub damage: DamageCounters,
     /// Heartbeats until they were answered, by member.
     round_trips: Mutex<BTreeMap<u64, Arc<Histogram>>>,
+}
+
+/// Damage found and made good. Each is counted once, when it is found.
+#[derive(Debug, Default)]
+pub struct DamageCounters {
+    /// The state could not be opened or read, or contradicted itself.
+    pub state: AtomicU64,
+    /// The state was not what the majority has.
+    pub diverged: AtomicU64,
+    /// A snapshot failed its checksums, and was dropped.
+    pub snapshot: AtomicU64,
+    /// The log could not be trusted any more: this member has to join again under a new id.
+    pub log: AtomicU64,
+    /// States made again from the own snapshot and log.
+    pub rebuilt: AtomicU64,
+    /// States fetched from another member.
+    pub reseeded: AtomicU64,
 }
 
 /// Counts a proposal as pending while it lives.
@@ -96,6 +115,7 @@ impl StoreMetrics {
             leader_changes: AtomicU64::new(0),
             proposals_pending: AtomicI64::new(0),
             proposals_failed: AtomicU64::new(0),
+            damage: DamageCounters::default(),
             round_trips: Mutex::default(),
         }
     }

@@ -37,23 +37,18 @@
 //! - **Compaction to 4** walks `Change` up to 4 and takes away the version each change ended: `a@2`. What is
 //!   readable at 4 and above stays, and so do the changes from 4 on.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prost::Message as _;
 use tokio::sync::watch;
 use trireme_proto::etcd;
-use trireme_proto::peer::{Digest, DigestRequest};
-use trireme_proto::store::{
-    CommandResult, FORMAT_STATE, HolderRecord, LeaseCheckpointCommand, LogId, MemberRecord, SealedRecord, StateHead,
-};
+use trireme_proto::store::{CommandResult, LogId, StateHead};
 
 use crate::StoreError;
-use crate::engine::{Durability, Engine, Read, Table, WriteBatch};
+use crate::engine::{Durability, Engine, Read, WriteBatch};
 use crate::mutant;
 
 mod apply;
@@ -62,16 +57,20 @@ mod counters;
 pub(crate) mod digest;
 mod fault;
 mod hash;
+mod head;
 mod hub;
 mod keys;
 mod lease;
 mod members;
+mod queries;
 mod read;
 pub(crate) mod records;
+mod reset;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod upkeep;
 mod write;
 
 pub use apply::{PROPOSAL_WINDOW, into_outcome};
@@ -79,18 +78,15 @@ pub use compact::POLICY;
 pub use counters::MvccCounters;
 pub use fault::{Fault, FaultKind};
 pub use hash::KvHash;
+pub use head::StateInfo;
 pub use hub::{Watch, WatchBatch, WatchError, WatchHub};
 pub use lease::{ExpiredLease, LeaseInfo};
+pub use reset::{NewCluster, RESET_REVISION_STEP, place, reset_state};
 pub use txn::check_txn;
 
+use head::{entry_id, follows, info, load, new_head, put_head};
 use lease::LeaseClock;
 use stage::Stage;
-
-/// By how much restore and reset raise the revision: more than any client can have seen of the lost future.
-pub const RESET_REVISION_STEP: i64 = 1_000_000_000;
-
-/// Changes that one step of [`StateMachine::compact_now`] removes; applies go on between the steps.
-const COMPACT_NOW_STEP: usize = 1000;
 
 /// Place of an entry in the log. With standard leader ids the term names the leadership.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,23 +124,6 @@ pub struct MvccOptions {
     pub watch_ring_bytes: usize,
 }
 
-/// Where the state stands. All of it is written in the same batch as the data it describes.
-#[derive(Clone, PartialEq, Debug)]
-pub struct StateInfo {
-    /// The last entry applied.
-    pub last_applied: Option<EntryId>,
-    /// As it came in with [`EntryBody::Membership`]; empty if none did.
-    pub membership: Bytes,
-    /// The store's revision.
-    pub revision: i64,
-    /// Reads below are refused.
-    pub compact_revision: i64,
-    /// Commands up to this level may be proposed.
-    pub feature_level: u32,
-    /// 0 before the cluster is named.
-    pub cluster_id: u64,
-}
-
 /// The state machine on an engine. Cheap to clone; one writer at a time, any number of readers.
 #[derive(Clone)]
 pub struct StateMachine {
@@ -157,6 +136,8 @@ struct WriterState {
     leases: LeaseClock,
     /// Set by an entry that this release cannot apply.
     halted: Option<StoreError>,
+    /// How far the log beside this state has been synced, where somebody says so.
+    log_synced: Option<u64>,
 }
 
 // === impl MvccOptions ===
@@ -174,7 +155,7 @@ impl StateMachine {
     pub fn open(engine: Arc<dyn Engine>, options: &MvccOptions, now: Instant) -> Result<StateMachine, StoreError> {
         let (head, leases) = load(engine.as_ref(), now)?;
         let hub = WatchHub::new(engine, &head, options.watch_ring_bytes);
-        Ok(StateMachine { hub: Arc::new(hub), writer: Arc::new(Mutex::new(WriterState { head, leases, halted: None })) })
+        Ok(StateMachine { hub: Arc::new(hub), writer: Arc::new(Mutex::new(WriterState { head, leases, halted: None, log_synced: None })) })
     }
 
     /// Where the state stands.
@@ -234,6 +215,8 @@ impl StateMachine {
                 stage.head.last_applied = Some(LogId { term: entry.id.term, index: entry.id.index });
                 results.push(result);
             }
+            let applied = entry_id(&stage.head).map_or(0, |id| id.index);
+            stage.head.log_synced = writer.log_synced.map(|synced| synced.min(applied));
             stage.finish()
         };
         if mutant::on("head-apart-from-data") {
@@ -248,6 +231,12 @@ impl StateMachine {
         self.hub.counters().applied(&revisions);
         self.hub.publish(&writer.head, revisions);
         Ok(results)
+    }
+
+    /// Says how far this member's log has been synced. What is applied from now on carries it: the log may be asked for
+    /// that much when both are opened again, and for no more.
+    pub fn note_log_synced(&self, index: u64) {
+        self.writer.lock().log_synced = Some(index);
     }
 
     /// Makes everything applied durable. Returns what is durable now: the log may be purged up to it.
@@ -307,214 +296,10 @@ impl StateMachine {
         self.hub.close();
     }
 
-    /// Whether [`Self::compact_step`] has anything to do.
-    #[must_use]
-    pub fn has_compacted_history(&self) -> bool {
-        let writer = self.writer.lock();
-        writer.head.compacted_to < writer.head.compact_revision
-    }
-
-    /// Removes some of what lies below the compaction floor. Returns whether there is more.
-    pub fn compact_step(&self, max_changes: usize) -> Result<bool, StoreError> {
-        let mut writer = self.writer.lock();
-        if writer.head.compacted_to >= writer.head.compact_revision {
-            return Ok(false);
-        }
-        self.hub.check()?;
-        let engine = self.hub.engine();
-        let step = compact::remove_step(engine.view().as_ref(), &writer.head, max_changes.max(1));
-        let (mut batch, reached) = self.hub.note(step)?;
-        let head = StateHead { compacted_to: reached, ..writer.head.clone() };
-        put_head(&mut batch, &head);
-        self.hub.note(engine.write(batch, Durability::Buffered))?;
-        writer.head = head;
-        Ok(writer.head.compacted_to < writer.head.compact_revision)
-    }
-
-    /// Removes all that lies below the compaction floor, now.
-    pub fn compact_now(&self) -> Result<(), StoreError> {
-        while self.compact_step(COMPACT_NOW_STEP)? {}
-        Ok(())
-    }
-
-    /// A number that is the same on every member for the same revision and compaction floor. Reads everything.
-    pub fn hash(&self, revision: i64) -> Result<KvHash, StoreError> {
-        let engine = self.hub.engine();
-        let view = engine.view();
-        let head = read::head(view.as_ref())?.unwrap_or_else(new_head);
-        hash::hash(view.as_ref(), &head, revision)
-    }
-
-    /// The number of keys. The first call counts them, with applies waiting meanwhile; from then on it is followed.
-    pub fn keys(&self) -> Result<i64, StoreError> {
-        if let Some(keys) = self.hub.counters().keys() {
-            return Ok(keys);
-        }
-        let _writer = self.writer.lock();
-        let engine = self.hub.engine();
-        let mut keys = 0;
-        let view = engine.view();
-        let mut live = view.cursor(Table::Live, &[], None)?;
-        while live.entry().is_some() {
-            keys += 1;
-            live.advance()?;
-        }
-        self.hub.counters().set_keys(Some(keys));
-        Ok(keys)
-    }
-
     /// What it has counted of itself.
     #[must_use]
     pub fn counters(&self) -> &MvccCounters {
         self.hub.counters()
-    }
-
-    // ---- leases ----
-
-    /// Leases that ran out; the leader proposes their revocation with the generation given.
-    #[must_use]
-    pub fn expired_leases(&self, now: Instant) -> Vec<ExpiredLease> {
-        self.writer.lock().leases.expired(now)
-    }
-
-    /// When to look for expired leases next.
-    #[must_use]
-    pub fn next_lease_deadline(&self) -> Option<Instant> {
-        self.writer.lock().leases.next_deadline()
-    }
-
-    /// Starts all leases anew with their persisted remaining TTL: what a new leader does first.
-    pub fn restart_leases(&self, now: Instant) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock();
-        writer.leases = self.read(|view| LeaseClock::restart(view, now))?;
-        Ok(())
-    }
-
-    /// Remaining TTLs worth persisting: those that fell by `step` since they were last.
-    #[must_use]
-    pub fn lease_checkpoints(&self, now: Instant, step: Duration) -> LeaseCheckpointCommand {
-        self.writer.lock().leases.checkpoints(now, step)
-    }
-
-    /// What is known of a lease.
-    pub fn lease(&self, id: i64, now: Instant) -> Result<Option<LeaseInfo>, StoreError> {
-        let writer = self.writer.lock();
-        self.read(|view| {
-            let Some(record) = lease::lookup(view, id)? else { return Ok(None) };
-            let remaining_secs = writer.leases.remaining_secs(id, now);
-            Ok(Some(LeaseInfo { id, ttl_secs: record.ttl_secs, remaining_secs, keys: lease::attached(view, id)? }))
-        })
-    }
-
-    /// Ids of all leases.
-    pub fn leases(&self) -> Result<Vec<i64>, StoreError> {
-        Ok(self.read(lease::all)?.into_iter().map(|record| record.id).collect())
-    }
-
-    // ---- the cluster's records ----
-
-    /// The members' records, by id.
-    pub fn members(&self) -> Result<Vec<MemberRecord>, StoreError> {
-        self.read(members::all)
-    }
-
-    /// Whether a member had this id and has it no more.
-    pub fn had_member(&self, id: u64) -> Result<bool, StoreError> {
-        // In this order: a record allocated before the counter was read is seen.
-        let next = self.writer.lock().head.next_member_id;
-        members::had(self.hub.engine().view().as_ref(), next, id)
-    }
-
-    /// A sealed key and its version.
-    pub fn sealed(&self, name: &str) -> Result<Option<SealedRecord>, StoreError> {
-        self.read(|view| members::sealed(view, name))
-    }
-
-    /// Who keeps history from being compacted.
-    pub fn holders(&self) -> Result<Vec<HolderRecord>, StoreError> {
-        self.read(compact::all)
-    }
-
-    // ---- snapshots ----
-
-    /// Copies the state into `directory`, which must not exist, and says what the copy holds. Applies wait meanwhile.
-    pub fn checkpoint(&self, directory: &Path) -> Result<StateInfo, StoreError> {
-        let writer = self.writer.lock();
-        self.hub.check()?;
-        self.hub.note(self.hub.engine().checkpoint(directory))?;
-        Ok(info(&writer.head))
-    }
-
-    /// Continues on the state that `engine` holds: a snapshot, opened by the caller. The old engine is closed when
-    /// its last reader is done. Watches go on (from history, or they end as compacted) unless the history is another.
-    /// A fault ends here; after [`FaultKind::Diverged`] watches end too, for what they were told may never have happened.
-    pub fn install(&self, engine: Arc<dyn Engine>, now: Instant) -> Result<StateInfo, StoreError> {
-        let mut writer = self.writer.lock();
-        let (head, leases) = load(engine.as_ref(), now)?;
-        self.hub.counters().set_keys(None);
-        self.hub.replace(engine, &head);
-        *writer = WriterState { head, leases, halted: None };
-        Ok(info(&writer.head))
-    }
-
-    /// The engine that holds the published state, for a view of all of it.
-    pub(crate) fn engine(&self) -> Arc<dyn Engine> {
-        self.hub.engine()
-    }
-
-    /// The engine's size on disk.
-    #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.hub.engine().size_bytes()
-    }
-
-    /// How much of it is in use.
-    #[must_use]
-    pub fn live_bytes(&self) -> u64 {
-        self.hub.engine().live_bytes()
-    }
-
-    /// Gives space of removed history back to the file system, at the cost of rewriting what is around it.
-    pub fn reclaim(&self) -> Result<(), StoreError> {
-        self.hub.check()?;
-        self.hub.note(self.hub.engine().reclaim())
-    }
-
-    /// Whether the engine takes writes: writes what is there already.
-    pub(crate) fn probe(&self) -> Result<(), StoreError> {
-        let writer = self.writer.lock();
-        self.hub.check()?;
-        let mut batch = WriteBatch::new();
-        put_head(&mut batch, &writer.head);
-        self.hub.note(self.hub.engine().write(batch, Durability::Buffered))
-    }
-
-    // ---- soundness ----
-
-    /// What is wrong with the state, as it changes.
-    #[must_use]
-    pub fn fault(&self) -> watch::Receiver<Option<Fault>> {
-        self.hub.fault()
-    }
-
-    /// From now on nothing is read from this state or written to it, until another one is installed.
-    pub fn condemn(&self, fault: Fault) {
-        self.hub.condemn(fault);
-    }
-
-    /// The digest of a part that another replica has named.
-    pub(crate) fn digest(&self, part: &DigestRequest) -> Result<digest::Answer, StoreError> {
-        self.read(|view| digest::digest(view, part))
-    }
-
-    /// The next part to compare, and its digest here.
-    pub(crate) fn next_part(
-        &self,
-        start: &Bytes,
-        changes_from: i64,
-        limit: digest::PartLimit,
-    ) -> Result<(DigestRequest, Digest), StoreError> {
-        self.read(|view| digest::next_part(view, start, changes_from, limit))
     }
 
     /// Reads, if the state is sound; what turns out to be damaged is condemned.
@@ -524,116 +309,4 @@ impl StateMachine {
         let result = read(engine.view().as_ref());
         self.hub.note(result)
     }
-}
-
-/// What [`reset_state`] makes.
-#[derive(Clone, PartialEq, Debug)]
-pub struct NewCluster {
-    /// Its id.
-    pub cluster_id: u64,
-    /// The id of its only member. Fresh: ids stay used up.
-    pub node_id: u64,
-    /// Its revision, which is also the oldest that can be read.
-    pub revision: i64,
-}
-
-/// Makes another cluster of the state in `engine`, for restore and reset: a new cluster id, one member without a key
-/// yet, no place in a log, and a revision so far on that no client has seen it, with everything before compacted.
-///
-/// Watches on older states break by the new epoch. [`place`] has to follow.
-pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<NewCluster, StoreError> {
-    let mut head = read::head(engine.view().as_ref())?.unwrap_or_else(new_head);
-    let node_id = head.next_member_id.max(1);
-    head.next_member_id = node_id + 1;
-    head.revision += RESET_REVISION_STEP;
-    head.compact_revision = head.revision;
-    head.cluster_id = cluster_id;
-    head.epoch += 1;
-    head.last_applied = None;
-    head.membership = Bytes::new();
-    let mut batch = WriteBatch::new();
-    for table in [Table::Member, Table::Holder, Table::Proposal, Table::ProposalOrder] {
-        batch.delete_range(table, &[], None);
-    }
-    // It says who it is when it starts: key, name and addresses may be others by then.
-    let member = MemberRecord { id: node_id, feature_level: head.feature_level, ..MemberRecord::default() };
-    batch.put(Table::Member, &node_id.to_be_bytes(), member.encode_to_vec());
-    // Nobody could keep a lease alive while the cluster was gone: all begin anew.
-    for lease in lease::all(engine.view().as_ref())? {
-        lease::refresh(&mut batch, lease);
-    }
-    put_head(&mut batch, &head);
-    engine.write(batch, Durability::Buffered)?;
-    engine.flush()?;
-    Ok(NewCluster { cluster_id, node_id, revision: head.revision })
-}
-
-/// Says that the state in `engine` is as of entry `at`, and who is configured there. The log begins after it.
-pub fn place(engine: &dyn Engine, at: EntryId, membership: Bytes) -> Result<StateInfo, StoreError> {
-    let mut head = read::head(engine.view().as_ref())?.unwrap_or_else(new_head);
-    head.last_applied = Some(LogId { term: at.term, index: at.index });
-    head.membership = membership;
-    let mut batch = WriteBatch::new();
-    put_head(&mut batch, &head);
-    engine.write(batch, Durability::Buffered)?;
-    engine.flush()?;
-    Ok(info(&head))
-}
-
-/// The head of an empty store. Its revision is 1, as etcd's is.
-fn new_head() -> StateHead {
-    StateHead { format: FORMAT_STATE, revision: 1, next_member_id: 1, ..Default::default() }
-}
-
-fn load(engine: &dyn Engine, now: Instant) -> Result<(StateHead, LeaseClock), StoreError> {
-    let view = engine.view();
-    let head = match read::head(view.as_ref())? {
-        Some(head) => head,
-        None => {
-            let head = new_head();
-            let mut batch = WriteBatch::new();
-            put_head(&mut batch, &head);
-            engine.write(batch, Durability::Buffered)?;
-            head
-        }
-    };
-    if head.format != FORMAT_STATE {
-        return Err(StoreError::Corrupt(format!("state has format {}, this release reads {FORMAT_STATE}", head.format)));
-    }
-    let leases = LeaseClock::restart(view.as_ref(), now)?;
-    Ok((head, leases))
-}
-
-fn put_head(batch: &mut WriteBatch, head: &StateHead) {
-    batch.put(Table::Head, &[], head.encode_to_vec());
-}
-
-fn entry_id(head: &StateHead) -> Option<EntryId> {
-    head.last_applied.as_ref().map(|id| EntryId { term: id.term, index: id.index })
-}
-
-fn info(head: &StateHead) -> StateInfo {
-    StateInfo {
-        last_applied: entry_id(head),
-        membership: head.membership.clone(),
-        revision: head.revision,
-        compact_revision: head.compact_revision,
-        feature_level: head.feature_level,
-        cluster_id: head.cluster_id,
-    }
-}
-
-/// Whether the entry is the next one; false for one that was applied before.
-fn follows(head: &StateHead, id: EntryId) -> Result<bool, StoreError> {
-    let Some(last) = &head.last_applied else { return Ok(true) };
-    if id.index <= last.index {
-        return Ok(false);
-    }
-    if id.index != last.index + 1 || id.term < last.term {
-        return Err(StoreError::Halted(format!(
-            "entry {} of term {} cannot follow entry {} of term {}",
-            id.index, id.term, last.index, last.term
-        )));
-    }
-    Ok(true)
 }

@@ -32,6 +32,7 @@ use crate::birth::{self, Progress, Step};
 use crate::engine::Engine;
 use crate::error::StoreError;
 use crate::log::LogStore;
+use crate::metrics::StoreMetrics;
 use crate::mvcc::{EntryId, MvccOptions, NewCluster, StateMachine};
 use crate::node::machine::{newest_snapshot, to_apply};
 use crate::snapshot::{remove_if_present, sync_dir};
@@ -242,7 +243,7 @@ fn copy_state(engines: &dyn Engines, old: &DataDir, target: &Path) -> Result<(),
         let machine = StateMachine::open(engine.clone(), &MvccOptions::default(), Instant::now().into_std())?;
         Ok((engine, machine.info().last_applied.map_or(0, |id| id.index)))
     });
-    let snapshot = newest_snapshot(old)?;
+    let snapshot = newest_snapshot(old, &StoreMetrics::new())?;
     let snapshot_index = snapshot.as_ref().and_then(|snapshot| snapshot.manifest().last_log_id).map_or(0, |id| id.index);
     match (opened, snapshot) {
         (Ok((_, applied)), Some(snapshot)) if applied < snapshot_index => engines.restore_state(&snapshot.data(), target),

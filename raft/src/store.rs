@@ -26,6 +26,7 @@ use crate::mvcc::{KvHash, LeaseInfo, MvccCounters, Watch, check_txn};
 
 pub(crate) mod command;
 mod compare;
+pub mod condition;
 pub(crate) mod core;
 pub(crate) mod datadir;
 pub mod engines;

@@ -5,15 +5,18 @@
 
 #[path = "support/cluster.rs"]
 mod cluster;
+#[path = "support/gate.rs"]
+mod gate;
 #[path = "support/recording.rs"]
 mod recording;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use cluster::{Ca, PATIENCE, Seat, get, log_to_stderr, put, until};
+use cluster::{Ca, Cluster, PATIENCE, Seat, get, log_to_stderr, put, timing, until};
 use recording::RecordingEngines;
-use trireme_raft::{Store, StoreError, WhenEmpty};
+use trireme_raft::engine::{Durability, Engine, Table, WriteBatch};
+use trireme_raft::{MemoryEngines, Store, StoreError, WhenEmpty};
 
 const WRITES: usize = 50;
 
@@ -99,6 +102,50 @@ async fn a_failed_sync_ends_the_instance_and_not_the_store() {
     let versions = store.range(&request).unwrap().kvs[0].version;
     assert!(versions == 3 || (versions == 2 && result.is_err()), "applied more than once: version {versions}");
     store.shutdown().await;
+}
+
+/// Everybody applies what a majority has on disk. Who loses power before his own disk had it has lost nothing that he
+/// promised, follower or leader, and comes back; who lost what had been on his disk does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_ahead_of_what_its_log_had_synced_comes_back_after_a_power_cut() {
+    for leads in [false, true] {
+        let disks = Arc::new(MemoryEngines::new());
+        let gates = Arc::new(gate::Gates::new(disks.clone()));
+        let mut cluster = Cluster::start(timing(), gates.clone()).await;
+        let leader = cluster.leader().await;
+        let slow = if leads { leader } else { (leader + 1) % 3 };
+        let folder = cluster.seats[slow].folder.clone();
+        gates.shut(&folder);
+        let written = cluster.store(leader).txn(put("k", "v"), None).await.unwrap().header.unwrap().revision;
+        tokio::time::timeout(PATIENCE, cluster.store(slow).wait_revision(written)).await.unwrap().unwrap();
+
+        // The state got to the disk by itself, as memtables do; the log did not.
+        let state = disks.engine(&folder.join("state/0"));
+        state.flush().unwrap();
+        disks.crash_below(&folder);
+        gates.open(&folder);
+        cluster.stop(slow).await;
+        cluster.restart(slow).await;
+        assert!(cluster.store(slow).revision() >= written, "what was applied is there");
+        cluster.store(slow).txn(put("k", "again"), None).await.unwrap();
+        for store in cluster.running() {
+            store.barrier().await.unwrap();
+            assert_eq!(get(store, "k").as_deref(), Some("again"));
+        }
+
+        // The other way round: an entry goes that was on disk when it was applied.
+        cluster.stop(slow).await;
+        let log = disks.engine(&folder.join("log"));
+        let (last, _) = log.view().last(Table::Entry).unwrap().unwrap();
+        let index = u64::from_be_bytes(last.try_into().unwrap());
+        let mut batch = WriteBatch::new();
+        batch.delete_range(Table::Entry, &(index - 1).to_be_bytes(), None);
+        log.write(batch, Durability::Synced).unwrap();
+        let options = cluster.seats[slow].options(gates.clone(), WhenEmpty::Refuse);
+        let error = Store::open(options).await.map(drop).unwrap_err();
+        assert!(matches!(error, StoreError::MustRejoin(_)), "{error}");
+        cluster.end().await;
+    }
 }
 
 /// Damage to the state alone is healed; damage to the log is refused.

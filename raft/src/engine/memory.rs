@@ -9,6 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -159,6 +160,18 @@ impl Engine for MemoryEngine {
             }
         }
         file.flush().map_err(failed)
+    }
+
+    fn sync_delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.size_bytes()
     }
 
     fn size_bytes(&self) -> u64 {

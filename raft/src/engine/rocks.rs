@@ -222,6 +222,10 @@ impl Engine for RocksEngine {
         Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(directory)).map_err(|error| self.failed(&error))
     }
 
+    fn sync_delay(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn reclaim(&self) -> Result<(), StoreError> {
         self.flush_memtable()?;
         self.db.compact_range(None::<&[u8]>, None::<&[u8]>);

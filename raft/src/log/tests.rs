@@ -17,6 +17,7 @@ use super::{LogStore, record};
 use crate::engine::memory::MemoryEngine;
 use crate::engine::{Durability, Engine, Table, WriteBatch};
 use crate::error::StoreError;
+use crate::metrics::StoreMetrics;
 use crate::mvcc::{MvccOptions, StateMachine};
 use crate::node::machine::{Machine, MachineShared};
 use crate::snapshot::SnapshotDir;
@@ -82,7 +83,7 @@ fn open(folder: &Path, engines: Arc<dyn Engines>) -> Result<(LogStore, Machine),
     let log = LogStore::open(engines.open_log(&data_dir.log())?, None)?;
     let (generation, directory) = data_dir.state()?;
     let state = StateMachine::open(engines.open_state(&directory)?, &MvccOptions::default(), Instant::now().into_std())?;
-    let shared = MachineShared::new(1, Arc::new(data_dir), engines, generation, &state.info())?;
+    let shared = MachineShared::new(1, Arc::new(data_dir), engines, generation, &state.info(), Arc::new(StoreMetrics::new()))?;
     Ok((log, Machine::new(state, Arc::new(shared))))
 }
 

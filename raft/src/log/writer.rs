@@ -1,6 +1,7 @@
 //! The one thread that writes the log: batches what waits, syncs once, then tells everybody.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use openraft::storage::IOFlushed;
@@ -150,6 +151,7 @@ fn report(shared: &Shared, done: Vec<Done>, result: &Result<(), StoreError>) {
                 Done::Truncate(from, _) => index.written = index.written.min(from.saturating_sub(1)),
             }
         }
+        shared.synced.store(index.written, Ordering::Relaxed);
         index.shrink();
     }
     for item in done {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use super::applied::{Applied, AppliedAt};
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::StoreError;
+use crate::metrics::StoreMetrics;
+use crate::mutant;
 use crate::mvcc::{ApplyEntry, EntryBody, EntryId, StateInfo, StateMachine};
 use crate::snapshot::{DATA, SnapshotDir, remove_if_present};
 use crate::store::datadir::DataDir;
@@ -45,6 +48,8 @@ type Snapshot = openraft::alias::SnapshotOf<TypeConfig, SnapshotDir>;
 pub struct Machine {
     state: StateMachine,
     shared: Arc<MachineShared>,
+    /// How far the log of this instance is on disk.
+    log_synced: Option<Arc<AtomicU64>>,
 }
 
 /// What outlives a Raft instance.
@@ -58,6 +63,7 @@ pub(crate) struct MachineShared {
     retired: Mutex<Vec<(Weak<dyn Engine>, PathBuf)>>,
     applied: Applied,
     durable: watch::Sender<u64>,
+    metrics: Arc<StoreMetrics>,
 }
 
 // === impl MachineShared ===
@@ -69,8 +75,9 @@ impl MachineShared {
         engines: Arc<dyn Engines>,
         generation: u64,
         info: &StateInfo,
+        metrics: Arc<StoreMetrics>,
     ) -> Result<MachineShared, StoreError> {
-        let snapshot = newest_snapshot(&data_dir)?;
+        let snapshot = newest_snapshot(&data_dir, &metrics)?;
         let applied = info.last_applied.map(applied_at).unwrap_or_default();
         Ok(MachineShared {
             cluster_id,
@@ -82,6 +89,7 @@ impl MachineShared {
             applied: Applied::new(applied),
             // What an engine shows after opening is on disk.
             durable: watch::Sender::new(applied.index),
+            metrics,
         })
     }
 
@@ -142,6 +150,7 @@ impl MachineShared {
             Ok(_) => *current = Some(snapshot),
             Err(error) => {
                 tracing::error!(%error, path = %snapshot.path().display(), "a snapshot was damaged on disk and is dropped");
+                self.metrics.damage.snapshot.fetch_add(1, Ordering::Relaxed);
                 snapshot.supersede();
             }
         }
@@ -176,7 +185,7 @@ impl MachineShared {
 }
 
 /// The newest snapshot that is whole; the others are removed.
-pub(crate) fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>, StoreError> {
+pub(crate) fn newest_snapshot(data_dir: &DataDir, metrics: &StoreMetrics) -> Result<Option<SnapshotDir>, StoreError> {
     let base = data_dir.snapshots();
     let mut best: Option<SnapshotDir> = None;
     for entry in std::fs::read_dir(&base).map_err(|error| StoreError::io(base.display(), error))?.flatten() {
@@ -196,6 +205,7 @@ pub(crate) fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>,
             }
             Err(error) => {
                 tracing::warn!(path = %entry.path().display(), %error, "removing a damaged snapshot");
+                metrics.damage.snapshot.fetch_add(1, Ordering::Relaxed);
                 remove_if_present(&entry.path()).map_err(|error| StoreError::io(base.display(), error))?;
             }
         }
@@ -207,12 +217,24 @@ pub(crate) fn newest_snapshot(data_dir: &DataDir) -> Result<Option<SnapshotDir>,
 
 impl Machine {
     pub(crate) fn new(state: StateMachine, shared: Arc<MachineShared>) -> Machine {
-        Machine { state, shared }
+        Machine { state, shared, log_synced: None }
+    }
+
+    /// The one that applies what stands in a log. A member applies what a majority has on disk, its own log having it
+    /// or not: nobody waits for its disk. Its state says which, so that a power cut in between is not taken for a log
+    /// that has lost something.
+    pub(crate) fn beside_log(self, log_synced: Arc<AtomicU64>) -> Machine {
+        Machine { log_synced: Some(log_synced), ..self }
     }
 
     /// Applies one batch on a blocking thread.
     async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
+        if let Some(synced) = &self.log_synced
+            && !mutant::on("log-position-forgotten")
+        {
+            self.state.note_log_synced(synced.load(Ordering::Relaxed));
+        }
         let (state, now) = (self.state.clone(), Instant::now().into_std());
         let results = with_space(SPACE_PATIENCE, move || state.apply_batch(&entries, now)).await?;
         self.shared.applied.reached(applied_at(last));

@@ -221,16 +221,20 @@ impl DataDir {
         let base = self.path.join("state");
         let failed = |error: io::Error| StoreError::io(base.display(), error);
         fs::create_dir_all(&base).map_err(failed)?;
-        let current: u64 = match fs::read_to_string(base.join("current")) {
-            Ok(text) => text.trim().parse().unwrap_or(0),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        let named: Option<u64> = match fs::read(base.join("current")) {
+            Ok(bytes) => String::from_utf8(bytes).ok().and_then(|text| text.trim().parse().ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some(0),
             Err(error) => return Err(failed(error)),
         };
-        for entry in fs::read_dir(&base).map_err(failed)?.filter_map(Result::ok) {
-            let generation = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
-            if generation.is_some_and(|generation| generation != current) {
-                remove_if_present(&entry.path()).map_err(failed)?;
-            }
+        let entries = fs::read_dir(&base).map_err(failed)?.filter_map(Result::ok);
+        let present: Vec<u64> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+        let current = which_generation(named, &present);
+        if named != Some(current) {
+            tracing::warn!(?named, current, "the name of the current state is damaged");
+            self.set_state_generation(current)?;
+        }
+        for other in present.into_iter().filter(|generation| *generation != current) {
+            remove_if_present(&self.state_generation(other)).map_err(failed)?;
         }
         Ok((current, self.state_generation(current)))
     }
@@ -267,5 +271,36 @@ impl DataDir {
     /// The folder itself.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The generation to open. A name that names none of those that are there is damaged: nothing is given up for it, and the
+/// oldest counts, which was complete before the next one was begun.
+fn which_generation(named: Option<u64>, present: &[u64]) -> u64 {
+    match (named, present.iter().min()) {
+        (Some(named), _) if present.contains(&named) => named,
+        (_, Some(oldest)) => *oldest,
+        (named, None) => named.unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_name_gives_no_state_up() {
+        let cases: [(Option<u64>, &[u64], u64); 7] = [
+            (Some(0), &[], 0),
+            (Some(3), &[3], 3),
+            (Some(3), &[4, 3], 3),
+            (Some(7), &[3], 3),
+            (None, &[3], 3),
+            (None, &[5, 4], 4),
+            (None, &[], 0),
+        ];
+        for (named, present, expected) in cases {
+            assert_eq!(which_generation(named, present), expected, "{named:?} of {present:?}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::options::Engines;
 use crate::engine::Engine;
 use crate::engine::memory::MemoryEngine;
 use crate::error::StoreError;
+use crate::mvcc::MvccOptions;
 
 /// Doubles in memory, found again by their folder within this process. For tests and simulation.
 #[derive(Default)]
@@ -39,7 +40,12 @@ impl MemoryEngines {
 
     /// A power cut: every engine forgets what was not made durable.
     pub fn crash(&self) {
-        for engine in self.engines.lock().values_mut() {
+        self.crash_below(Path::new(""));
+    }
+
+    /// A power cut of those below a folder.
+    pub fn crash_below(&self, folder: &Path) {
+        for (_, engine) in self.engines.lock().iter_mut().filter(|(directory, _)| directory.starts_with(folder)) {
             *engine = Arc::new(engine.crash());
         }
     }
@@ -52,6 +58,10 @@ impl Engines for MemoryEngines {
 
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(self.engine(directory))
+    }
+
+    fn watch_ring_bytes(&self) -> usize {
+        MvccOptions::default().watch_ring_bytes
     }
 
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {
@@ -73,6 +83,10 @@ impl Engines for RocksEngines {
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
         use crate::engine::rocks::{RocksEngine, RocksOptions, Role};
         Ok(Arc::new(RocksEngine::open(directory, Role::State, &RocksOptions::default())?))
+    }
+
+    fn watch_ring_bytes(&self) -> usize {
+        MvccOptions::default().watch_ring_bytes
     }
 
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ use crate::network::listener::{PeerKey, accept_peers};
 use crate::network::service;
 use crate::network::transport::{Tcp, Transport};
 use crate::node::Pace;
-use crate::node::machine::MachineShared;
+use crate::node::machine::{Machine, MachineShared};
 use crate::snapshot::{SnapshotDir, remove_if_present};
 use crate::types::{log_id, unplaced};
 
@@ -96,8 +97,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     if member.started && log.is_pristine() {
         return Err(data_dir.lost(StoreError::Corrupt("it is empty although this member has voted".into())));
     }
-    let (state, machine) = open_state(&engines, &data_dir, &member, &log).await?;
-    let machine = Arc::new(machine);
+    let (state, machine) = open_state(&engines, &data_dir, &member, &log, &metrics).await?;
     log.close();
 
     let directory = Arc::new(PeerDirectory::new(member.node_id, seeds(&member)?));
@@ -261,13 +261,15 @@ async fn open_state(
     data_dir: &Arc<DataDir>,
     member: &MemberFile,
     log: &LogStore,
-) -> Result<(StateMachine, MachineShared), StoreError> {
+    metrics: &Arc<StoreMetrics>,
+) -> Result<(StateMachine, Arc<MachineShared>), StoreError> {
     let (generation, directory) = data_dir.state()?;
     let opened = try_open_state(engines.as_ref(), &directory, member);
     let (state, generation) = match opened {
         Ok(state) => (state, generation),
         Err(error) => {
             tracing::error!(%error, "the state is damaged and is rebuilt from snapshot and log");
+            metrics.damage.state.fetch_add(1, Ordering::Relaxed);
             let next = generation + 1;
             let directory = data_dir.state_generation(next);
             remove_if_present(&directory).map_err(|error| StoreError::io(directory.display(), error))?;
@@ -277,16 +279,25 @@ async fn open_state(
         }
     };
     let info = state.info();
-    let machine = MachineShared::new(member.cluster_id, data_dir.clone(), engines.clone(), generation, &info)?;
+    let machine = Arc::new(MachineShared::new(member.cluster_id, data_dir.clone(), engines.clone(), generation, &info, metrics.clone())?);
     let applied = info.last_applied.map(|id| log_id(id.term, id.index));
-    // Invariant: nothing is applied that is not in the log, and what the log no longer has is in a snapshot. A snapshot
-    // from the leader is installed before the log is purged up to it: who crashes in between has lost nothing.
-    if applied > log.last_log_id().max(machine.received_last()?) {
-        let ends = log.last_log_id();
-        return Err(data_dir.lost(StoreError::Corrupt(format!("it ends at {ends:?}, before what was applied ({applied:?})"))));
+    let ends = log.last_log_id().map_or(0, |id| id.index());
+    // Invariant: what was synced in the log when an entry was applied is in the log, and what the log no longer has is in
+    // a snapshot. A snapshot from the leader is installed before the log is purged up to it: who crashes in between has
+    // lost nothing.
+    if info.log_needed > ends.max(machine.received_last()?.map_or(0, |id| id.index())) {
+        let needed = info.log_needed;
+        return Err(data_dir.lost(StoreError::Corrupt(format!("it ends at entry {ends}, and {needed} had been on disk"))));
+    }
+    if applied > log.last_log_id().max(machine.snapshot_last()?) {
+        // Others had on disk what this member applied, and it lost power before it had. Raft lets the log begin behind
+        // it, which it may when a snapshot reaches as far.
+        tracing::warn!(ends, ?applied, "the log ends before the state: it lost what had not been synced");
+        Machine::new(state.clone(), machine.clone()).build()?;
     }
     let reachable = applied.max(machine.snapshot_last()?);
     if log.purged() > reachable {
+        metrics.damage.state.fetch_add(1, Ordering::Relaxed);
         state.condemn(Fault { kind: FaultKind::Damaged, reason: "neither state nor snapshot reaches the start of the log".into() });
     }
     Ok((state, machine))

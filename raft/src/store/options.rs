@@ -118,9 +118,7 @@ pub trait Engines: Send + Sync + 'static {
     /// Opens (or creates) the state engine.
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError>;
     /// How much of the recent past watches find in memory; what is older they read from the state engine.
-    fn watch_ring_bytes(&self) -> usize {
-        crate::mvcc::MvccOptions::default().watch_ring_bytes
-    }
+    fn watch_ring_bytes(&self) -> usize;
     /// Makes the folder of a state engine, which does not exist yet, out of a checkpoint.
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError>;
 }

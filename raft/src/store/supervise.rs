@@ -12,12 +12,14 @@
 //! A damaged log is never healed: this member says so and waits to be started again, when it rejoins under a new id.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tokio::time::Instant;
 use trireme_proto::peer;
 
+use super::condition::condition;
 use super::core::Core;
 use super::open::{Instance, open_log};
 use super::space::SpaceLevel;
@@ -86,6 +88,9 @@ async fn ended(core: &Core, raft: &RaftNode) -> String {
     let mut fault = core.state.fault();
     loop {
         if let Some(fault) = &*fault.borrow_and_update() {
+            let damage = &core.metrics.damage;
+            let found = if fault.kind == FaultKind::Diverged { &damage.diverged } else { &damage.state };
+            found.fetch_add(1, Ordering::Relaxed);
             return fault.reason.to_string();
         }
         if let Err(fatal) = &metrics.borrow_watched().running_state {
@@ -131,7 +136,12 @@ async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreE
     if core.state.info().last_applied.is_some() {
         disk(move || machine.build().map(drop)).await?;
     }
-    start_instance(core, instance, None).await.map_err(|error| core.data_dir.lost(error))
+    let started = start_instance(core, instance, None).await.map_err(|error| core.data_dir.lost(error));
+    if let Err(StoreError::MustRejoin(_)) = &started {
+        // Seen again at each attempt, found once.
+        core.metrics.damage.log.store(1, Ordering::Relaxed);
+    }
+    started
 }
 
 /// Replaces the state while no instance runs.
@@ -147,16 +157,21 @@ async fn rebuild(core: &Arc<Core>, instance: &Instance, fault: &Fault) -> Result
         .await?
     };
     let machine = Machine::new(core.state.clone(), core.machine.clone());
+    let damage = &core.metrics.damage;
     if fault.kind == FaultKind::Damaged {
         let shared = core.machine.clone();
         let own = disk(move || Ok(shared.sound_snapshot())).await?;
         let reaches = own.as_ref().map(SnapshotDir::meta).transpose()?.and_then(|meta| meta.last_log_id) >= purged;
         if reaches {
-            return disk(move || machine.replace_state(own.as_ref())).await;
+            disk(move || machine.replace_state(own.as_ref())).await?;
+            damage.rebuilt.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
         }
     }
     let snapshot = fetch(core, purged.map_or(0, |id| id.index())).await?;
-    disk(move || machine.adopt(snapshot)).await
+    disk(move || machine.adopt(snapshot)).await?;
+    damage.reseeded.fetch_add(1, Ordering::Relaxed);
+    Ok(())
 }
 
 /// A snapshot of whichever other member is furthest.
@@ -181,14 +196,6 @@ async fn fetch(core: &Core, at_least_index: u64) -> Result<SnapshotDir, StoreErr
         }
     }
     Err(failure)
-}
-
-/// How another member is doing.
-pub(super) async fn condition(core: &Core, member: u64) -> Result<peer::ConditionResponse, StoreError> {
-    let mut client = core.clients.client(member, Lane::Bulk)?;
-    let call = tokio::time::timeout(core.timing.rpc, client.condition(peer::ConditionRequest {})).await;
-    let answer = call.map_err(|_| StoreError::NoLeader(format!("member {member} does not answer")))?;
-    Ok(answer.map_err(|status| StoreError::NoLeader(format!("member {member}: {}", status.message())))?.into_inner())
 }
 
 async fn fetch_from(core: &Core, member: u64, at_least_index: u64) -> Result<SnapshotDir, StoreError> {
@@ -233,18 +240,6 @@ impl Core {
         let status = self.status.borrow();
         let down = status.role == Role::Stopped && status.failure.is_some() && self.raft.read().is_none();
         down && status.voters == [self.node_id] && !status.changing_members && self.state.fault().borrow().is_none()
-    }
-
-    /// How this member is doing.
-    pub(crate) fn condition_here(&self) -> peer::ConditionResponse {
-        let space = *self.space.status().borrow();
-        let fault = self.state.fault().borrow().as_ref().map(|fault| fault.reason.to_string());
-        peer::ConditionResponse {
-            space_level: space.level as u32,
-            free_bytes: space.free_bytes,
-            applied_index: self.machine.applied().at().index,
-            fault: fault.unwrap_or_default(),
-        }
     }
 
     /// A snapshot for another member, built if there is none that reaches far enough.

@@ -41,7 +41,7 @@ pub(super) async fn start_instance(
 ) -> Result<LogStore, StoreError> {
     let log = open_log(instance.engines.as_ref(), &core.data_dir, Some(core.machine.durable()), instance.threads)?;
     let config = node::config(core.cluster_id, core.timing, instance.pace)?;
-    let machine = Machine::new(core.state.clone(), core.machine.clone());
+    let machine = Machine::new(core.state.clone(), core.machine.clone()).beside_log(log.synced());
     let pristine = log.is_pristine();
     let raft = node::start(core.node_id, config, core.clients.clone(), log.clone(), machine).await?;
     if let Some(record) = found.filter(|_| pristine) {

@@ -14,10 +14,10 @@ use trireme_proto::peer::change_member_request::Change;
 use trireme_proto::store;
 use trireme_proto::store::command::Body;
 
+use super::condition::condition;
 use super::core::Core;
 use super::options::Upkeep;
 use super::space::SpaceLevel;
-use super::supervise::condition;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 

@@ -1,5 +1,7 @@
 //! Engines whose log can be held up: one member's altogether, or everybody's by a delay.
 
+#![allow(dead_code)]
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -64,6 +66,10 @@ impl Engines for Gates {
         self.inner.open_state(directory)
     }
 
+    fn watch_ring_bytes(&self) -> usize {
+        self.inner.watch_ring_bytes()
+    }
+
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {
         self.inner.restore_state(checkpoint, directory)
     }
@@ -95,7 +101,19 @@ impl Engine for GatedLog {
         self.inner.checkpoint(directory)
     }
 
+    fn sync_delay(&self) -> Duration {
+        self.inner.sync_delay()
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.inner.reclaim()
+    }
+
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes()
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.inner.live_bytes()
     }
 }

@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use prost::Message;
@@ -88,6 +89,10 @@ impl Engines for RecordingEngines {
         Ok(Arc::new(RecordingState { inner: self.inner.open_state(directory)?, journal: self.journal.clone() }))
     }
 
+    fn watch_ring_bytes(&self) -> usize {
+        self.inner.watch_ring_bytes()
+    }
+
     fn restore_state(&self, checkpoint: &Path, directory: &Path) -> Result<(), StoreError> {
         self.inner.restore_state(checkpoint, directory)
     }
@@ -104,7 +109,7 @@ impl Engine for RecordingLog {
             return Err(StoreError::Io("injected: the disk failed".into()));
         }
         if synced {
-            std::thread::sleep(std::time::Duration::from_millis(self.journal.sync_delay_ms.load(Ordering::SeqCst)));
+            std::thread::sleep(Duration::from_millis(self.journal.sync_delay_ms.load(Ordering::SeqCst)));
         }
         self.inner.write(batch.clone(), durability)?;
         if synced {
@@ -121,8 +126,20 @@ impl Engine for RecordingLog {
         self.inner.checkpoint(directory)
     }
 
+    fn sync_delay(&self) -> Duration {
+        self.inner.sync_delay()
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.inner.reclaim()
+    }
+
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes()
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.inner.live_bytes()
     }
 }
 
@@ -146,7 +163,19 @@ impl Engine for RecordingState {
         self.inner.checkpoint(directory)
     }
 
+    fn sync_delay(&self) -> Duration {
+        self.inner.sync_delay()
+    }
+
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.inner.reclaim()
+    }
+
     fn size_bytes(&self) -> u64 {
         self.inner.size_bytes()
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.inner.live_bytes()
     }
 }

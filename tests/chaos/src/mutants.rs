@@ -35,11 +35,7 @@ pub const ALL: &[Mutant] = &[
         like: "raft dissertation, section 6.4, step 4 left out",
         faults: &["SlowPeer", "Stop", "SlowSyncs"],
     },
-    Mutant {
-        name: "compaction-unnoticed",
-        like: "etcd #18089: a watch loses an event to compaction",
-        faults: &["PowerCut", "Kill", "Stop"],
-    },
+    Mutant { name: "compaction-unnoticed", like: "etcd #18089: a watch loses an event to compaction", faults: &["Compact"] },
     Mutant { name: "ring-overflow", like: "a slow watcher skipped when its buffer is full", faults: &["SlowPeer", "Flapping"] },
     Mutant {
         name: "snapshot-unnoticed",
@@ -66,6 +62,11 @@ pub const ALL: &[Mutant] = &[
         name: "membership-not-kept",
         like: "openraft #1808 and its kind: the configuration lost with the log that carried it",
         faults: &["PowerCutAll", "Kill"],
+    },
+    Mutant {
+        name: "log-position-forgotten",
+        like: "raft, section 5.3: what is committed is applied, the member's own disk having it or not",
+        faults: &["PowerCutSlowDisk"],
     },
     Mutant {
         name: "truncates-too-much",

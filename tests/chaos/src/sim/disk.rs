@@ -150,7 +150,15 @@ impl Engine for SimEngine {
         Duration::from_millis(self.sync_ms.load(Ordering::Relaxed))
     }
 
+    fn reclaim(&self) -> Result<(), StoreError> {
+        self.live.reclaim()
+    }
+
     fn size_bytes(&self) -> u64 {
         self.live.size_bytes()
+    }
+
+    fn live_bytes(&self) -> u64 {
+        self.live.live_bytes()
     }
 }

@@ -51,6 +51,10 @@ pub enum Kind {
     HandOver,
     /// A member is replaced by one with an empty disk.
     Replace,
+    /// History is let go up to this moment: whoever watches from before has to be told.
+    Compact,
+    /// One host's disk takes its time, and then its power is lost: others had on disk what this one had not yet.
+    PowerCutSlowDisk,
     /// The leader is killed; who votes for the next one loses power at once, and whom it voted for is cut off.
     PowerCutVoter,
 }
@@ -76,6 +80,8 @@ pub const ALL: &[Kind] = &[
     Kind::Clock,
     Kind::HandOver,
     Kind::Replace,
+    Kind::Compact,
+    Kind::PowerCutSlowDisk,
     Kind::PowerCutVoter,
 ];
 
@@ -238,6 +244,21 @@ impl Nemesis {
                 // The disk is lost with it; the run asks for a place for the new one.
                 world.kill(host, 1);
                 world.replace(host, 50);
+            }
+            (Kind::Compact, Some(leader)) => {
+                if let Some(store) = world.common.board.store(leader) {
+                    world.spawn(leader, async move {
+                        let _ = store.compact(store.revision()).await;
+                    });
+                }
+            }
+            (Kind::PowerCutSlowDisk, _) if world.is_up(any) => {
+                let slow_ms = *[100, 400, 1000].choose(&mut world.rng).unwrap_or(&400);
+                world.seat(any).disk.slow_down(slow_ms);
+                self.later(world, while_ms, move |world| {
+                    world.lose_power(any, down_ms);
+                    world.seat(any).disk.slow_down(0);
+                });
             }
             (Kind::PowerCutVoter, Some(leader)) => {
                 world.kill(leader, 900);
