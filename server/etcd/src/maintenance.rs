@@ -4,8 +4,9 @@
 
 use tonic::{Request, Response, Status};
 use trireme_proto::etcd;
+use trireme_proto::etcd::AlarmType;
 use trireme_proto::etcd::alarm_request::AlarmAction;
-use trireme_raft::{Role, StoreStatus};
+use trireme_raft::{Role, SpaceLevel, StoreStatus};
 
 use crate::backend::{Backend, blocking, has_leader};
 use crate::error::{self, status};
@@ -22,6 +23,13 @@ impl MaintenanceService {
     pub(crate) fn new(backend: Backend) -> MaintenanceService {
         MaintenanceService { backend }
     }
+
+    /// The alarms of all members that answer.
+    async fn alarms_everywhere(&self) -> Vec<etcd::AlarmMember> {
+        let conditions = self.backend.store().conditions().await;
+        let alarms = conditions.into_iter().flat_map(|member| alarms(member.node_id, member.level, member.fault.is_some()));
+        alarms.collect()
+    }
 }
 
 #[tonic::async_trait]
@@ -29,15 +37,18 @@ impl etcd::maintenance_server::Maintenance for MaintenanceService {
     type SnapshotStream = snapshot::SnapshotStream;
 
     async fn alarm(&self, request: Request<etcd::AlarmRequest>) -> Result<Response<etcd::AlarmResponse>, Status> {
-        match request.into_inner().action() {
-            AlarmAction::Get => {}
-            // Nothing is left to be disarmed: a member that has space again takes writes again.
-            AlarmAction::Deactivate => {}
+        let request = request.into_inner();
+        let alarms = match request.action() {
+            AlarmAction::Get => {
+                let wanted = |alarm: &etcd::AlarmMember| request.alarm() == AlarmType::None || request.alarm() == alarm.alarm();
+                self.alarms_everywhere().await.into_iter().filter(wanted).collect()
+            }
+            // What lasts is not disarmed, and what is over needs not be: a member that has space again takes writes again.
+            AlarmAction::Deactivate => Vec::new(),
             AlarmAction::Activate => {
                 return Err(Status::unimplemented("etcdserver: alarms show a member's condition and cannot be raised by hand"));
             }
-        }
-        let alarms = alarms(&self.backend);
+        };
         Ok(Response::new(etcd::AlarmResponse { header: self.backend.header_now(), alarms }))
     }
 
@@ -57,7 +68,7 @@ impl etcd::maintenance_server::Maintenance for MaintenanceService {
             db_size_in_use: bytes(store.live_bytes()),
             is_learner: condition.role == Role::Learner,
             storage_version: CLUSTER_VERSION.to_owned(),
-            db_size_quota: 0,
+            db_size_quota: bytes(store.space().borrow().quota_bytes),
         }))
     }
 
@@ -103,19 +114,26 @@ impl etcd::maintenance_server::Maintenance for MaintenanceService {
     }
 }
 
-/// What is wrong with this member.
-fn alarms(backend: &Backend) -> Vec<etcd::AlarmMember> {
-    let failed = backend.status().failure.is_some();
-    let alarm = etcd::AlarmMember { member_id: backend.store().node_id(), alarm: etcd::AlarmType::Corrupt as i32 };
-    if failed { vec![alarm] } else { Vec::new() }
+/// What is wrong with a member, in etcd's terms.
+fn alarms(member_id: u64, level: SpaceLevel, damaged: bool) -> Vec<etcd::AlarmMember> {
+    let space = (level != SpaceLevel::Ample).then_some(AlarmType::Nospace);
+    let damage = damaged.then_some(AlarmType::Corrupt);
+    space.into_iter().chain(damage).map(|alarm| etcd::AlarmMember { member_id, alarm: alarm as i32 }).collect()
 }
 
+/// What is wrong with this member, in words.
 fn errors(backend: &Backend, condition: &StoreStatus) -> Vec<String> {
+    let store = backend.store();
     let mut errors: Vec<String> = Vec::new();
     if !has_leader(condition) {
         errors.push(error::NO_LEADER.text().to_owned());
     }
+    let space = *store.space().borrow();
+    if space.level != SpaceLevel::Ample {
+        errors.push(space.reason());
+    }
     errors.extend(condition.failure.iter().map(|failure| failure.to_string()));
-    errors.extend(alarms(backend).iter().map(|alarm| format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name())));
+    let alarms = alarms(store.node_id(), space.level, condition.failure.is_some());
+    errors.extend(alarms.iter().map(|alarm| format!("memberID:{} alarm:{}", alarm.member_id, alarm.alarm().as_str_name())));
     errors
 }

@@ -103,6 +103,8 @@ fn mvcc(page: &mut Page, store: &Store) {
         "Total size of the underlying database physically allocated in bytes.",
         store.size_bytes(),
     );
+    let quota = store.space().borrow().quota_bytes;
+    page.one("gauge", "etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.", quota);
     page.one(
         "gauge",
         "etcd_mvcc_db_total_size_in_use_in_bytes",

@@ -114,6 +114,16 @@ pub struct ServerArgs {
     /// Port of the etcd API, for clients with a certificate of the etcd-client authority
     #[arg(long, env = "TRIREME_ETCD_PORT", value_name = "PORT", value_parser = values::port, default_value_t = 2379, help_heading = "Listeners")]
     pub etcd_port: u16,
+    /// Bytes that the store may take on disk; beyond, writes that make it larger are refused until there is room again
+    #[arg(
+        long,
+        env = "TRIREME_QUOTA_BACKEND_BYTES",
+        value_name = "BYTES",
+        value_parser = values::quota_bytes,
+        default_value_t = trireme_raft::Upkeep::default().quota_bytes,
+        help_heading = "Components"
+    )]
+    pub quota_backend_bytes: u64,
     /// Let clients of the etcd API read and write Kubernetes' own keys, too; without this they do not see them
     #[arg(long, env = "TRIREME_ETCD_EXPOSE_KUBERNETES_KEYS", help_heading = "Components")]
     pub etcd_expose_kubernetes_keys: bool,

@@ -50,6 +50,15 @@ impl FromStr for TaintArg {
     }
 }
 
+/// Bytes that a store may take: a number, and not so few that the cluster's own objects would not fit.
+pub fn quota_bytes(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 16 << 20;
+    match text.parse::<u64>() {
+        Ok(bytes) if bytes >= LEAST => Ok(bytes),
+        _ => Err(format!("expected a number of bytes, at least {LEAST}")),
+    }
+}
+
 /// An `https://` address of a server, without path.
 pub fn server_url(text: &str) -> Result<String, String> {
     let wrong = || "expected https://HOST:PORT".to_owned();

@@ -3,7 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -125,7 +125,9 @@ impl<'a> Startup<'a> {
             Err(StoreError::MustRejoin(why)) => {
                 *founded = founding::rejoin(self.args, &myself, &self.server_dir, &why).await?;
                 identity = peer_identity(founded)?;
-                Store::open(self.store_options(founded, identity.clone(), again)?).await?
+                let store = Store::open(self.store_options(founded, identity.clone(), again)?).await?;
+                store.metrics().damage.log.store(1, Ordering::Relaxed);
+                store
             }
             opened => opened?,
         };
@@ -152,7 +154,7 @@ impl<'a> Startup<'a> {
             engines: Arc::new(RocksEngines),
             snapshot_every: SNAPSHOT_EVERY,
             log_kept: LOG_KEPT,
-            upkeep: Upkeep::default(),
+            upkeep: Upkeep { quota_bytes: self.args.quota_backend_bytes, ..Upkeep::default() },
         })
     }
 

@@ -259,6 +259,41 @@ fn metrics(etcd: &Etcd<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Filled to its quota, a store refuses what would make it larger, says so as etcd does, and goes on by itself when there is room.
+#[test]
+fn a_full_store_says_so_and_goes_on_when_there_is_room() -> anyhow::Result<()> {
+    let place = Place::new()?;
+    let etcd = Etcd { place: &place, server: place.server(&["--quota-backend-bytes=33554432"])? };
+    let mut random = std::fs::File::open("/dev/urandom")?;
+    let mut full = false;
+    for number in 0..100 {
+        // What does not compress.
+        let mut bytes = vec![0; 400 << 10];
+        std::io::Read::read_exact(&mut random, &mut bytes)?;
+        let text: String = bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect();
+        full = etcd.run_with(&["put", &format!("big/{number:03}")], &text).is_err();
+        if full {
+            break;
+        }
+    }
+    ensure!(full, "40 MiB fit into 32");
+    etcd.must_fail(&["put", "another", "x"], "etcdserver: mvcc: database space exceeded")?;
+    ensure!(etcd.run(&["alarm", "list"])?.contains("alarm:NOSPACE"));
+    let status = etcd.json(&["endpoint", "status"])?;
+    ensure!(status[0]["Status"]["errors"].to_string().contains("alarm:NOSPACE"), "{status}");
+    etcd.run(&["alarm", "disarm"])?;
+    ensure!(etcd.run(&["alarm", "list"])?.contains("alarm:NOSPACE"), "it was disarmed and is as full as before");
+    etcd.run(&["del", "big/", "--prefix"])?;
+    let end = Instant::now() + 2 * PATIENCE;
+    while !etcd.run(&["alarm", "list"])?.trim().is_empty() {
+        ensure!(Instant::now() < end, "no room after everything was deleted");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    etcd.run(&["put", "another", "x"])?;
+    etcd.server.stop()?;
+    Ok(())
+}
+
 /// The lab's three servers, by their etcd endpoints.
 #[test]
 fn three_members_agree_and_hand_the_lead_over() -> anyhow::Result<()> {

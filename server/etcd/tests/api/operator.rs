@@ -2,14 +2,18 @@
 
 use tonic::Code;
 use tonic::transport::Channel;
+use trireme_etcd::EtcdOptions;
 use trireme_proto::etcd;
+use trireme_proto::etcd::AlarmType;
+use trireme_proto::etcd::alarm_request::AlarmAction;
 use trireme_proto::etcd::auth_client::AuthClient;
 use trireme_proto::etcd::cluster_client::ClusterClient;
 use trireme_proto::etcd::maintenance_client::MaintenanceClient;
 use trireme_proto::health::health_client::HealthClient;
 use trireme_proto::health::{HealthCheckRequest, HealthCheckResponse};
+use trireme_raft::Upkeep;
 
-use crate::server::{Server, must_refuse};
+use crate::server::{Server, bytes, must_refuse};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_are_listed_and_changes_that_cannot_be_are_refused() {
@@ -57,6 +61,7 @@ async fn a_member_says_how_it_is() {
     assert_eq!((status.leader, status.is_learner, status.errors.len()), (1, false, 0));
     assert!(status.version.starts_with("3.6.") && status.raft_term > 0 && status.raft_applied_index <= status.raft_index);
     assert!(status.db_size > 0 && status.db_size_in_use > 0);
+    assert_eq!(status.db_size_quota, 8 << 30);
     let alarms = maintenance.alarm(etcd::AlarmRequest::default()).await.unwrap().into_inner();
     assert!(alarms.alarms.is_empty());
 
@@ -77,6 +82,57 @@ async fn a_member_says_how_it_is() {
     let nobody = etcd::MoveLeaderRequest { target_id: 9 };
     must_refuse(maintenance.move_leader(nobody).await, Code::FailedPrecondition, "etcdserver: bad leader transferee");
     assert_eq!(maintenance.downgrade(etcd::DowngradeRequest::default()).await.unwrap_err().code(), Code::Unimplemented);
+    server.stop().await;
+}
+
+/// etcd's alarm, raised and disarmed by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_beyond_its_quota_raises_its_alarm_and_takes_it_back() {
+    let every = std::time::Duration::from_millis(20);
+    let upkeep = Upkeep { quota_bytes: 256 << 10, reserve_bytes: 0, low_bytes: Some(0), space_every: every, ..Upkeep::default() };
+    let server = Server::over(EtcdOptions::default(), upkeep).await;
+    let mut maintenance = MaintenanceClient::new(server.channel.clone());
+    let asking = maintenance.clone();
+    let list = async |alarm: AlarmType| {
+        let request = etcd::AlarmRequest { alarm: alarm as i32, ..Default::default() };
+        asking.clone().alarm(request).await.unwrap().into_inner().alarms
+    };
+    let big = "x".repeat(32 << 10);
+    let put = |key: String| etcd::PutRequest { key: key.into(), value: bytes(&big), ..Default::default() };
+    let mut written = 0;
+    let refused = loop {
+        match server.kv().put(put(format!("big/{written}"))).await {
+            Ok(_) => written += 1,
+            Err(refused) => break refused,
+        }
+        assert!(written < 100, "the quota is smaller than that");
+    };
+    must_refuse(Err::<(), _>(refused), Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+    let alarm = etcd::AlarmMember { member_id: 1, alarm: AlarmType::Nospace as i32 };
+    assert_eq!(list(AlarmType::None).await, [alarm]);
+    assert_eq!(list(AlarmType::Nospace).await, [alarm]);
+    assert!(list(AlarmType::Corrupt).await.is_empty());
+    let status = maintenance.status(etcd::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.db_size_quota, 256 << 10);
+    assert!(status.errors.iter().any(|error| error == "memberID:1 alarm:NOSPACE"), "{:?}", status.errors);
+    // Disarming changes nothing while there is no space.
+    let disarm = etcd::AlarmRequest { action: AlarmAction::Deactivate as i32, ..Default::default() };
+    assert!(maintenance.alarm(disarm).await.unwrap().into_inner().alarms.is_empty());
+    assert_eq!(list(AlarmType::None).await, [alarm]);
+    let (_, page) = server.page("/metrics").await;
+    assert!(page.contains("\netcd_server_quota_backend_bytes 262144\n"), "{page}");
+
+    let delete = etcd::DeleteRangeRequest { key: "big/".into(), range_end: "big0".into(), ..Default::default() };
+    server.kv().delete_range(delete).await.unwrap();
+    let healed = async {
+        while !list(AlarmType::None).await.is_empty() {
+            tokio::time::sleep(every).await;
+        }
+    };
+    tokio::time::timeout(crate::server::PATIENCE, healed).await.unwrap();
+    server.kv().put(put("big/again".into())).await.unwrap();
+    let status = maintenance.status(etcd::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.errors.is_empty(), "{:?}", status.errors);
     server.stop().await;
 }
 

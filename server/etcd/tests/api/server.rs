@@ -13,7 +13,7 @@ use trireme_etcd::{EtcdApi, EtcdOptions};
 use trireme_proto::etcd;
 use trireme_proto::etcd::kv_client::KvClient;
 use trireme_proto::etcd::request_op::Request as Op;
-use trireme_raft::{Listen, MemoryEngines, PeerIdentity, Store, StoreOptions, Timing, WhenEmpty};
+use trireme_raft::{Listen, MemoryEngines, PeerIdentity, Store, StoreOptions, Timing, Upkeep, WhenEmpty};
 
 /// Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,13 +32,18 @@ impl Server {
     }
 
     pub async fn with(options: EtcdOptions) -> Server {
+        Server::over(options, Upkeep { reserve_bytes: 0, ..Upkeep::default() }).await
+    }
+
+    /// Over a store that looks after itself in this way.
+    pub async fn over(options: EtcdOptions, upkeep: Upkeep) -> Server {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned());
             let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
         });
         let folder = tempfile::tempdir().unwrap();
-        let store = open_store(folder.path()).await;
+        let store = open_store(folder.path(), upkeep).await;
         let cancel = CancellationToken::new();
         let api = EtcdApi::new(store.clone(), options, cancel.clone());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -83,7 +88,7 @@ impl Server {
     }
 }
 
-async fn open_store(folder: &std::path::Path) -> Store {
+async fn open_store(folder: &std::path::Path, upkeep: Upkeep) -> Store {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -105,7 +110,7 @@ async fn open_store(folder: &std::path::Path) -> Store {
         engines: Arc::new(MemoryEngines::new()),
         snapshot_every: 100_000,
         log_kept: 10_000,
-        upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
+        upkeep,
     };
     let store = Store::open(options).await.unwrap();
     let mut status = store.status();
