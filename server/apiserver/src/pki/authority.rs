@@ -14,8 +14,11 @@ use super::PkiError;
 
 /// How long an authority lives.
 pub const AUTHORITY_DAYS: i64 = 3650;
-/// Clocks of joining machines may be a little behind ours.
-pub const BACKDATE_SECS: i64 = 300;
+/// Clocks of other machines may be behind ours: by so much for whoever lives long, lest a member whose clock jumped back an
+/// hour takes its peers' new certificates for such of the future.
+pub const BACKDATE_SECS: i64 = 3900;
+/// ... and by so much, upstream's figure, for what lives for minutes: renewal counts from the beginning.
+pub const BACKDATE_LEAST_SECS: i64 = 300;
 
 /// A certificate authority with its private key, both PEM.
 #[derive(Clone, Serialize, Deserialize)]
@@ -116,6 +119,28 @@ fn serial() -> Result<SerialNumber, PkiError> {
 fn set_validity(params: &mut CertificateParams, now: Timestamp, ttl_secs: i64) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
     let at = |secs: i64| epoch + std::time::Duration::from_secs(secs.max(0).unsigned_abs());
-    params.not_before = at(now.as_second() - BACKDATE_SECS);
+    let backdate_secs = (ttl_secs / 10).clamp(BACKDATE_LEAST_SECS, BACKDATE_SECS);
+    params.not_before = at(now.as_second() - backdate_secs);
     params.not_after = at(now.as_second() + ttl_secs);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_an_hour_behind_takes_what_lives_long_and_nothing_is_renewed_at_birth() {
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        for (ttl_secs, an_hour_behind) in [(600, false), (12 * 3600, true), (365 * 86_400, true)] {
+            let authority = Authority::generate("test", now).unwrap();
+            let key = KeyPair::generate().unwrap();
+            let pem = authority.sign(CertificateParams::default(), &key, now, ttl_secs).unwrap();
+            let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let (_, parsed) = x509_parser::parse_x509_certificate(&der).unwrap();
+            let (from, until) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+            assert_eq!(from <= now.as_second() - 3600, an_hour_behind, "{ttl_secs}");
+            assert!(from <= now.as_second() - BACKDATE_LEAST_SECS, "{ttl_secs}");
+            assert!(from + (until - from) / 3 * 2 > now.as_second(), "{ttl_secs}: renewed as soon as it is made");
+        }
+    }
 }
