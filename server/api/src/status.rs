@@ -108,7 +108,8 @@ impl Status {
         self
     }
 
-    fn with_retry_after(mut self, seconds: u16) -> Self {
+    /// When to try again.
+    pub fn with_retry_after(mut self, seconds: u16) -> Self {
         self.details.get_or_insert_default().retry_after_seconds = seconds;
         self
     }

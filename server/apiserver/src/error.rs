@@ -34,10 +34,20 @@ impl Error {
 pub type Answer<T> = Result<T, Box<Status>>;
 
 /// A store error as clients see it.
+///
+/// What certainly was not done is "ServerTimeout" with a Retry-After, as upstream answers while its etcd cannot be reached:
+/// clients send the same again. What may have been done is "Timeout" without one: they look first.
 pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &str) -> Status {
     match error {
-        StoreError::NotLeader { .. } | StoreError::NoLeader(_) => Status::server_timeout(resource, operation, 1),
-        StoreError::OutcomeUnknown { .. } => {
+        StoreError::NotLeader { .. } | StoreError::NoLeader(_) | StoreError::Unavailable(_) => {
+            Status::server_timeout(resource, operation, 1)
+        }
+        StoreError::Corrupt(what) | StoreError::MustRejoin(what) => {
+            // From here on this member is fenced; the next attempt meets another one, or this one rebuilt.
+            tracing::error!(what, "a request met damage");
+            Status::server_timeout(resource, operation, 1)
+        }
+        StoreError::OutcomeUnknown { .. } | StoreError::ProposalExpired | StoreError::ResultForgotten { .. } => {
             Status::timeout("request did not complete within the allotted time: the outcome of the write is unknown", 0)
         }
         StoreError::Fenced => Status::conflict(resource, "", "the leadership under which this was written has ended"),
@@ -47,7 +57,44 @@ pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &st
         }
         StoreError::TooLarge { limit_bytes, .. } => Status::body_too_large(*limit_bytes),
         StoreError::NoSpace => Status::failure(507, "InsufficientStorage", "the store has no space left; deleting objects makes room"),
-        StoreError::Shutdown => Status::service_unavailable("the server is shutting down"),
+        StoreError::Shutdown => Status::service_unavailable("the server is shutting down").with_retry_after(1),
         _ => Status::internal(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What upstream's clients go by: the reason, and whether there is a Retry-After (with which they send any request again).
+    #[test]
+    fn only_what_was_not_done_may_be_sent_again() {
+        let text = || "why".to_owned();
+        let not_done = [
+            StoreError::NotLeader { leader_id: None },
+            StoreError::NoLeader(text()),
+            StoreError::Unavailable(text()),
+            StoreError::Corrupt(text()),
+            StoreError::MustRejoin(text()),
+        ];
+        let perhaps_done = [
+            StoreError::OutcomeUnknown { proposal_id: 1, reason: text() },
+            StoreError::ProposalExpired,
+            StoreError::ResultForgotten { revision: 7 },
+        ];
+        let of = |error: &StoreError| store_status(error, &GroupResource::new("apps", "deployments"), "create");
+        for error in not_done {
+            let status = of(&error);
+            assert_eq!((status.code, status.reason.as_str()), (500, "ServerTimeout"), "{error}");
+            assert_eq!(status.retry_after_secs(), Some(1), "{error}");
+        }
+        for error in perhaps_done {
+            let status = of(&error);
+            assert_eq!((status.code, status.reason.as_str()), (504, "Timeout"), "{error}");
+            assert_eq!(status.retry_after_secs(), None, "{error}");
+        }
+        let shutdown = of(&StoreError::Shutdown);
+        assert_eq!((shutdown.code, shutdown.retry_after_secs()), (503, Some(1)));
+        assert_eq!(of(&StoreError::Halted(text())).code, 500);
     }
 }

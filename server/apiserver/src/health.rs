@@ -39,7 +39,7 @@ type Check = (&'static str, Option<String>);
 fn checks(server: &Server, kind: &str) -> Vec<Check> {
     let mut checks: Vec<Check> = vec![("ping", None), ("log", None)];
     if kind != "livez" {
-        checks.push(("etcd", (!server.has_contact()).then(|| "this server has no contact to a quorum of its cluster".to_owned())));
+        checks.push(("etcd", (!server.has_contact()).then(|| without_contact(server))));
         let damaged = server.registry.cache.damaged();
         checks.push(("informer-sync", (server.registry.cache.ingested() < 0).then(|| "the watch cache is not filled".to_owned())));
         checks.push(("stored-objects", (damaged > 0).then(|| format!("{damaged} stored objects cannot be read"))));
@@ -55,13 +55,21 @@ fn checks(server: &Server, kind: &str) -> Vec<Check> {
     checks
 }
 
+/// Why there is no contact: what has befallen this member, if that is it.
+fn without_contact(server: &Server) -> String {
+    match &server.store_status.borrow().failure {
+        Some(failure) => format!("the store of this server has stopped: {failure}"),
+        None => "this server has no contact to a quorum of its cluster".to_owned(),
+    }
+}
+
 /// Whether `/readyz` passes.
 pub fn is_ready(server: &Server) -> bool {
     checks(server, "readyz").iter().all(|(_, failure)| failure.is_none())
 }
 
-/// Answers `/<kind>` and `/<kind>/<check>`.
-pub fn answer(server: &Server, kind: &str, one: Option<&str>, query: &str) -> Response<Body> {
+/// Answers `/<kind>` and `/<kind>/<check>`. With `verbose`, who is `known` reads the reasons; strangers are told that there are some.
+pub fn answer(server: &Server, kind: &str, one: Option<&str>, query: &str, known: bool) -> Response<Body> {
     let all = checks(server, kind);
     if let Some(name) = one {
         return match all.iter().find(|(check, _)| *check == name) {
@@ -84,9 +92,10 @@ pub fn answer(server: &Server, kind: &str, one: Option<&str>, query: &str) -> Re
         if let Some(at) = excluded.iter().position(|e| e == name) {
             excluded.remove(at);
             text.push_str(&format!("[+]{name} excluded: ok\n"));
-        } else if reason.is_some() {
+        } else if let Some(reason) = reason {
             failed = true;
-            text.push_str(&format!("[-]{name} failed: reason withheld\n"));
+            let reason = if verbose && known { reason.as_str() } else { "reason withheld" };
+            text.push_str(&format!("[-]{name} failed: {reason}\n"));
         } else {
             text.push_str(&format!("[+]{name} ok\n"));
         }

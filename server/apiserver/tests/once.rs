@@ -43,6 +43,20 @@ async fn an_event_that_counts_on_keeps_an_end() {
     let (code, answer) = cluster.admin(Method::PATCH, &format!("{EVENTS}/e"), json!({"count": 2})).await;
     assert_eq!((code, &answer["count"]), (200, &json!(2)));
     assert_ne!(lease(), 0, "the update took the event's end away");
+    // An hour, and up to a minute more, for Events share their leases.
+    let ttl_secs = cluster.store.lease_info(lease()).unwrap().unwrap().ttl_secs;
+    assert!((3600..=3660).contains(&ttl_secs), "{ttl_secs} s");
+    // What the store does when the lease's time is over.
+    cluster.store.lease_revoke(lease()).await.unwrap();
+    let (code, answer) = cluster.admin(Method::GET, &format!("{EVENTS}/e"), Value::Null).await;
+    assert_eq!(code, 404, "{answer}");
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "f"}, "reason": "Test",
+                       "involvedObject": {"kind": "Pod", "namespace": "default", "name": "a"}, "type": "Normal"});
+    let (code, answer) = cluster.admin(Method::POST, EVENTS, event.clone()).await;
+    // The lease that was remembered is gone: at worst the first attempt says so, and the next one has another.
+    if code != 201 {
+        assert_eq!(cluster.admin(Method::POST, EVENTS, event).await.0, 201, "{answer}");
+    }
     cluster.stop().await;
 }
 

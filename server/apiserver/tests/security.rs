@@ -17,6 +17,7 @@ use support::{Cluster, read};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use trireme_apiserver::authn::Peer;
 use trireme_apiserver::pki::{ClusterKeys, Issued, Profile};
+use trireme_apiserver::{Caller, UserInfo};
 
 /// One HTTP/1.1 request over TLS with (or without) a client certificate. Code and body.
 async fn over_tls(cluster: &Cluster, certificate: Option<&Issued>, path: &str) -> (u16, String) {
@@ -251,6 +252,23 @@ async fn who_may_only_read_enters_no_pod_and_is_no_operator() {
     ] {
         let (code, answer) = cluster.admin(method, path, Value::Null).await;
         assert_eq!((code, &answer["kind"]), (expected, &json!("Status")), "{path}: {answer}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn why_a_server_is_not_ready_is_for_those_who_are_known() {
+    let cluster = Cluster::start().await;
+    cluster.api.stop();
+    let stranger = Caller { user: UserInfo::new("system:anonymous", &["system:unauthenticated"]), fence: None };
+    for (who, path, expected) in [
+        (support::admin(), "/readyz?verbose", "[-]shutdown failed: process is shutting down\n"),
+        (support::admin(), "/readyz", "[-]shutdown failed: reason withheld\n"),
+        (stranger, "/readyz?verbose", "[-]shutdown failed: reason withheld\n"),
+    ] {
+        let request = Request::builder().uri(path).body(Bytes::new()).unwrap();
+        let (code, body) = support::read(cluster.api.call(who, request).await).await;
+        assert!(code == 500 && body.as_str().is_some_and(|text| text.contains(expected)), "{path}: {body}");
     }
     cluster.stop().await;
 }

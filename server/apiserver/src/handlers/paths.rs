@@ -9,6 +9,7 @@ use super::{Context, method_not_allowed};
 use crate::error::Answer;
 use crate::health;
 use crate::respond::{self, Body};
+use crate::user::GROUP_AUTHENTICATED;
 use crate::version;
 
 /// What upstream's router says where nothing is.
@@ -33,8 +34,10 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
     Ok(match parts.as_slice() {
         [] => root(ctx),
         ["version"] => respond::object(200, ctx.form.encoding, &version::document()),
-        [kind @ ("livez" | "readyz" | "healthz")] => health::answer(&ctx.server, kind, None, &ctx.query),
-        [kind @ ("livez" | "readyz" | "healthz"), rest @ ..] => health::answer(&ctx.server, kind, Some(&rest.join("/")), &ctx.query),
+        [kind @ ("livez" | "readyz" | "healthz"), check @ ..] => {
+            let check = (!check.is_empty()).then(|| check.join("/"));
+            health::answer(&ctx.server, kind, check.as_deref(), &ctx.query, ctx.user.in_group(GROUP_AUTHENTICATED))
+        }
         ["metrics"] => {
             let text = ctx.server.metrics.render(&ctx.server.rows, ctx.server.registry.cache.ingested());
             respond::bytes(200, "text/plain; version=0.0.4; charset=utf-8", text)
