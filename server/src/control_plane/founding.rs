@@ -59,6 +59,8 @@ struct Kept {
 }
 
 const KEPT: &str = "cluster.json";
+/// Backups on this disk, in the store's folder but not its own.
+const SNAPSHOTS: &str = "snapshots";
 /// Under this name the cluster's facts are in every snapshot.
 pub const FACTS_NOTE: &str = "cluster-facts";
 
@@ -179,12 +181,7 @@ pub async fn rejoin(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path, w
         tracing::error!(why, server, "this member's log cannot be trusted; it joins again under a new id");
         match join(server, given.clone(), myself, &files).await {
             Ok(founded) => {
-                let aside = server_dir.join("db-damaged");
-                match std::fs::remove_dir_all(&aside) {
-                    Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failure::from(format!("{}: {e}", aside.display()))),
-                    _ => {}
-                }
-                std::fs::rename(&db, &aside).map_err(|e| Failure::from(format!("{}: {e}", db.display())))?;
+                put_aside(&db, &server_dir.join("db-damaged")).map_err(|e| Failure::from(format!("{}: {e}", db.display())))?;
                 return Ok(founded);
             }
             Err(error) => failure = Some(error.message),
@@ -194,6 +191,21 @@ pub async fn rejoin(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path, w
     Err(Failure::from(format!(
         "{why}; {others}. If other servers are up, start this one with --server URL --token T; if it was the only one, restore a snapshot"
     )))
+}
+
+/// Makes room for a new member, and keeps what was there until the next time; backups stay where they are looked for.
+fn put_aside(db: &Path, aside: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(aside) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::fs::rename(db, aside)?;
+    let backups = aside.join(SNAPSHOTS);
+    if backups.is_dir() {
+        std::fs::create_dir(db)?;
+        std::fs::rename(backups, db.join(SNAPSHOTS))?;
+    }
+    Ok(())
 }
 
 async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {

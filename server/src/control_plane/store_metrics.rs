@@ -2,10 +2,13 @@
 //!
 //! Looked up when somebody scrapes. The leader alone knows of the others, so followers show nothing about them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{IntGauge, IntGaugeVec, Opts};
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts};
 use trireme_raft::Store;
+use trireme_raft::metrics::DamageCounters;
 
 use super::ALIVE_WITHIN;
 
@@ -18,6 +21,8 @@ pub struct StoreCollector {
     contact: IntGauge,
     alive: IntGauge,
     lag: IntGaugeVec,
+    damage: IntCounterVec,
+    rebuilds: IntCounterVec,
 }
 
 impl StoreCollector {
@@ -34,13 +39,42 @@ impl StoreCollector {
                 &["member_id"],
             )
             .expect(VALID),
+            damage: IntCounterVec::new(
+                Opts::new("trireme_store_damage_total", "How often a part of this server's store was found to be not what was written."),
+                &["part"],
+            )
+            .expect(VALID),
+            rebuilds: IntCounterVec::new(
+                Opts::new("trireme_store_rebuilds_total", "How often this server's state was made again, and what of."),
+                &["from"],
+            )
+            .expect(VALID),
         }
+    }
+}
+
+impl StoreCollector {
+    /// The store counts, this shows: each counter is set anew to what the store says.
+    fn damage(&self) -> Vec<MetricFamily> {
+        let DamageCounters { state, diverged, snapshot, log, rebuilt, reseeded } = &self.store.metrics().damage;
+        let show = |family: &IntCounterVec, label: &str, count: &AtomicU64| {
+            let counter = family.with_label_values(&[label]);
+            counter.reset();
+            counter.inc_by(count.load(Ordering::Relaxed));
+        };
+        for (part, count) in [("state", state), ("replica", diverged), ("snapshot", snapshot), ("log", log)] {
+            show(&self.damage, part, count);
+        }
+        for (from, count) in [("own-snapshot", rebuilt), ("other-member", reseeded)] {
+            show(&self.rebuilds, from, count);
+        }
+        self.damage.collect().into_iter().chain(self.rebuilds.collect()).collect()
     }
 }
 
 impl Collector for StoreCollector {
     fn desc(&self) -> Vec<&Desc> {
-        let families: [&dyn Collector; 4] = [&self.voters, &self.contact, &self.alive, &self.lag];
+        let families: [&dyn Collector; 6] = [&self.voters, &self.contact, &self.alive, &self.lag, &self.damage, &self.rebuilds];
         families.into_iter().flat_map(Collector::desc).collect()
     }
 
@@ -49,6 +83,7 @@ impl Collector for StoreCollector {
         self.voters.set(status.voters.len() as i64);
         self.contact.set(i64::from(status.has_quorum_contact));
         let mut families: Vec<MetricFamily> = self.voters.collect().into_iter().chain(self.contact.collect()).collect();
+        families.extend(self.damage());
         if status.leadership.is_some() {
             let alive = self.store.alive(ALIVE_WITHIN);
             self.alive.set(status.voters.iter().filter(|voter| alive.contains(voter)).count() as i64);

@@ -121,6 +121,56 @@ fn two_of_three_servers_are_lost_and_the_third_is_reset() -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Changes a byte in the middle of every file of a store's log that has one. Returns how many.
+fn damage_log(place: &Place) -> anyhow::Result<usize> {
+    let mut damaged = 0;
+    for entry in fs::read_dir(place.data().join("server/db/log"))? {
+        let path = entry?.path();
+        let journal = path.extension().is_some_and(|extension| extension == "log" || extension == "sst");
+        let mut bytes = if journal { fs::read(&path)? } else { continue };
+        if let Some(byte) = bytes.len().checked_sub(1).and_then(|last| bytes.get_mut(last / 2)) {
+            *byte ^= 0x10;
+            fs::write(&path, bytes)?;
+            damaged += 1;
+        }
+    }
+    Ok(damaged)
+}
+
+/// Nobody does anything: the member is started as always, says what it found, and is back under a new id.
+#[test]
+fn a_member_whose_log_is_damaged_joins_again_by_itself() -> anyhow::Result<()> {
+    let [a, b, c] = three(["a", "b", "c"], "127.0.24.3")?;
+    let first = a.server(&["--cluster-init", "--token", TOKEN])?;
+    let second = join(&b, &first, 2)?;
+    let third = join(&c, &first, 3)?;
+    create_map(&first, "kept")?;
+    ensure!(has_map(&third, "kept")?, "a linearizable read anywhere");
+    must_work(trireme(&c, &["snapshot", "save", "--name", "before"])?)?;
+    drop(third);
+    ensure!(damage_log(&c)? > 0, "nothing was damaged");
+    create_map(&second, "meanwhile")?;
+
+    let third = c.server(&[])?;
+    until("its vote", || {
+        let members = get(&first, "/trireme/v1/members")?;
+        let members = members["members"].as_array().cloned().unwrap_or_default();
+        let ids: Vec<u64> = members.iter().filter_map(|member| member["id"].as_u64()).collect();
+        let voters = members.iter().filter(|member| member["role"] != "learner").count();
+        Ok(voters == 3 && ids.len() == 3 && !ids.contains(&3))
+    })?;
+    for name in ["kept", "meanwhile"] {
+        ensure!(has_map(&third, name)?, "{name} on the server that is back");
+    }
+    ensure!(fs::read_to_string(c.path("server.log"))?.contains("cannot be trusted"), "it says why");
+    let metrics = third.admin(&["/metrics"])?.body;
+    ensure!(metrics.contains("trireme_store_damage_total{part=\"log\"} 1"), "{metrics}");
+    ensure!(c.data().join("server/db-damaged/log").is_dir(), "what was damaged is kept to be looked at");
+    let listed = must_work(trireme(&c, &["snapshot", "list"])?)?;
+    ensure!(listed.contains("before-c-"), "its backups are where they were: {listed}");
+    Ok(())
+}
+
 #[test]
 fn all_servers_are_lost_and_a_snapshot_is_restored_elsewhere() -> anyhow::Result<()> {
     let [a, b, c] = three(["a", "b", "c"], "127.0.24.2")?;
