@@ -3,17 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::Request;
-use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use http::Request;
+use http_body_util::Full;
+use rustls::{ClientConfig, RootCertStore, crypto::ring};
+use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
+use trireme_client::once;
 
 use crate::Error;
 
@@ -34,14 +30,7 @@ pub(super) struct Door {
 impl Door {
     /// Believes any certificate: only for fetching what is then checked against a hash.
     pub(super) fn unverified(server: &str) -> Result<Self, Error> {
-        let provider = Arc::new(ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| Error::Join(e.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-            .with_no_client_auth();
-        Self::with(server, config)
+        Self::with(server, once::believing_anyone().map_err(|e| Error::Join(e.to_string()))?)
     }
 
     /// Believes this authority only.
@@ -83,55 +72,14 @@ impl Door {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())?;
         let stream = TcpStream::connect(&self.authority).await?;
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header("host", &self.authority);
         if let Some(authorization) = authorization {
             request = request.header("authorization", authorization).header("content-type", "application/json");
         }
-        let response = sender.send_request(request.body(Full::new(Bytes::from(body)))?).await?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes().to_vec();
-        connection.abort();
-        Ok((status, body))
-    }
-}
-
-/// Verifies that the peer holds its key, not who it is.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let answer = once::exchange(stream, request.body(Full::new(Bytes::from(body)))?, MAX_ANSWER).await?;
+        if !answer.is_whole {
+            return Err(format!("the answer is longer than {MAX_ANSWER} bytes").into());
+        }
+        Ok((answer.status, answer.body.to_vec()))
     }
 }

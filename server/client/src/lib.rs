@@ -1,8 +1,8 @@
 //! The client that every other part of Trireme uses to talk to the API server.
 //!
 //! Owns: the [`Transport`] seam (in process on a server, [`HttpsTransport`] elsewhere), the typed and the
-//! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`], the [`metrics`] that every component has, and label selector matching
-//! for typed objects.
+//! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`], the [`metrics`] that every component has, label selector matching
+//! for typed objects, and the one request that goes [`once`] to somebody else.
 //!
 //! Must not: import the API server or the store. A controller is a client even inside one process; the only
 //! thing the in-process door gives it beyond HTTPS is a typed [`Fence`] and [`Identity`] in the request's
@@ -21,6 +21,7 @@ pub mod labels;
 mod leader_lease;
 pub mod metrics;
 mod object;
+pub mod once;
 mod params;
 mod transport;
 mod watch;

@@ -3,18 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::TokioIo;
+use http_body_util::Empty;
 use k8s_openapi::{
     api::core::v1::{Container, HTTPGetAction, HTTPHeader},
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use rustls::{
-    DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use trireme_client::once;
 
 /// At most this much of an answer is read.
 const MAX_BODY_BYTES: usize = 10 << 10;
@@ -51,12 +47,8 @@ pub(crate) async fn get(action: &HTTPGetAction, container: &Container, pod_ip: &
 async fn exchange(host: &str, port: u16, shown: &str, path: &str, tls: bool, headers: &[HTTPHeader]) -> Result<(u16, Bytes), String> {
     let tcp = dial(host, port).await?;
     if tls {
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| e.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyCertificate))
-            .with_no_client_auth();
+        // A probe asks whether somebody answers, not who.
+        let config = once::believing_anyone().map_err(|e| e.to_string())?;
         let name = ServerName::try_from(host.to_string()).map_err(|e| e.to_string())?;
         let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(|e| e.to_string())?;
         send(stream, shown, port, path, headers).await
@@ -83,9 +75,6 @@ async fn send<S>(stream: S, host: &str, port: u16, path: &str, headers: &[HTTPHe
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let driver = tokio::spawn(connection);
-    let _stop = driver.abort_handle();
     let mut request = http::Request::get(path);
     let has = |name: &str| headers.iter().any(|h| h.name.eq_ignore_ascii_case(name));
     for header in headers {
@@ -101,64 +90,6 @@ where
         request = request.header("Accept", "*/*");
     }
     let request = request.header("Connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-    let result = read(&mut sender, request).await;
-    driver.abort();
-    result
-}
-
-async fn read(
-    sender: &mut hyper::client::conn::http1::SendRequest<Empty<Bytes>>,
-    request: http::Request<Empty<Bytes>>,
-) -> Result<(u16, Bytes), String> {
-    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-    let status = response.status().as_u16();
-    let mut body = response.into_body();
-    let mut collected = Vec::new();
-    while collected.len() < MAX_BODY_BYTES {
-        match body.frame().await {
-            Some(Ok(frame)) => collected.extend_from_slice(frame.data_ref().map(|d| &d[..]).unwrap_or_default()),
-            Some(Err(e)) => return Err(e.to_string()),
-            None => break,
-        }
-    }
-    Ok((status, collected.into()))
-}
-
-/// A probe asks whether somebody answers, not who.
-#[derive(Debug)]
-struct AnyCertificate;
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
+    let answer = once::exchange(stream, request, MAX_BODY_BYTES).await.map_err(|e| e.to_string())?;
+    Ok((answer.status, answer.body))
 }
