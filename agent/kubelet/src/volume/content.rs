@@ -1,9 +1,7 @@
 //! Volumes made of API objects: configMap, secret, downwardAPI, and projected, which mixes them with tokens.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretVolumeSource,
-};
+use k8s_openapi::api::core::v1::{ConfigMapVolumeSource, DownwardAPIVolumeFile, KeyToPath, Pod, ProjectedVolumeSource, SecretVolumeSource};
 
 use super::{
     Context,
@@ -12,6 +10,7 @@ use super::{
 use crate::{
     container::fields,
     error::{Error, Result},
+    objects::Objects,
     pod::spec,
 };
 
@@ -21,81 +20,94 @@ fn mode(own: Option<i32>, default: Option<i32>) -> u32 {
     own.or(default).unwrap_or(DEFAULT_MODE).unsigned_abs() & 0o777
 }
 
-/// Puts all keys, or the chosen ones under their paths, into the payload.
-fn choose(
-    data: &[(&String, Vec<u8>)],
-    items: Option<&[KeyToPath]>,
+/// An object of the pod's namespace that a volume takes files from.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    ConfigMap(&'a str),
+    Secret(&'a str),
+}
+
+/// Which of its keys become files, and how.
+struct Choice<'a> {
+    items: Option<&'a [KeyToPath]>,
     default_mode: Option<i32>,
-    optional: bool,
-    payload: &mut Payload,
-) -> Result<()> {
-    let Some(items) = items.filter(|i| !i.is_empty()) else {
-        payload.extend(data.iter().map(|(key, data)| ((*key).clone(), File { data: data.clone(), mode: mode(None, default_mode) })));
-        return Ok(());
-    };
-    for item in items {
-        match data.iter().find(|(key, _)| **key == item.key) {
-            Some((_, data)) => payload.insert(item.path.clone(), File { data: data.clone(), mode: mode(item.mode, default_mode) }),
-            None if optional => None,
-            None => return Err(Error::Config(format!("references non-existent config key: {}", item.key))),
+    optional: Option<bool>,
+}
+
+// === impl Origin ===
+
+impl Origin<'_> {
+    /// Its keys with their values; None if there is no such object.
+    async fn read(self, namespace: &str, objects: &Objects) -> Result<Option<Vec<(String, Vec<u8>)>>> {
+        Ok(match self {
+            Origin::ConfigMap(name) => objects.config_map(namespace, name).await?.map(|map| {
+                let text = map.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+                text.chain(map.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()))).collect()
+            }),
+            Origin::Secret(name) => objects
+                .secret(namespace, name)
+                .await?
+                .map(|secret| secret.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect()),
+        })
+    }
+
+    /// Puts what is chosen of it into the payload.
+    async fn add(self, pod: &Pod, choice: &Choice<'_>, context: &Context<'_>, payload: &mut Payload) -> Result<()> {
+        match self.read(spec::namespace(pod), context.objects).await? {
+            Some(data) => choice.put(data, payload),
+            None if choice.is_optional() => Ok(()),
+            None => Err(Error::Config(format!("{self} not found"))),
+        }
+    }
+}
+
+impl std::fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::ConfigMap(name) => write!(f, "configmap {name:?}"),
+            Origin::Secret(name) => write!(f, "secret {name:?}"),
+        }
+    }
+}
+
+// === impl Choice ===
+
+impl Choice<'_> {
+    fn is_optional(&self) -> bool {
+        self.optional == Some(true)
+    }
+
+    /// All keys, or the chosen ones under their paths.
+    fn put(&self, data: Vec<(String, Vec<u8>)>, payload: &mut Payload) -> Result<()> {
+        let Some(items) = self.items.filter(|items| !items.is_empty()) else {
+            let mode = mode(None, self.default_mode);
+            payload.extend(data.into_iter().map(|(key, data)| (key, File { data, mode })));
+            return Ok(());
         };
-    }
-    Ok(())
-}
-
-fn config_data(map: &ConfigMap) -> Vec<(&String, Vec<u8>)> {
-    let text = map.data.iter().flatten().map(|(k, v)| (k, v.clone().into_bytes()));
-    text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k, v.0.clone()))).collect()
-}
-
-fn secret_data(secret: &Secret) -> Vec<(&String, Vec<u8>)> {
-    secret.data.iter().flatten().map(|(k, v)| (k, v.0.clone())).collect()
-}
-
-async fn add_config_map(
-    pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    default_mode: Option<i32>,
-    optional: Option<bool>,
-    context: &Context<'_>,
-    payload: &mut Payload,
-) -> Result<()> {
-    let optional = optional == Some(true);
-    match context.objects.config_map(spec::namespace(pod), name).await? {
-        Some(map) => choose(&config_data(&map), items, default_mode, optional, payload),
-        None if optional => Ok(()),
-        None => Err(Error::Config(format!("configmap {name:?} not found"))),
-    }
-}
-
-async fn add_secret(
-    pod: &Pod,
-    name: &str,
-    items: Option<&[KeyToPath]>,
-    default_mode: Option<i32>,
-    optional: Option<bool>,
-    context: &Context<'_>,
-    payload: &mut Payload,
-) -> Result<()> {
-    let optional = optional == Some(true);
-    match context.objects.secret(spec::namespace(pod), name).await? {
-        Some(secret) => choose(&secret_data(&secret), items, default_mode, optional, payload),
-        None if optional => Ok(()),
-        None => Err(Error::Config(format!("secret {name:?} not found"))),
+        for item in items {
+            match data.iter().find(|(key, _)| *key == item.key) {
+                Some((_, data)) => {
+                    payload.insert(item.path.clone(), File { data: data.clone(), mode: mode(item.mode, self.default_mode) });
+                }
+                None if self.is_optional() => {}
+                None => return Err(Error::Config(format!("references non-existent config key: {}", item.key))),
+            }
+        }
+        Ok(())
     }
 }
 
 pub(crate) async fn config_map(pod: &Pod, source: &ConfigMapVolumeSource, context: &Context<'_>) -> Result<Payload> {
+    let choice = Choice { items: source.items.as_deref(), default_mode: source.default_mode, optional: source.optional };
     let mut payload = Payload::new();
-    add_config_map(pod, &source.name, source.items.as_deref(), source.default_mode, source.optional, context, &mut payload).await?;
+    Origin::ConfigMap(&source.name).add(pod, &choice, context, &mut payload).await?;
     Ok(payload)
 }
 
 pub(crate) async fn secret(pod: &Pod, source: &SecretVolumeSource, context: &Context<'_>) -> Result<Payload> {
+    let choice = Choice { items: source.items.as_deref(), default_mode: source.default_mode, optional: source.optional };
     let mut payload = Payload::new();
-    let name = source.secret_name.as_deref().unwrap_or_default();
-    add_secret(pod, name, source.items.as_deref(), source.default_mode, source.optional, context, &mut payload).await?;
+    Origin::Secret(source.secret_name.as_deref().unwrap_or_default()).add(pod, &choice, context, &mut payload).await?;
     Ok(payload)
 }
 
@@ -127,10 +139,12 @@ pub(crate) async fn projected(
     let default_mode = source.default_mode;
     for part in source.sources.iter().flatten() {
         if let Some(from) = &part.config_map {
-            add_config_map(pod, &from.name, from.items.as_deref(), default_mode, from.optional, context, &mut payload).await?;
+            let choice = Choice { items: from.items.as_deref(), default_mode, optional: from.optional };
+            Origin::ConfigMap(&from.name).add(pod, &choice, context, &mut payload).await?;
         }
         if let Some(from) = &part.secret {
-            add_secret(pod, &from.name, from.items.as_deref(), default_mode, from.optional, context, &mut payload).await?;
+            let choice = Choice { items: from.items.as_deref(), default_mode, optional: from.optional };
+            Origin::Secret(&from.name).add(pod, &choice, context, &mut payload).await?;
         }
         if let Some(from) = &part.downward_api {
             payload.extend(downward_api(pod, from.items.as_deref().unwrap_or_default(), default_mode, context)?);
