@@ -13,7 +13,10 @@ use k8s_openapi::api::{
     discovery::v1::EndpointSlice,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{CountedTransport, Registry};
 use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
@@ -130,13 +133,10 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
         let network = start_network(&mut parts, &mut journal, &agent_dir, &node_name, node_ip, backend, dns_ip, &nodes, &cancel).await?;
         start_dns(&mut parts, network, &identity, dns_ip, &services, &slices, &cancel);
     }
-    // A pod whose image lies on this node must find it.
-    tokio::select! {
-        _ = imported => {}
-        () = cancel.cancelled() => return Ok(()),
-    }
     let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir, certificates);
     kubelet.requests = Some(requests);
+    kubelet.services = Some(services);
+    kubelet.images_imported = Some(imported);
     let kubelet = Kubelet::start(kubelet, cancel.clone()).await?;
     serving();
     cancel.cancelled().await;
@@ -227,11 +227,17 @@ fn is_fresh(pem: &str) -> bool {
     validity.time_to_expiration().is_some_and(|left| left.whole_seconds() > life / 3)
 }
 
-/// What is returned resolves when everything is in the runtime that lay there before, or when that has to wait for the runtime.
-fn start_images(parts: &mut JoinSet<()>, options: &AgentOptions, agent_dir: &Path, cancel: &CancellationToken) -> oneshot::Receiver<()> {
-    let (done, imported) = oneshot::channel();
+/// What is returned turns true when everything is in the runtime that lay there before, or when that has to wait for the runtime.
+fn start_images(parts: &mut JoinSet<()>, options: &AgentOptions, agent_dir: &Path, cancel: &CancellationToken) -> watch::Receiver<bool> {
+    let (done, first_pass) = oneshot::channel();
+    let (told, imported) = watch::channel(false);
     let images = ImagesOptions { folder: agent_dir.join(IMAGES), runtime_endpoint: options.runtime_endpoint.clone() };
     parts.spawn(trireme_images::run(images, done, cancel.clone()));
+    parts.spawn(async move {
+        // Also where nothing can be imported: then nothing is worth waiting for.
+        drop(first_pass.await);
+        told.send_replace(true);
+    });
     imported
 }
 

@@ -1,4 +1,5 @@
-//! Image tarballs: what lies in `<data-dir>/agent/images` is in the container runtime before pods start, and soon after a file appears.
+//! Image tarballs: what lies in `<data-dir>/agent/images` is in the container runtime before pods that need it start, and soon after a
+//! file appears.
 //!
 //! Owns that folder's meaning, the reading of archives (OCI layouts and docker archives, plain or gzipped) and how their content
 //! gets into containerd: through its content store, leases and image names on the socket that CRI is spoken on. Must not pull, and

@@ -51,6 +51,11 @@ impl Core {
         Place { host_ips, pod_ips, allocatable: self.allocatable.clone() }
     }
 
+    /// Whether images that lie on this node are still on their way into the runtime.
+    pub(crate) fn images_are_coming(&self) -> bool {
+        self.options.images_imported.as_ref().is_some_and(|imported| !*imported.borrow())
+    }
+
     /// Where Localhost seccomp profiles lie.
     pub(crate) fn seccomp_dir(&self) -> std::path::PathBuf {
         self.options.data_dir.join("seccomp")

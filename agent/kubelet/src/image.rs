@@ -22,6 +22,8 @@ use crate::{
     runtime::Runtime,
 };
 
+/// An image that may not be pulled is looked for again after this, as upstream's pod workers do it: somebody may have put it there.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How many pulls run at once.
 const PARALLEL_PULLS: usize = 3;
 
@@ -53,6 +55,22 @@ impl Images {
     /// The pod is gone.
     pub(crate) fn forget(&self, uid: &str) {
         self.failed.lock().retain(|(holder, _), _| holder != uid);
+    }
+
+    /// Whether the runtime has every image that this pod names and need not pull anew. The sandbox's own image nobody can name: where
+    /// there is no sandbox yet it may be missing too.
+    pub(crate) async fn has_all(&self, pod: &Pod) -> Result<bool, Error> {
+        if self.runtime.list_sandboxes(None).await?.is_empty() {
+            return Ok(false);
+        }
+        for (_, container) in spec::all_containers(pod) {
+            // A name that is none is told of when the container is to start.
+            let Ok(image) = reference::normalize(container.image.as_deref().unwrap_or_default()) else { continue };
+            if self.runtime.image_status(&image).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The image of a container, pulled if its policy says so.
@@ -97,7 +115,7 @@ impl Images {
             (None, "Never") => {
                 let message = format!("Container image {wanted:?} is not present with pull policy of Never");
                 events.container(pod, &container.name, EventKind::Warning, "ErrImageNeverPull", &message);
-                return Err(missing("ErrImageNeverPull", message, Some(clock() + Duration::from_secs(60))));
+                return Err(missing("ErrImageNeverPull", message, Some(clock() + LOOK_AGAIN)));
             }
             _ => {}
         }

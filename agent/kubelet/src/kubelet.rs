@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ impl Kubelet {
         };
         let mine = InformerOptions { field_selector: Some(format!("spec.nodeName={}", options.node_name)), ..Default::default() };
         let this_node = InformerOptions { field_selector: Some(format!("metadata.name={}", options.node_name)), ..Default::default() };
+        let services =
+            options.services.clone().unwrap_or_else(|| Informer::start(client.clone(), InformerOptions::default(), cancel.clone()));
         let recorder = EventRecorder::start(client.clone(), "kubelet", &options.node_name, cancel.clone());
         let core = Arc::new(Core {
             allocatable: machine.allocatable(options.max_pods, &options.reserved),
@@ -64,7 +66,7 @@ impl Kubelet {
             tokens: Tokens::new(client.clone()),
             images: Images::new(runtime.clone()),
             events: Events::new(recorder, &options.node_name),
-            services: Informer::start_with(client.clone(), InformerOptions::default(), slim_service, cancel.clone()),
+            services,
             pods: Informer::start_with(client.clone(), mine, |pod: &mut Pod| pod.metadata.managed_fields = None, cancel.clone()),
             node: RwLock::new(None),
             cgroups,
@@ -130,16 +132,5 @@ impl Kubelet {
 impl Drop for Kubelet {
     fn drop(&mut self) {
         self.cancel.cancel();
-    }
-}
-
-/// Of a Service only name, address and ports are told to containers; a large cluster has thousands.
-fn slim_service(service: &mut Service) {
-    service.metadata.managed_fields = None;
-    service.metadata.annotations = None;
-    service.metadata.labels = None;
-    service.status = None;
-    if let Some(spec) = service.spec.as_mut() {
-        spec.selector = None;
     }
 }

@@ -7,8 +7,9 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::Taint;
-use trireme_client::Client;
+use k8s_openapi::api::core::v1::{Service, Taint};
+use tokio::sync::watch;
+use trireme_client::{Client, Informer};
 
 /// Shows and renews the certificates of this node; the kubelet only lends its port.
 pub trait NodeCertificates: Send + Sync {
@@ -49,6 +50,11 @@ pub struct KubeletOptions {
     pub provider_id: Option<String>,
     /// A client that speaks as this node.
     pub client: Client,
+    /// The cluster's Services, of which containers are told, where the node follows them anyway. Without it the kubelet does.
+    pub services: Option<Arc<Informer<Service>>>,
+    /// Turns true when the image tarballs that lay on this node at its start are in the runtime. Until then a new pod that lacks an
+    /// image waits; whatever runs, and whatever has all its images, does not.
+    pub images_imported: Option<watch::Receiver<bool>>,
     /// The TLS identity of the kubelet API. Without it the API on 10250 is not served.
     pub serving_tls: Option<ServingTls>,
     /// Who shows and renews this node's certificates. Without it the API does not serve them.
@@ -100,6 +106,8 @@ impl KubeletOptions {
             taints: Vec::new(),
             provider_id: None,
             client,
+            services: None,
+            images_imported: None,
             serving_tls: None,
             certificates: None,
             listen: SocketAddr::from(([0, 0, 0, 0], 10250)),

@@ -58,7 +58,11 @@ impl Lab {
     }
 
     async fn start_kubelet(&mut self) {
-        self.kubelet = Some(Kubelet::start(self.options(), CancellationToken::new()).await.unwrap());
+        self.start_kubelet_with(self.options()).await;
+    }
+
+    async fn start_kubelet_with(&mut self, options: KubeletOptions) {
+        self.kubelet = Some(Kubelet::start(options, CancellationToken::new()).await.unwrap());
     }
 
     async fn stop_kubelet(&mut self) {
@@ -160,6 +164,57 @@ async fn a_pod_runs_is_adopted_and_is_deleted_gracefully() {
     lab.until("nothing runs", || lab.tasks() == 0).await;
     assert!(!std::path::Path::new(&cgroup).exists());
     lab.until("no directory is left", || std::fs::read_dir(lab.containerd.path("kubelet/pods")).unwrap().count() == 0).await;
+    lab.stop_kubelet().await;
+}
+
+/// Images on their way into the runtime hold up whoever lacks one, and nobody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_waits_for_images_only_if_it_lacks_one() {
+    let mut lab = Lab::start().await;
+    let forever = json!({"terminationGracePeriodSeconds": 0, "containers": [{"name": "a", "image": IMAGE, "command": shell("while true; do sleep 1; done")}]});
+    let first = lab.create("first", forever.clone());
+    lab.until("the first pod runs", || lab.status(&first)["phase"] == "Running").await;
+    lab.stop_kubelet().await;
+
+    let (imported, images_imported) = tokio::sync::watch::channel(false);
+    lab.start_kubelet_with(KubeletOptions { images_imported: Some(images_imported), ..lab.options() }).await;
+    let lacking =
+        lab.create("lacking", json!({"containers": [{"name": "a", "image": "docker.io/library/absent:1", "imagePullPolicy": "Never"}]}));
+    let second = lab.create("second", forever);
+    lab.until("a pod that lacks nothing runs", || lab.status(&second)["phase"] == "Running").await;
+    let sandboxes = || lab.containerd.ctr(&["tasks", "ls", "-q"]).stdout;
+    lab.until("what lacks an image is told of", || lab.status(&lacking)["phase"] == "Pending").await;
+    assert_eq!(String::from_utf8_lossy(&sandboxes()).lines().count(), 4, "two pods, and no sandbox of the third");
+    assert!(!lab.events().iter().any(|e| e.starts_with("ErrImageNeverPull")), "{:?}", lab.events());
+    imported.send_replace(true);
+    lab.until("it is missing after all", || {
+        lab.status(&lacking)["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImageNeverPull"
+    })
+    .await;
+    for path in [&first, &second, &lacking] {
+        lab.api.delete_gracefully(path, 0);
+    }
+    lab.until("nothing runs", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
+    lab.stop_kubelet().await;
+}
+
+/// What a volume is made of may come a moment after its pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_cannot_be_made_yet_is_made_soon_after() {
+    let mut lab = Lab::start().await;
+    let spec = json!({"terminationGracePeriodSeconds": 0,
+        "volumes": [{"name": "ca", "projected": {"sources": [{"configMap": {"name": "kube-root-ca.crt"}}]}}],
+        "containers": [{"name": "a", "image": IMAGE, "command": shell("cat /ca/ca.crt; echo; while true; do sleep 1; done"),
+            "volumeMounts": [{"name": "ca", "mountPath": "/ca"}]}]});
+    let path = lab.create("early", spec);
+    lab.until("the failure is told", || lab.events().iter().any(|e| e.contains("configmap \"kube-root-ca.crt\" not found"))).await;
+    lab.api.put(
+        "/api/v1/namespaces/default/configmaps/kube-root-ca.crt",
+        json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "here"}}),
+    );
+    lab.until("it runs with what has come", || lab.log(&path, "a", 0).starts_with("here")).await;
+    lab.api.delete_gracefully(&path, 0);
+    lab.until("nothing runs", || lab.api.find(PODS).is_empty() && lab.tasks() == 0).await;
     lab.stop_kubelet().await;
 }
 

@@ -21,7 +21,8 @@ const DURATION_SECS: i32 = 40;
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
         let delay = match renew(&core).await {
-            Ok(()) => RENEW,
+            Ok(true) => RENEW,
+            Ok(false) => RETRY,
             Err(error) => {
                 tracing::info!(%error, "node lease not renewed, will be retried");
                 RETRY
@@ -31,16 +32,17 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-async fn renew(core: &Core) -> Result<(), trireme_client::Error> {
+/// Whether there is a Lease now.
+async fn renew(core: &Core) -> Result<bool, trireme_client::Error> {
     let name = &core.options.node_name;
     let now = MicroTime(Timestamp::now());
     let renewal = json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": DURATION_SECS, "renewTime": now}});
     match core.client.patch::<Lease>(Some(NAMESPACE), name, &Patch::Merge(renewal)).await {
         Err(e) if e.is_not_found() => {}
-        other => return other.map(drop),
+        other => return other.map(|_| true),
     }
     // Owned by the Node, so that it goes when the node goes. Without a Node yet it is made a moment later.
-    let Some(uid) = core.node.read().as_ref().and_then(|n| n.metadata.uid.clone()) else { return Ok(()) };
+    let Some(uid) = core.node.read().as_ref().and_then(|n| n.metadata.uid.clone()) else { return Ok(false) };
     let owner = OwnerReference { api_version: "v1".into(), kind: "Node".into(), name: name.clone(), uid, ..Default::default() };
     let lease = Lease {
         metadata: ObjectMeta {
@@ -57,7 +59,7 @@ async fn renew(core: &Core) -> Result<(), trireme_client::Error> {
         }),
     };
     match core.client.create::<Lease>(Some(NAMESPACE), &lease).await {
-        Err(e) if e.is_already_exists() => Ok(()),
-        other => other.map(drop),
+        Err(e) if e.is_already_exists() => Ok(true),
+        other => other.map(|_| true),
     }
 }

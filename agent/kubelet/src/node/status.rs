@@ -27,6 +27,8 @@ pub(crate) struct NodeView {
     trouble: Option<String>,
     images: Vec<ContainerImage>,
     looks: u32,
+    /// Images were on their way into the runtime.
+    were_coming: bool,
     memory_pressure: bool,
     disk_pressure: bool,
     pid_pressure: bool,
@@ -36,7 +38,8 @@ impl NodeView {
     /// Asks the runtime and the machine how they are.
     pub(crate) async fn look(&mut self, core: &Core, runtime_up: bool) {
         self.trouble = self.runtime_trouble(core, runtime_up).await;
-        if self.trouble.is_none() && self.looks.is_multiple_of(IMAGES_EVERY) {
+        let were_coming = std::mem::replace(&mut self.were_coming, core.images_are_coming());
+        if self.trouble.is_none() && (were_coming || self.looks.is_multiple_of(IMAGES_EVERY)) {
             self.images = images(core).await.unwrap_or_else(|| std::mem::take(&mut self.images));
         }
         self.looks = self.looks.wrapping_add(1);

@@ -24,7 +24,7 @@ use trireme_proto::cri;
 
 use super::{
     admit,
-    backoff::Backoff,
+    backoff::{self, Backoff},
     kill,
     observed::{Observed, Observer, State},
     plan::{self, Plan, Situation},
@@ -40,13 +40,14 @@ use crate::{
     volume::{self, Mounted},
 };
 
-/// A failed step is tried again after this, unless it knows better.
 /// A dead pod's last processes take a moment to go.
 const REMOVE_TRIES: u32 = 40;
 const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+/// A failed step is tried again after this, unless it knows better.
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 const RETRY_SANDBOX: SignedDuration = SignedDuration::from_secs(10);
-const RETRY_VOLUME: SignedDuration = SignedDuration::from_secs(2);
+/// While tarballs are imported.
+const LOOK_FOR_IMAGES: SignedDuration = SignedDuration::from_millis(250);
 /// Steps in one go before others are let in; each is followed by a fresh look.
 const MAX_ROUNDS: usize = 16;
 /// The last words of a container are cut here.
@@ -90,6 +91,8 @@ pub(crate) struct Worker {
     /// Set from outside when an object changed that the pod's files are made of; true at first, for what changed while we were away.
     stale_content: Arc<AtomicBool>,
     volumes_refresh_at: Option<Timestamp>,
+    /// Times in a row that the volumes could not be prepared.
+    volume_failures: u32,
     last_volume_failure: Option<String>,
     torn_down: bool,
     /// The status that the API server took last, and its revision.
@@ -120,6 +123,7 @@ impl Worker {
             admitted: false,
             stale_content,
             volumes_refresh_at: None,
+            volume_failures: 0,
             last_volume_failure: None,
             torn_down: false,
             reported: None,
@@ -243,10 +247,8 @@ impl Worker {
     }
 
     fn next_look(&self, pod: &Pod, planned: Option<Timestamp>) -> Option<Timestamp> {
-        [planned, self.volumes_refresh_at, deadline(pod), self.not_before.values().min().copied().filter(|at| *at > self.core.now())]
-            .into_iter()
-            .flatten()
-            .min()
+        let known = [planned, self.volumes_refresh_at, deadline(pod)];
+        known.into_iter().flatten().chain(backoff::next_try(&self.not_before, Timestamp::now())).min()
     }
 
     fn note_back_off(&mut self, pod: &Pod, plan: &Plan, observed: &Observed) {
@@ -283,8 +285,12 @@ impl Worker {
             }
         }
         let mut acted = plan.kill_pod || !plan.kill.is_empty();
-        let refresh = self.volumes_refresh_at.is_some_and(|at| at <= self.core.now());
+        let refresh = self.volumes_refresh_at.is_some_and(|at| at <= Timestamp::now());
         if plan.new_sandbox.is_none() && plan.start.is_empty() && !refresh {
+            return Ok(acted);
+        }
+        if plan.new_sandbox.is_some() && self.core.images_are_coming() && !self.core.images.has_all(pod).await? {
+            self.not_before.insert("images".into(), Timestamp::now() + LOOK_FOR_IMAGES);
             return Ok(acted);
         }
         self.core.cgroups.create_pod(pod)?;
@@ -391,6 +397,7 @@ impl Worker {
         match volume::prepare(pod, &context).await {
             Ok(prepared) => {
                 self.last_volume_failure = None;
+                self.volume_failures = 0;
                 self.not_before.remove("volumes");
                 self.volumes_refresh_at = prepared.refresh_at;
                 Ok(Some(prepared.mounted))
@@ -401,8 +408,10 @@ impl Worker {
                     self.core.events.pod(pod, EventKind::Warning, "FailedMount", &text);
                 }
                 self.last_volume_failure = Some(text);
-                self.volumes_refresh_at = self.volumes_refresh_at.map(|_| self.core.now() + RETRY_VOLUME);
-                self.not_before.insert("volumes".into(), self.core.now() + RETRY_VOLUME);
+                let again_at = Timestamp::now() + backoff::volume_retry(self.volume_failures);
+                self.volume_failures = self.volume_failures.saturating_add(1);
+                self.volumes_refresh_at = self.volumes_refresh_at.map(|_| again_at);
+                self.not_before.insert("volumes".into(), again_at);
                 Ok(None)
             }
         }
@@ -530,6 +539,7 @@ impl Worker {
             now: self.core.now(),
         };
         let fresh = status::status(&facts);
+        self.not_before.remove("status");
         let Some(patch) = status::patch(&self.uid, basis.status.as_ref(), &fresh) else { return Ok(()) };
         match self.core.client.patch_status::<Pod>(Some(spec::namespace(pod)), spec::name(pod), &Patch::Strategic(patch)).await {
             Ok(stored) => {
