@@ -9,6 +9,7 @@ pub(crate) mod client;
 pub(crate) mod directory;
 pub(crate) mod listener;
 pub(crate) mod receive;
+mod refusals;
 pub(crate) mod send;
 pub(crate) mod service;
 pub mod tls;

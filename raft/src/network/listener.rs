@@ -10,12 +10,14 @@ use bytes::Bytes;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::directory::PeerDirectory;
+use super::refusals::Refusals;
 use super::tls::spki_sha256;
 use super::transport::{Accept, Wire};
 
@@ -46,6 +48,7 @@ pub(crate) fn accept_peers(
     let (sender, receiver) = mpsc::channel(HANDSHAKES);
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let refusals = Arc::new(Refusals::default());
     tokio::spawn(async move {
         loop {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
@@ -63,12 +66,17 @@ pub(crate) fn accept_peers(
                 }
             };
             let (acceptor, directory, sender, lost) = (acceptor.clone(), directory.clone(), sender.clone(), lost.clone());
+            let refusals = refusals.clone();
             tokio::spawn(async move {
                 let _slot = slot;
-                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory, lost)).await {
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory, &refusals, lost)).await {
                     Ok(Ok(stream)) => {
                         // The server may be gone; then so is the connection.
                         let _ = sender.send(Ok(stream)).await;
+                    }
+                    // Bytes that are not the handshake of a member; a connection that merely ends is somebody who looks whether we are here.
+                    Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && refusals.is_news(&from, Instant::now()) => {
+                        tracing::warn!(%from, %error, "a connection to the peer port is refused: no member of this cluster (told once a minute)");
                     }
                     Ok(Err(error)) => tracing::debug!(%from, %error, "peer refused"),
                     Err(_) => tracing::debug!(%from, "peer handshake timed out"),
@@ -84,13 +92,14 @@ async fn handshake(
     wire: Box<dyn Wire>,
     from: &str,
     directory: &PeerDirectory,
+    refusals: &Refusals,
     lost: mpsc::Sender<PeerKey>,
 ) -> io::Result<PeerStream> {
     let tls = acceptor.accept(wire).await?;
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
     let key = spki_sha256(certificate).map_err(io::Error::other)?;
-    if !directory.knows_key(&key) {
+    if !directory.knows_key(&key) && refusals.is_news(from, Instant::now()) {
         // Every call is checked against membership, so it gets nothing but the answer that says why: who was removed, or
         // was a member before a reset, would otherwise only see a connection that fails.
         tracing::warn!(%from, key = hex::encode(&key), "a certified key that is not in the membership: its calls are refused");

@@ -102,6 +102,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
 
     let directory = Arc::new(PeerDirectory::new(member.node_id, seeds(&member)?));
     directory.update(crate::types::decode_stored_membership(&state.info().membership)?.membership());
+    check_own_key(&directory, &member, options.identity.spki_sha256(), &data_dir)?;
     let clients = Arc::new(PeerClients::new(
         member.node_id,
         member.cluster_id,
@@ -175,6 +176,21 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         return Err(error);
     }
     Ok((core, runtime))
+}
+
+/// A member is its key: with another one this is another server's folder, or another cluster's. Its peers would refuse it; alone it
+/// would serve what is not its own.
+fn check_own_key(directory: &PeerDirectory, member: &MemberFile, key: &Bytes, data_dir: &DataDir) -> Result<(), StoreError> {
+    match directory.get(member.node_id) {
+        Some(own) if !own.spki.is_empty() && own.spki != *key => Err(StoreError::Invalid(format!(
+            "data directory {}: its store is of member {} ({}) of cluster {:016x}, which has another key than this server: it is another server's or another cluster's; put this server's own back, or let it join again with an empty one",
+            data_dir.path().display(),
+            member.node_id,
+            own.name,
+            member.cluster_id
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What a removed member is told, and what it can do.
