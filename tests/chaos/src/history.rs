@@ -148,6 +148,8 @@ pub struct History {
     pub leaders: BTreeMap<u64, Vec<u64>>,
     /// At the end, when all faults were healed.
     pub finals: Vec<Final>,
+    /// Others wrote to the store too: revisions of which nothing is known are theirs.
+    pub shared: bool,
     /// What must never happen to a member and did: a panic, a start that was refused, no agreement when all was healed.
     pub failures: Vec<String>,
 }

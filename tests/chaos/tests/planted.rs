@@ -101,6 +101,7 @@ fn right() -> History {
         watches: vec![watch("h0", "k/", 2, first), watch("h1", "k/", 7, second), watch("h2", "k/r1", 2, picker)],
         leaders: BTreeMap::from([(1, vec![1]), (2, vec![3])]),
         finals: vec![end("h0"), end("h1"), end("h2")],
+        shared: false,
         failures: Vec::new(),
     }
 }

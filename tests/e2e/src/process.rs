@@ -43,6 +43,10 @@ pub struct Place {
     pub name: String,
     /// For etcd's clients.
     pub etcd_port: u16,
+    /// The network namespace it is in, if not this process's.
+    pub network: Option<String>,
+    /// More of its processes' environment.
+    pub environment: Vec<(String, String)>,
 }
 
 /// What a process said and how it ended.
@@ -85,7 +89,16 @@ impl Place {
         let ports: Vec<u16> = held.iter().map(|socket| Ok(socket.local_addr()?.port())).collect::<std::io::Result<_>>()?;
         let (https_port, peer_port, etcd_port) = (ports[0], ports[1], ports[2]);
         let folder = tempfile::Builder::new().prefix("trireme-test-").tempdir()?;
-        Ok(Self { folder, https_port, peer_port, etcd_port, address: "127.0.0.1".into(), name: "test".into() })
+        Ok(Self {
+            folder,
+            https_port,
+            peer_port,
+            etcd_port,
+            address: "127.0.0.1".into(),
+            name: "test".into(),
+            network: None,
+            environment: Vec::new(),
+        })
     }
 
     /// A new one for a server of this name at this address, one of the loopback network's.
@@ -105,7 +118,15 @@ impl Place {
 
     /// The binary with these arguments, kept inside this place.
     pub fn command(&self, args: &[&str]) -> anyhow::Result<Command> {
-        let mut command = Command::new(binary()?);
+        let mut command = match &self.network {
+            None => Command::new(binary()?),
+            // Becomes the binary, under the same pid.
+            Some(network) => {
+                let mut entering = Command::new("nsenter");
+                entering.arg(format!("--net=/run/netns/{network}")).arg(binary()?);
+                entering
+            }
+        };
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRIREME_")) {
             command.env_remove(name);
         }
@@ -122,6 +143,7 @@ impl Place {
             .env("TRIREME_BIND_ADDRESS", &self.address)
             .env("TRIREME_NODE_IP", &self.address)
             .env("TRIREME_NODE_NAME", &self.name)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .args(args)
             .stdin(Stdio::null());
         Ok(command)
@@ -208,6 +230,21 @@ impl Server<'_> {
         self.place.data().join("server").join(name)
     }
 
+    /// Where it lives.
+    pub fn place(&self) -> &Place {
+        self.place
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.place.path("server.log"))?)
+    }
+
+    /// Whether its process has ended, and how.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -222,25 +259,35 @@ impl Server<'_> {
 
     /// Sends a request as nobody. The last argument is the path.
     pub fn curl(&self, args: &[&str]) -> anyhow::Result<Answer> {
+        self.send(args)?.answer()
+    }
+
+    /// Sends a request as nobody, whose answer is waited for later.
+    fn send(&self, args: &[&str]) -> anyhow::Result<Pending> {
         let (path, options) = args.split_last().context("a path")?;
-        let output = Command::new("curl")
+        let child = Command::new("curl")
             .args(["--silent", "--show-error", "--insecure", "--max-time", "60", "--write-out", "\n%{http_code}"])
             .args(options)
             .arg(format!("{}{path}", self.url()))
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .context("run curl")?;
-        ensure!(output.status.success(), "curl {path}: {}", String::from_utf8_lossy(&output.stderr));
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (body, code) = said.rsplit_once('\n').context("no code")?;
-        Ok(Answer { code: code.parse()?, body: body.to_owned() })
+        Ok(Pending { child, path: (*path).to_owned() })
     }
 
     /// Sends a request as the administrator.
     pub fn admin(&self, args: &[&str]) -> anyhow::Result<Answer> {
+        self.admin_later(args)?.answer()
+    }
+
+    /// Sends a request as the administrator, whose answer is waited for later.
+    pub fn admin_later(&self, args: &[&str]) -> anyhow::Result<Pending> {
         let (certificate, key) = (self.file("tls/admin.crt"), self.file("tls/admin.key"));
         let mut all = vec!["--cert", path(&certificate)?, "--key", path(&key)?];
         all.extend(args);
-        self.curl(&all)
+        self.send(&all)
     }
 
     /// SIGTERM.
@@ -262,6 +309,24 @@ impl Drop for Server<'_> {
         // Its folder goes with the place.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Pending {
+    child: Child,
+    path: String,
+}
+
+impl Pending {
+    /// Waits for the answer.
+    pub fn answer(self) -> anyhow::Result<Answer> {
+        let output = self.child.wait_with_output()?;
+        ensure!(output.status.success(), "curl {}: {}", self.path, String::from_utf8_lossy(&output.stderr));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, code) = said.rsplit_once('\n').context("no code")?;
+        Ok(Answer { code: code.parse()?, body: body.to_owned() })
     }
 }
 

@@ -6,11 +6,13 @@
 mod cluster;
 mod containers;
 mod host;
+mod link;
 mod terminal;
 
 pub use cluster::{Cluster, Namespace};
 pub use containers::{Containers, Listing};
 pub use host::{Host, ended, signal};
+pub use link::{Cut, Link};
 pub use terminal::Terminal;
 
 use std::{

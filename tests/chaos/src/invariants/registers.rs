@@ -101,9 +101,11 @@ fn search(ops: &[Op]) -> Option<Op> {
     let certain = ops.iter().filter(|op| op.ended != u64::MAX).count();
 
     let mut done = vec![false; ops.len()];
-    let mut seen: HashSet<(Vec<u64>, Option<String>)> = HashSet::new();
+    let mut seen: HashSet<(Done, Option<String>)> = HashSet::new();
     let mut stack: Vec<(usize, Option<String>)> = Vec::new();
     let (mut value, mut placed, mut next, mut steps, mut furthest) = (None::<String>, 0, 0, 0, 0);
+    // Everything before it is placed.
+    let mut first = 0;
     let mut stuck = ops.first().cloned();
     loop {
         if placed == certain {
@@ -113,13 +115,24 @@ fn search(ops: &[Op]) -> Option<Op> {
         if steps > PATIENCE {
             return None;
         }
-        // The first candidate from `next` on: it began before everything that is not placed has ended.
-        let limit = ops.iter().zip(&done).filter(|(_, done)| !**done).map(|(op, _)| op.ended).min().unwrap_or(u64::MAX);
-        let found = (next..ops.len()).take_while(|at| ops[*at].started <= limit).find(|at| {
+        while first < ops.len() && done[first] {
+            first += 1;
+        }
+        // The first candidate from `next` on: it began before everything that is not placed has ended. What began later has ended
+        // later, so it need not be looked at for that.
+        let mut limit = u64::MAX;
+        let mut end = first;
+        while end < ops.len() && ops[end].started <= limit {
+            if !done[end] {
+                limit = limit.min(ops[end].ended);
+            }
+            end += 1;
+        }
+        let found = (next.max(first)..ops.len()).take_while(|at| ops[*at].started <= limit).find(|at| {
             !done[*at]
                 && apply(&ops[*at].kind, &value).is_some_and(|after| {
                     done[*at] = true;
-                    let new = seen.insert((bits(&done), after));
+                    let new = seen.insert((Done::of(&done, first, end), after));
                     done[*at] = false;
                     new
                 })
@@ -137,16 +150,19 @@ fn search(ops: &[Op]) -> Option<Op> {
                     furthest = placed;
                     stuck = ops.iter().zip(&done).filter(|(_, done)| !**done).map(|(op, _)| op).min_by_key(|op| op.ended).cloned();
                 }
-                let Some((at, before)) = stack.pop() else { return stuck };
-                done[at] = false;
-                placed -= usize::from(ops[at].ended != u64::MAX);
-                value = before;
-                next = at + 1;
+                // A read that fits could always come at once, for it changes nothing: where that leads nowhere, so does all else.
+                loop {
+                    let Some((at, before)) = stack.pop() else { return stuck };
+                    done[at] = false;
+                    first = first.min(at);
+                    placed -= usize::from(ops[at].ended != u64::MAX);
+                    value = before;
+                    next = at + 1;
+                    if !matches!(ops[at].kind, Kind::Read(_)) {
+                        break;
+                    }
+                }
             }
-        }
-        // What lies before the first operation that is not placed is behind us for good.
-        if next == 0 {
-            next = done.iter().position(|done| !done).unwrap_or(ops.len());
         }
     }
 }
@@ -160,6 +176,23 @@ fn apply(kind: &Kind, value: &Option<String>) -> Option<Option<String>> {
     }
 }
 
-fn bits(done: &[bool]) -> Vec<u64> {
-    done.chunks(64).map(|chunk| chunk.iter().enumerate().fold(0, |word, (at, done)| word | (u64::from(*done) << at))).collect()
+/// Which operations are placed: all before the first that is not, and of those after it these.
+#[derive(PartialEq, Eq, Hash)]
+struct Done {
+    first: usize,
+    after: Vec<u64>,
+}
+
+impl Done {
+    /// None before `from` is missing, none at or after `end` is placed.
+    fn of(done: &[bool], from: usize, end: usize) -> Done {
+        let first = (from..end).find(|at| !done[*at]).unwrap_or(end);
+        let word = |chunk: &[bool]| chunk.iter().enumerate().fold(0, |word, (at, done)| word | (u64::from(*done) << at));
+        let mut after: Vec<u64> = done[first..end].chunks(64).map(word).collect();
+        // The same set looks the same, wherever it was looked at from.
+        while after.last() == Some(&0) {
+            after.pop();
+        }
+        Done { first, after }
+    }
 }

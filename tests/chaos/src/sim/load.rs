@@ -245,7 +245,9 @@ pub fn request(transaction: &Transaction) -> etcd::TxnRequest {
     }
 }
 
-fn found(responses: &[etcd::ResponseOp]) -> Vec<Kv> {
+/// The keys that a transaction whose compares did not hold has read.
+#[must_use]
+pub fn found(responses: &[etcd::ResponseOp]) -> Vec<Kv> {
     responses
         .iter()
         .filter_map(|response| match &response.response {
