@@ -57,6 +57,8 @@ failover_begin() {
     mkdir -p "$FAILOVER_DIR"
     echo "{}" > "$FAILOVER_DIR/config.yaml"
     for n in 1 2 3; do failover_start $n; done
+    # One that does not vote yet takes nobody's place.
+    wait_for 30 "three voters" failover_voters
     # Pods need the service account that is made for them.
     wait_for 30 "the default service account" failover_account
 }
@@ -99,6 +101,8 @@ failover_node() {
     failover_ask "$n" POST /api/v1/nodes -o /dev/null -d '{"apiVersion":"v1","kind":"Node","metadata":{"name":"record"}}'
     FAILOVER_TYPE=application/merge-patch+json failover_ask "$n" PATCH /api/v1/nodes/record/status -o /dev/null -d "{\"status\":$status}"
 }
+
+failover_voters() { [ "$("$BINARY" member list --kubeconfig "$FAILOVER_DIR/1.kubeconfig" -o json | grep -oE '"role": *"(voter|leader)"' | wc -l)" = 3 ]; }
 
 failover_account() { failover_ask 1 GET /api/v1/namespaces/default/serviceaccounts/default | grep -q '"uid"'; }
 

@@ -44,10 +44,8 @@ pub enum Table {
     Member = 9,
     /// State: name → sealed key.
     Sealed = 10,
-    /// State: proposal id → remembered result.
-    Proposal = 11,
-    /// State: log index → proposal id.
-    ProposalOrder = 12,
+    /// State: log index modulo the window → proposal and its result.
+    Proposal = 13,
     /// Log: index → entry.
     Entry = 32,
     /// Log: vote, purge mark, committed mark and the like.
@@ -61,6 +59,8 @@ pub enum Durability {
     Synced,
     /// In memory until the next [`Engine::flush`]; a crash may lose it, but only whole batches from the end.
     Buffered,
+    /// The same, for a writer that must not wait: `Busy` where it would have to.
+    Prompt,
 }
 
 /// An ordered key-value engine.

@@ -67,6 +67,9 @@ pub enum StoreError {
         /// Revision after it.
         revision: i64,
     },
+    /// The write would have had to wait; nothing happened.
+    #[error("the store is busy")]
+    Busy,
     /// The disk is full; reads and deletes go on.
     #[error("no space left for the store")]
     NoSpace,

@@ -358,9 +358,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
+        // Written with the next append, or at the end: a sync or even a write of its own for each commit would buy nothing. After
+        // a crash the mark is a little behind, and whoever leads tells the rest.
         self.shared.index.write().committed = committed;
-        let op = Op::Committed { committed };
-        self.ops.send(op).await.map_err(|_| io::Error::from(StoreError::Shutdown))
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

@@ -38,7 +38,7 @@
 //!   readable at 4 and above stays, and so do the changes from 4 on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -62,6 +62,7 @@ mod hub;
 mod keys;
 mod lease;
 mod members;
+mod proposals;
 mod queries;
 mod read;
 pub(crate) mod records;
@@ -73,7 +74,7 @@ mod txn;
 mod upkeep;
 mod write;
 
-pub use apply::{PROPOSAL_WINDOW, into_outcome};
+pub use apply::into_outcome;
 pub use compact::POLICY;
 pub use counters::MvccCounters;
 pub use fault::{Fault, FaultKind};
@@ -81,11 +82,13 @@ pub use hash::KvHash;
 pub use head::StateInfo;
 pub use hub::{Watch, WatchBatch, WatchError, WatchHub};
 pub use lease::{ExpiredLease, LeaseInfo};
+pub use proposals::PROPOSAL_WINDOW;
 pub use reset::{NewCluster, RESET_REVISION_STEP, place, reset_state};
 pub use txn::check_txn;
 
 use head::{entry_id, follows, info, load, new_head, put_head};
 use lease::LeaseClock;
+use proposals::Proposals;
 use stage::Stage;
 
 /// Place of an entry in the log. With standard leader ids the term names the leadership.
@@ -129,15 +132,18 @@ pub struct MvccOptions {
 pub struct StateMachine {
     hub: Arc<WatchHub>,
     writer: Arc<Mutex<WriterState>>,
+    /// How far the log beside this state has been synced, or [`NOBODY_SAYS`].
+    log_synced: Arc<AtomicU64>,
 }
+
+const NOBODY_SAYS: u64 = u64::MAX;
 
 struct WriterState {
     head: StateHead,
     leases: LeaseClock,
+    proposals: Proposals,
     /// Set by an entry that this release cannot apply.
     halted: Option<StoreError>,
-    /// How far the log beside this state has been synced, where somebody says so.
-    log_synced: Option<u64>,
 }
 
 // === impl MvccOptions ===
@@ -153,9 +159,10 @@ impl Default for MvccOptions {
 impl StateMachine {
     /// Opens the state that `engine` holds, or begins an empty one. `now` starts the leases' clocks.
     pub fn open(engine: Arc<dyn Engine>, options: &MvccOptions, now: Instant) -> Result<StateMachine, StoreError> {
-        let (head, leases) = load(engine.as_ref(), now)?;
+        let (head, leases, proposals) = load(engine.as_ref(), now)?;
         let hub = WatchHub::new(engine, &head, options.watch_ring_bytes);
-        Ok(StateMachine { hub: Arc::new(hub), writer: Arc::new(Mutex::new(WriterState { head, leases, halted: None, log_synced: None })) })
+        let writer = Arc::new(Mutex::new(WriterState { head, leases, proposals, halted: None }));
+        Ok(StateMachine { hub: Arc::new(hub), writer, log_synced: Arc::new(AtomicU64::new(NOBODY_SAYS)) })
     }
 
     /// Where the state stands.
@@ -172,33 +179,53 @@ impl StateMachine {
     /// - `Corrupt`: the state is damaged. Nothing is read from or written to it until [`Self::install`].
     /// - `Halted`: the entry is damaged or of a newer release. This replica stops here.
     pub fn apply_batch(&self, entries: &[ApplyEntry], now: Instant) -> Result<Vec<CommandResult>, StoreError> {
-        let mut writer = self.writer.lock();
+        self.apply_holding(&mut self.writer.lock(), entries, Durability::Buffered, now)
+    }
+
+    /// The same for a caller that must not wait for others: `Busy`, and nothing has happened, where it would have to.
+    pub fn apply_promptly(&self, entries: &[ApplyEntry], now: Instant) -> Result<Vec<CommandResult>, StoreError> {
+        let mut writer = self.writer.try_lock().ok_or(StoreError::Busy)?;
+        self.apply_holding(&mut writer, entries, Durability::Prompt, now)
+    }
+
+    fn apply_holding(
+        &self,
+        writer: &mut WriterState,
+        entries: &[ApplyEntry],
+        durability: Durability,
+        now: Instant,
+    ) -> Result<Vec<CommandResult>, StoreError> {
         if let Some(error) = &writer.halted {
             return Err(error.clone());
         }
         self.hub.check()?;
-        let applied = self.hub.note(self.apply_locked(&mut writer, entries, now));
+        let applied = self.hub.note(self.apply_locked(writer, entries, durability, now));
         if let Err(error @ StoreError::Halted(_)) = &applied {
             writer.halted = Some(error.clone());
         }
         applied
     }
 
-    fn apply_locked(&self, writer: &mut WriterState, entries: &[ApplyEntry], now: Instant) -> Result<Vec<CommandResult>, StoreError> {
+    fn apply_locked(
+        &self,
+        writer: &mut WriterState,
+        entries: &[ApplyEntry],
+        durability: Durability,
+        now: Instant,
+    ) -> Result<Vec<CommandResult>, StoreError> {
         let engine = self.hub.engine();
         let mut results = Vec::with_capacity(entries.len());
         let mut revisions = Vec::new();
         let mut leases = Vec::new();
-        let (mut batch, head) = {
+        let (mut batch, head, fresh) = {
             let view = engine.view();
-            let mut stage = Stage::new(view.as_ref(), writer.head.clone());
+            let mut stage = Stage::new(view.as_ref(), &writer.proposals, writer.head.clone());
             for entry in entries {
                 if !follows(&stage.head, entry.id)? {
                     results.push(CommandResult { revision: stage.head.revision, result: None });
                     continue;
                 }
                 let mut result = CommandResult { revision: stage.head.revision, result: None };
-                apply::forget_proposal(&mut stage, entry.id.index)?;
                 match &entry.body {
                     EntryBody::Blank => {}
                     EntryBody::Membership(_) if mutant::on("membership-not-kept") => {}
@@ -216,7 +243,8 @@ impl StateMachine {
                 results.push(result);
             }
             let applied = entry_id(&stage.head).map_or(0, |id| id.index);
-            stage.head.log_synced = writer.log_synced.map(|synced| synced.min(applied));
+            let synced = self.log_synced.load(Ordering::Relaxed);
+            stage.head.log_synced = (synced != NOBODY_SAYS).then(|| synced.min(applied));
             stage.finish()
         };
         if mutant::on("head-apart-from-data") {
@@ -225,8 +253,9 @@ impl StateMachine {
             engine.write(apart, Durability::Buffered)?;
         }
         put_head(&mut batch, &head);
-        engine.write(batch, Durability::Buffered)?;
+        engine.write(batch, durability)?;
         writer.leases.observe(leases, now);
+        writer.proposals.take(fresh);
         writer.head = head;
         self.hub.counters().applied(&revisions);
         self.hub.publish(&writer.head, revisions);
@@ -236,7 +265,7 @@ impl StateMachine {
     /// Says how far this member's log has been synced. What is applied from now on carries it: the log may be asked for
     /// that much when both are opened again, and for no more.
     pub fn note_log_synced(&self, index: u64) {
-        self.writer.lock().log_synced = Some(index);
+        self.log_synced.store(index, Ordering::Relaxed);
     }
 
     /// Makes everything applied durable. Returns what is durable now: the log may be purged up to it.

@@ -53,6 +53,8 @@ pub(crate) fn config(cluster_id: u64, timing: Timing, pace: Pace) -> Result<Conf
         enable_pre_vote: Some(true),
         allow_log_reversion: Some(false),
         quorum_loss_probe_interval: Some(election_max * 2),
+        // Followers write an entry while the leader does: one sync and one way in a row, not two syncs and one way.
+        broadcast_submitted_on_append: Some(true),
         backoff: "100ms 200ms 400ms ...1s".to_owned(),
         ..Config::default()
     };

@@ -108,6 +108,7 @@ async fn a_failed_sync_ends_the_instance_and_not_the_store() {
 /// promised, follower or leader, and comes back; who lost what had been on his disk does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_ahead_of_what_its_log_had_synced_comes_back_after_a_power_cut() {
+    const GONE: u64 = 8;
     for leads in [false, true] {
         let disks = Arc::new(MemoryEngines::new());
         let gates = Arc::new(gate::Gates::new(disks.clone()));
@@ -133,13 +134,16 @@ async fn a_state_ahead_of_what_its_log_had_synced_comes_back_after_a_power_cut()
             assert_eq!(get(store, "k").as_deref(), Some("again"));
         }
 
-        // The other way round: an entry goes that was on disk when it was applied.
+        // The other way round: entries go that were on disk when a later one was applied.
+        for _ in 0..GONE {
+            cluster.store(slow).txn(put("k", "later"), None).await.unwrap();
+        }
         cluster.stop(slow).await;
         let log = disks.engine(&folder.join("log"));
         let (last, _) = log.view().last(Table::Entry).unwrap().unwrap();
         let index = u64::from_be_bytes(last.try_into().unwrap());
         let mut batch = WriteBatch::new();
-        batch.delete_range(Table::Entry, &(index - 1).to_be_bytes(), None);
+        batch.delete_range(Table::Entry, &(index - GONE).to_be_bytes(), None);
         log.write(batch, Durability::Synced).unwrap();
         let options = cluster.seats[slow].options(gates.clone(), WhenEmpty::Refuse);
         let error = Store::open(options).await.map(drop).unwrap_err();

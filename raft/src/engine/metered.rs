@@ -65,7 +65,7 @@ impl MeteredEngine {
     fn histogram(&self, durability: Durability) -> Option<&Histogram> {
         match (self.kind, durability) {
             (Kind::Log, Durability::Synced) => Some(&self.metrics.log_sync),
-            (Kind::Log, Durability::Buffered) => None,
+            (Kind::Log, Durability::Buffered | Durability::Prompt) => None,
             (Kind::State, _) => Some(&self.metrics.state_commit),
         }
     }

@@ -24,7 +24,6 @@ pub(super) enum Op {
     Vote { vote: Vote, reply: Reply },
     Truncate { from: u64, reply: Reply },
     Purge { upto: LogId },
-    Committed { committed: Option<LogId> },
     Stop,
 }
 
@@ -46,8 +45,10 @@ enum Done {
 /// Runs until the last handle of the log is gone.
 pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Op>) {
     let mut failed: Option<StoreError> = None;
+    let mut noted = shared.index.read().committed;
     while let Some(first) = queue.blocking_recv() {
-        let round = gather(first, &mut queue);
+        let mut round = gather(first, &mut queue);
+        note_committed(shared, &mut round, &mut noted);
         if finish(shared, round, &mut failed) {
             return;
         }
@@ -57,8 +58,10 @@ pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Op>) {
 /// The same as a task, where the engine says how long a sync takes.
 pub(super) async fn run_on_task(shared: Arc<Shared>, mut queue: mpsc::Receiver<Op>) {
     let mut failed: Option<StoreError> = None;
+    let mut noted = shared.index.read().committed;
     while let Some(first) = queue.recv().await {
-        let round = gather(first, &mut queue);
+        let mut round = gather(first, &mut queue);
+        note_committed(&shared, &mut round, &mut noted);
         if round.durability == Durability::Synced {
             tokio::time::sleep(shared.engine.sync_delay()).await;
         }
@@ -80,6 +83,19 @@ fn gather(first: Op, queue: &mut mpsc::Receiver<Op>) -> Round {
         next = if count < BATCH_OPS && !round.stop { queue.try_recv().ok() } else { None };
     }
     round
+}
+
+/// Takes the mark of what is committed along, where it has moved.
+fn note_committed(shared: &Shared, round: &mut Round, noted: &mut Option<LogId>) {
+    let committed = shared.index.read().committed;
+    if committed == *noted {
+        return;
+    }
+    *noted = committed;
+    match committed {
+        Some(committed) => round.batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&committed)),
+        None => round.batch.delete(Table::LogMeta, record::COMMITTED),
+    }
 }
 
 /// Writes a round and tells everybody. True if it was the last one.
@@ -132,10 +148,6 @@ fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut 
             batch.delete_range(Table::Entry, &[], Some(&end));
             batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&upto));
         }
-        Op::Committed { committed } => match committed {
-            Some(committed) => batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&committed)),
-            None => batch.delete(Table::LogMeta, record::COMMITTED),
-        },
         Op::Stop => {}
     }
 }

@@ -6,22 +6,13 @@ use prost::Message as _;
 use trireme_proto::etcd;
 use trireme_proto::store::command::Body;
 use trireme_proto::store::command_result::Result as Outcome;
-use trireme_proto::store::{
-    Command, CommandError, CommandResult, ErrorCode, FEATURE_LEVEL, FORMAT_COMMAND, LeaseRecord, NoopCommand, ProposalRecord,
-};
+use trireme_proto::store::{Command, CommandError, CommandResult, ErrorCode, FEATURE_LEVEL, FORMAT_COMMAND, LeaseRecord, NoopCommand};
 
 use super::stage::Stage;
 use super::write::Writer;
-use super::{EntryId, compact, lease, members, read, txn};
+use super::{EntryId, compact, lease, members, proposals, txn};
 use crate::StoreError;
-use crate::engine::{Read as _, Table};
 use crate::mutant;
-
-/// Proposal ids are remembered for so many log entries.
-pub const PROPOSAL_WINDOW: u64 = 4096;
-
-/// Results above this size are not remembered, only that there was one.
-const MAX_REMEMBERED_BYTES: usize = 4096;
 
 /// What a command did besides changing the state.
 #[derive(Default, Debug)]
@@ -58,9 +49,9 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     stage.savepoint();
     if !command.proposal_id.is_empty()
         && !mutant::on("proposals-forgotten")
-        && let Some(record) = stage.get(Table::Proposal, &command.proposal_id)?
+        && let Some(result) = proposals::find(stage, id.index, &command.proposal_id)?
     {
-        return Ok((remembered(&read::decode("proposal", &record)?), Effects::default()));
+        return Ok((result, Effects::default()));
     }
     let done = refuse(&command, id).and_then(|()| run(stage, id, body));
     let (mut result, mut effects) = match done {
@@ -78,7 +69,7 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     }
     result.revision = stage.head.revision;
     if !command.proposal_id.is_empty() {
-        remember(stage, id.index, &command.proposal_id, &result);
+        proposals::remember(stage, id.index, &command.proposal_id, &result);
     }
     Ok((result, effects))
 }
@@ -186,34 +177,5 @@ pub fn into_outcome(result: CommandResult) -> Result<CommandResult, StoreError> 
         ErrorCode::ResultForgotten => StoreError::ResultForgotten { revision: result.revision },
         ErrorCode::Conflict => StoreError::Conflict(error.message.clone()),
         ErrorCode::Invalid | ErrorCode::NotFound | ErrorCode::Unspecified => StoreError::Invalid(error.message.clone()),
-    })
-}
-
-/// Drops the proposal that was remembered one window before entry `index`, whatever that entry carries.
-pub(crate) fn forget_proposal(stage: &mut Stage<'_>, index: u64) -> Result<(), StoreError> {
-    let Some(old) = index.checked_sub(PROPOSAL_WINDOW) else { return Ok(()) };
-    let old = old.to_be_bytes();
-    if let Some(proposal_id) = stage.get(Table::ProposalOrder, &old)? {
-        stage.delete(Table::Proposal, &proposal_id);
-        stage.delete(Table::ProposalOrder, &old);
-    }
-    Ok(())
-}
-
-fn remember(stage: &mut Stage<'_>, index: u64, proposal_id: &Bytes, result: &CommandResult) {
-    let record =
-        ProposalRecord { result: (result.encoded_len() <= MAX_REMEMBERED_BYTES).then(|| result.clone()), revision: result.revision, index };
-    stage.put(Table::Proposal, proposal_id, record.encode_to_vec());
-    stage.put(Table::ProposalOrder, &index.to_be_bytes(), proposal_id.clone());
-}
-
-fn remembered(record: &ProposalRecord) -> CommandResult {
-    record.result.clone().unwrap_or_else(|| CommandResult {
-        revision: record.revision,
-        result: Some(Outcome::Error(CommandError {
-            code: ErrorCode::ResultForgotten as i32,
-            message: format!("applied as entry {}", record.index),
-            ..Default::default()
-        })),
     })
 }

@@ -7,6 +7,7 @@ use prost::Message as _;
 use trireme_proto::store::{FORMAT_STATE, StateHead};
 
 use super::lease::LeaseClock;
+use super::proposals::Proposals;
 use super::{EntryId, read};
 use crate::StoreError;
 use crate::engine::{Durability, Engine, Table, WriteBatch};
@@ -36,7 +37,7 @@ pub(super) fn new_head() -> StateHead {
     StateHead { format: FORMAT_STATE, revision: 1, next_member_id: 1, ..Default::default() }
 }
 
-pub(super) fn load(engine: &dyn Engine, now: Instant) -> Result<(StateHead, LeaseClock), StoreError> {
+pub(super) fn load(engine: &dyn Engine, now: Instant) -> Result<(StateHead, LeaseClock, Proposals), StoreError> {
     let view = engine.view();
     let head = match read::head(view.as_ref())? {
         Some(head) => head,
@@ -52,7 +53,7 @@ pub(super) fn load(engine: &dyn Engine, now: Instant) -> Result<(StateHead, Leas
         return Err(StoreError::Corrupt(format!("state has format {}, this release reads {FORMAT_STATE}", head.format)));
     }
     let leases = LeaseClock::restart(view.as_ref(), now)?;
-    Ok((head, leases))
+    Ok((head, leases, Proposals::load(view.as_ref())?))
 }
 
 pub(super) fn put_head(batch: &mut WriteBatch, head: &StateHead) {

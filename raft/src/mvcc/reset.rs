@@ -40,7 +40,7 @@ pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<NewCluster, S
     head.log_synced = None;
     head.membership = Bytes::new();
     let mut batch = WriteBatch::new();
-    for table in [Table::Member, Table::Holder, Table::Proposal, Table::ProposalOrder] {
+    for table in [Table::Member, Table::Holder, Table::Proposal] {
         batch.delete_range(table, &[], None);
     }
     // It says who it is when it starts: key, name and addresses may be others by then.

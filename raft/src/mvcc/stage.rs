@@ -10,12 +10,17 @@ use std::ops::Bound;
 use bytes::Bytes;
 use trireme_proto::store::StateHead;
 
+use super::proposals::{Fresh, Proposals};
 use crate::StoreError;
 use crate::engine::{Cursor, Read, Table, Write, WriteBatch, full_end, full_key};
 
 /// Uncommitted writes over a view.
 pub(crate) struct Stage<'a> {
     base: &'a dyn Read,
+    /// What was proposed before this batch.
+    pub(crate) proposals: &'a Proposals,
+    /// What is proposed in it.
+    pub(crate) fresh: Fresh,
     writes: BTreeMap<Vec<u8>, Option<Bytes>>,
     undo: Vec<(Vec<u8>, Option<Option<Bytes>>)>,
     /// The head as the commands so far left it.
@@ -35,8 +40,8 @@ struct StageCursor<'a> {
 // === impl Stage ===
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(base: &'a dyn Read, head: StateHead) -> Stage<'a> {
-        Stage { base, writes: BTreeMap::new(), undo: Vec::new(), saved_head: head.clone(), head }
+    pub(crate) fn new(base: &'a dyn Read, proposals: &'a Proposals, head: StateHead) -> Stage<'a> {
+        Stage { base, proposals, fresh: Fresh::default(), writes: BTreeMap::new(), undo: Vec::new(), saved_head: head.clone(), head }
     }
 
     /// From here on, [`Stage::rollback`] comes back to here.
@@ -69,8 +74,8 @@ impl<'a> Stage<'a> {
         self.undo.push((key, before));
     }
 
-    /// The writes as one batch, and the head.
-    pub(crate) fn finish(self) -> (WriteBatch, StateHead) {
+    /// The writes as one batch, the head, and the proposals to remember once it is written.
+    pub(crate) fn finish(self) -> (WriteBatch, StateHead, Fresh) {
         let mut batch = WriteBatch::new();
         for (key, value) in self.writes {
             batch.push(match value {
@@ -78,7 +83,7 @@ impl<'a> Stage<'a> {
                 None => Write::Delete(key),
             });
         }
-        (batch, self.head)
+        (batch, self.head, self.fresh)
     }
 }
 

@@ -90,11 +90,10 @@ impl StateMachine {
     /// A fault ends here; after [`FaultKind::Diverged`] watches end too, for what they were told may never have happened.
     pub fn install(&self, engine: Arc<dyn Engine>, now: Instant) -> Result<StateInfo, StoreError> {
         let mut writer = self.writer.lock();
-        let (head, leases) = load(engine.as_ref(), now)?;
+        let (head, leases, proposals) = load(engine.as_ref(), now)?;
         self.hub.counters().set_keys(None);
         self.hub.replace(engine, &head);
-        let log_synced = writer.log_synced;
-        *writer = WriterState { head, leases, halted: None, log_synced };
+        *writer = WriterState { head, leases, proposals, halted: None };
         Ok(info(&writer.head))
     }
 

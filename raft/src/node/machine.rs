@@ -35,6 +35,9 @@ use crate::types::{
 
 /// Entries that become one write batch of the state.
 const APPLY_BATCH: usize = 512;
+/// So few are applied where they come in: two changes of threads would cost more. What they read may have to come from a
+/// disk, and heartbeats wait meanwhile.
+const APPLY_IN_PLACE: usize = 16;
 /// How long the state may lack space before the instance ends. The engine looks for space every five seconds.
 const SPACE_PATIENCE: Duration = Duration::from_secs(8);
 /// The same for a snapshot: nobody waits for one.
@@ -227,7 +230,7 @@ impl Machine {
         Machine { log_synced: Some(log_synced), ..self }
     }
 
-    /// Applies one batch on a blocking thread.
+    /// Applies one batch: a small one here if nothing is in its way, any other on a blocking thread.
     async fn apply_batch(&self, entries: Vec<ApplyEntry>) -> Result<Vec<store::CommandResult>, StoreError> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(Vec::new()) };
         if let Some(synced) = &self.log_synced
@@ -236,7 +239,14 @@ impl Machine {
             self.state.note_log_synced(synced.load(Ordering::Relaxed));
         }
         let (state, now) = (self.state.clone(), Instant::now().into_std());
-        let results = with_space(SPACE_PATIENCE, move || state.apply_batch(&entries, now)).await?;
+        let at_once = match entries.len() <= APPLY_IN_PLACE {
+            true => self.state.apply_promptly(&entries, now),
+            false => Err(StoreError::Busy),
+        };
+        let results = match at_once {
+            Err(StoreError::Busy | StoreError::NoSpace) => with_space(SPACE_PATIENCE, move || state.apply_batch(&entries, now)).await?,
+            done => done?,
+        };
         self.shared.applied.reached(applied_at(last));
         Ok(results)
     }

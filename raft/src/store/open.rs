@@ -337,8 +337,9 @@ impl RaftRuntime {
         let runtime = match threads {
             Threads::Callers => None,
             Threads::Own => Some(
+                // Two threads only where there is room for them: they would mostly wake each other.
                 tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
+                    .worker_threads(if std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 2) { 2 } else { 1 })
                     .thread_name("trireme-raft")
                     .enable_all()
                     .build()

@@ -30,6 +30,9 @@ use crate::types::unplaced;
 
 /// How often the leader looks for expired leases at least.
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
+/// Progress of apply alone is shown so often at most: under load it would change the status, and wake all who look at it,
+/// a thousand times a second.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(20);
 /// Remaining times are persisted when they have fallen by this.
 const LEASE_CHECKPOINT_STEP: Duration = Duration::from_secs(300);
 
@@ -130,13 +133,19 @@ async fn watch_status(core: Arc<Core>) {
         let mut metrics = raft.server_metrics();
         while core.raft.read().is_some() {
             let next = observe(&core, &raft);
+            let behind = next.leadership.is_some_and(|leadership| !leadership.caught_up);
+            let progress_from = Instant::now() + if behind { Duration::ZERO } else { PROGRESS_PERIOD };
             // Alone there is nobody to send heartbeats to, to elect or to lose contact with: no clock is needed.
             let alone = leads_alone(&core, &raft);
             raft.runtime_config().tick(!alone);
             core.publish(next);
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { break },
-                changed = applied.changed() => if changed.is_err() { break },
+                changed = async {
+                    applied.changed().await?;
+                    tokio::time::sleep_until(progress_from).await;
+                    Ok::<(), tokio::sync::watch::error::RecvError>(())
+                } => if changed.is_err() { break },
                 _ = period.tick(), if !alone => {}
             }
         }

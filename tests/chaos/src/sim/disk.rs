@@ -132,7 +132,7 @@ impl Engine for SimEngine {
                 }
                 unsynced.clear();
             }
-            Durability::Buffered => unsynced.push(batch.clone()),
+            Durability::Buffered | Durability::Prompt => unsynced.push(batch.clone()),
         }
         self.live.write(batch, durability)
     }
