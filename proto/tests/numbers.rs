@@ -118,8 +118,11 @@ fn our_own_durable_records_keep_their_numbers() {
         next_member_id: 9,
         next_lease_generation: 10,
         epoch: 11,
+        log_synced: Some(12),
     };
-    check(&head, "08011002180320042a040801180232016d380740084809500a580b");
+    check(&head, "08011002180320042a040801180232016d380740084809500a580b80010c");
+    let proposal = store::ProposalRecord { result: None, revision: 3, index: 4, proposal_id: bytes("i") };
+    check(&proposal, "180320042a0169");
 }
 
 #[test]
