@@ -167,6 +167,18 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// fsyncs what a directory lies in, up to the root, so that it can still be found: its own sync says nothing of its name.
+pub(crate) fn sync_ancestors(path: &Path) -> io::Result<()> {
+    for ancestor in fs::canonicalize(path)?.ancestors().skip(1) {
+        match sync_dir(ancestor) {
+            // What cannot be read here was not made here.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
 /// Removes a directory or a file that may not exist.
 pub(crate) fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {

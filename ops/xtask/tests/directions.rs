@@ -50,7 +50,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trireme-harness", &["trireme-proto"]),
     ("trireme-chaos", &["trireme-raft", "trireme-proto"]),
     ("trireme-bench", &["trireme-proto"]),
-    ("trireme-e2e", &["trireme-chaos", "trireme-harness", "trireme-proto"]),
+    ("trireme-unsynced", &[]),
+    ("trireme-e2e", &["trireme-chaos", "trireme-harness", "trireme-proto", "trireme-unsynced"]),
 ];
 
 /// Crates that only certain crates of ours may name: each is behind a seam.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StoreError;
-use crate::snapshot::{remove_if_present, sync_dir};
+use crate::snapshot::{remove_if_present, sync_ancestors, sync_dir};
 
 /// Layout of the folder. A newer one is refused.
 const FORMAT: u32 = 1;
@@ -165,6 +165,8 @@ impl DataDir {
             crc32c: None,
         };
         self.store_member(&member)?;
+        // A folder that a power cut has taken would be taken for a server that has never been in any cluster.
+        sync_ancestors(&self.path).map_err(|error| StoreError::io(self.path.display(), error))?;
         Ok(member)
     }
 

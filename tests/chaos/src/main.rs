@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
+use trireme_chaos::report::{self, Figures};
 use trireme_chaos::sim::faults::Kind;
 use trireme_chaos::sim::run::{Plan, run};
 
@@ -44,6 +46,11 @@ enum What {
         jobs: usize,
         #[command(flatten)]
         shape: Shape,
+    },
+    /// Prints the figures that the parts of a run have noted in a file, side by side.
+    Report {
+        /// The file.
+        file: PathBuf,
     },
     /// Plants one bug after another and looks for it. Needs a build with `--features mutants`.
     Mutants {
@@ -108,7 +115,13 @@ fn main() -> anyhow::Result<ExitCode> {
             let start = Instant::now();
             let sums = many(from..from + count, jobs.max(1), &shape, None)?;
             sums.print(start.elapsed().as_secs_f64());
+            sums.figures(from).note().context("note the figures")?;
             Ok(if sums.seeds > 0 && sums.bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        What::Report { file } => {
+            let (text, kept) = report::report(&file).with_context(|| format!("report of {}", file.display()))?;
+            print!("{text}");
+            Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         What::Mutants { seeds, jobs, names } => hunt(seeds, jobs.max(1), &names),
     }
@@ -229,6 +242,16 @@ impl Sums {
         if !violations.is_empty() {
             self.bad.push((seed, violations));
         }
+    }
+
+    fn figures(&self, from: u64) -> Figures {
+        let number = |name| self.numbers.get(name).copied().unwrap_or(0);
+        let mut figures = Figures::new("simulation", from);
+        figures.set("seeds simulated", self.seeds);
+        figures.set("seeds that broke a promise", self.bad.len() as u64);
+        figures.set("writes acknowledged", number("acknowledged"));
+        figures.set("outcomes unknown", number("unknown"));
+        figures
     }
 
     fn print(&self, secs: f64) {

@@ -135,9 +135,19 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
     }
 }
 
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match std::fs::File::open(folder).and_then(|folder| folder.sync_all()) {
+        // What cannot be read here was not made here.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        result => result,
+    }
+}
+
 /// Writes a file that only its owner reads: whole or not at all (synced temporary file, then rename).
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
+    let found = folder.is_dir();
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
@@ -147,7 +157,8 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), PkiError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&temporary, path)?;
-        std::fs::File::open(folder)?.sync_all()
+        // A folder that was made for it must be found after a power cut, too.
+        folder.ancestors().take(if found { 1 } else { usize::MAX }).try_for_each(sync_folder)
     })();
     if written.is_err() {
         // The half-written file is of no use to anyone; the first error is the one that counts.

@@ -111,6 +111,11 @@ impl Recorder {
         self.history.lock().finals.push(end);
     }
 
+    /// The history is one among others who write.
+    pub fn others_write(&self) {
+        self.history.lock().shared = true;
+    }
+
     /// What there is.
     #[must_use]
     pub fn history(&self) -> History {

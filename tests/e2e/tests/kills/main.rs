@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::task::block_in_place;
+use trireme_chaos::report::Figures;
 use trireme_harness::{Cluster, Host, ended, eventually, signal};
 
 use site::{Site, Touched};
@@ -76,6 +77,44 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
     let round: Vec<Fault> =
         round.iter().copied().filter(|fault| only.is_empty() || only.split(',').any(|name| name == format!("{fault:?}"))).collect();
     ensure!(round.iter().any(|fault| *fault != Fault::Freeze), "TRIREME_FAULTS: none of these kills anything here: {only}");
+    let part = if only.is_empty() { title.to_owned() } else { format!("{title}: {only}") };
+    let mut count = Count { part: format!("kills on {part}"), seed, ..Count::default() };
+    // Until it has ended it has not.
+    count.note(&site, Some("it was begun"))?;
+    let outcome = kill(title, &mut site, &round, wanted, &mut count).await;
+    count.note(&site, outcome.as_ref().err().map(|error| format!("{error:#}")).as_deref())?;
+    outcome
+}
+
+/// What the report shows.
+#[derive(Debug, Default)]
+struct Count {
+    part: String,
+    seed: u64,
+    leaders: u64,
+    others: u64,
+    longest: Duration,
+}
+
+impl Count {
+    fn note(&self, site: &Site, failure: Option<&str>) -> anyhow::Result<()> {
+        let says = |words: &[&str]| u64::from(failure.is_some_and(|failure| words.iter().any(|word| failure.contains(word))));
+        let mut figures = Figures::new(&self.part, self.seed);
+        figures.set("leader kills", self.leaders);
+        figures.set("other kills", self.others);
+        figures.set("writes acknowledged", site.load.ledger().acknowledged.len() as u64);
+        figures.set("outcomes unknown", site.load.ledger().unknown.len() as u64);
+        figures.set("acknowledged writes lost", says(&["LOST"]));
+        figures.set("revisions reused", says(&["was given to"]));
+        figures.set("doubled pods", says(&["two running sandboxes", "runs twice", "are both attempt", "and on"]));
+        figures.set("not finished", u64::from(failure.is_some()));
+        figures.set("longest without an answer, ms", u64::try_from(self.longest.as_millis()).unwrap_or(u64::MAX));
+        Ok(figures.note()?)
+    }
+}
+
+async fn kill(title: &str, site: &mut Site, round: &[Fault], wanted: usize, count: &mut Count) -> anyhow::Result<()> {
+    let seed = count.seed;
     let mut random = StdRng::seed_from_u64(seed);
     site.start().await?;
 
@@ -85,14 +124,14 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
         let fault = match queue.pop() {
             Some(fault) => fault,
             None => {
-                queue.clone_from(&round);
+                queue = round.to_vec();
                 queue.shuffle(&mut random);
                 continue;
             }
         };
         tokio::time::sleep(Duration::from_millis(random.random_range(100..1000))).await;
         let before = site.still_running().await?;
-        let (moment, dead, touched) = inject(fault, &site, &mut random).await.with_context(|| format!("{fault:?}"))?;
+        let (moment, dead, touched) = inject(fault, site, &mut random).await.with_context(|| format!("{fault:?}"))?;
         site.recovered(moment, &touched).await.with_context(|| format!("after {fault:?} of {} (kill {kills})", touched.host))?;
         let recovery = moment.elapsed();
         let after = site.still_running().await?;
@@ -110,8 +149,12 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
         }
         kills += 1;
         recoveries.push(recovery);
+        count.longest = count.longest.max(gap);
         if matches!(fault, Fault::Leader | Fault::LeaderPower) {
             gaps.push(gap);
+            count.leaders += 1;
+        } else {
+            count.others += 1;
         }
     }
 
