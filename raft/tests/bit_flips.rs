@@ -20,12 +20,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cluster::{Ca, PATIENCE, Seat, engines, log_to_stderr, put, until};
+use futures::StreamExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use trireme_proto::etcd;
 use trireme_raft::backup::BackupReader;
 use trireme_raft::{Store, StoreError, WatchError, WhenEmpty};
+
+/// Members that are looked at together: most of their time they wait.
+const AT_ONCE: usize = 4;
 
 /// How many threads have panicked in this process.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -198,13 +202,42 @@ fn tell_panics() {
     }));
 }
 
+/// Which column of the table a flip belongs to; that it belongs to one is what is tested.
+async fn judge(seat: &mut Seat, what: &str, expected: &Content) -> usize {
+    let column = match fate(seat).await {
+        Fate::Shown(content) => {
+            assert!(*content == *expected, "{what}: shown was {}", difference(&content, expected));
+            0
+        }
+        Fate::Refused(error) => {
+            let clear = matches!(error, StoreError::MustRejoin(_) | StoreError::Corrupt(_) | StoreError::Invalid(_));
+            assert!(clear, "{what}: refused with {error:?}");
+            assert!(!what.contains("/state/"), "{what}: a state can be made again, and {error:?}");
+            1
+        }
+        Fate::Fenced(error) => {
+            assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Corrupt(_)), "{what}: {error:?}");
+            2
+        }
+    };
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0, "{what}, or another one: something panicked");
+    // The engines close a moment after the store, and write as they do.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while fs::remove_dir_all(&seat.folder).is_err() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: its folder stays in use");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    column
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_flipped_bit_is_passed_over() {
     log_to_stderr();
     tell_panics();
     let (flips, seed) = (number("TRIREME_BIT_FLIPS", 300), number("TRIREME_SEED", 1));
     let base = tempfile::tempdir().unwrap();
-    let mut seat = Seat::new(&Ca::new(), "original", base.path());
+    let ca = Ca::new();
+    let mut seat = Seat::new(&ca, "original", base.path());
     let original = seat.folder.clone();
     let expected = written(&mut seat, &base.path().join("backup")).await;
 
@@ -220,39 +253,25 @@ async fn no_flipped_bit_is_passed_over() {
     }
     // The same chance for every kind, whatever its size.
     let names: Vec<String> = kinds.keys().cloned().collect();
-    let mut tally: BTreeMap<String, [u32; 3]> = BTreeMap::new();
-    for number in 0..flips {
+    let attempts = (0..flips).map(|number| {
         let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(number));
         let name = &names[number as usize % names.len()];
         let path = kinds[name].choose(&mut rng).unwrap();
-        seat.folder = base.path().join(format!("copy-{number}"));
-        copy(&original, &seat.folder);
-        let what = flip(&seat.folder.join(path.strip_prefix(&original).unwrap()), &mut rng);
-        let what = format!("seed {seed}, flip {number}: {what}");
-        let counts = tally.entry(name.clone()).or_default();
-        seat.move_to_another_port();
-        match fate(&mut seat).await {
-            Fate::Shown(content) => {
-                assert!(*content == expected, "{what}: shown was {}", difference(&content, &expected));
-                counts[0] += 1;
-            }
-            Fate::Refused(error) => {
-                let clear = matches!(error, StoreError::MustRejoin(_) | StoreError::Corrupt(_) | StoreError::Invalid(_));
-                assert!(clear, "{what}: refused with {error:?}");
-                counts[1] += 1;
-            }
-            Fate::Fenced(error) => {
-                assert!(matches!(error, StoreError::Unavailable(_) | StoreError::Corrupt(_)), "{what}: {error:?}");
-                counts[2] += 1;
-            }
+        let mut copied = Seat::new(&ca, "original", base.path());
+        copied.identity = seat.identity.clone();
+        copied.folder = base.path().join(format!("copy-{number}"));
+        let (original, expected) = (&original, &expected);
+        async move {
+            copy(original, &copied.folder);
+            let what = flip(&copied.folder.join(path.strip_prefix(original).unwrap()), &mut rng);
+            let outcome = judge(&mut copied, &format!("seed {seed}, flip {number}: {what}"), expected).await;
+            (name, outcome)
         }
-        assert_eq!(PANICS.load(Ordering::SeqCst), 0, "{what}: something panicked");
-        // The engines close a moment after the store, and write as they do.
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        while fs::remove_dir_all(&seat.folder).is_err() {
-            assert!(tokio::time::Instant::now() < deadline, "{what}: its folder stays in use");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    });
+    let mut judged = futures::stream::iter(attempts).buffer_unordered(AT_ONCE);
+    let mut tally: BTreeMap<String, [u32; 3]> = BTreeMap::new();
+    while let Some((name, outcome)) = judged.next().await {
+        tally.entry(name.clone()).or_default()[outcome] += 1;
     }
     eprintln!("{:<24} {:>10} {:>8} {:>7}", "a bit in", "made good", "refused", "fenced");
     for (name, [shown, refused, fenced]) in &tally {

@@ -162,7 +162,16 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         let connections = accept_peers(listener, tls, directory, lost_peers, core.cancel.clone());
         let sound = core.state.fault().borrow().is_none();
         let log = match sound {
-            true => Some(tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await?),
+            true => match tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await {
+                Ok(log) => Some(log),
+                // Applying the end of the log met damage in the state: that is healed, here as later.
+                Err(error) if core.state.fault().borrow().is_some() => {
+                    tracing::error!(%error, "the state is damaged");
+                    core.metrics.damage.state.fetch_add(1, Ordering::Relaxed);
+                    None
+                }
+                Err(error) => return Err(error),
+            },
             false => None,
         };
         tokio::spawn(service::serve(core.clone(), connections, core.cancel.clone()));
