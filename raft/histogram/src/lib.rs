@@ -1,6 +1,6 @@
 //! Histograms with one bucket for each power of two: what openraft counts its batches with.
 //!
-//! Stands in for the crates.io package of the same name (`[patch.crates-io]` in the workspace), whose first histogram fills
+//! Stands in for the published package of the same name (the workspace patches it in), whose first histogram fills
 //! lookup tables for sixteen resolutions: 26 MiB that stay, of which openraft uses a few kilobytes. An idle server is smaller
 //! by 40 % for this. Owns nothing else, and must offer no more than openraft names; nobody of ours uses it directly.
 
