@@ -20,7 +20,7 @@ have() { local c; for c in "$@"; do command -v "$c" >/dev/null 2>&1 || return 1;
 install_packages() {
     local packages=() pair
     for pair in containerd:containerd runc:runc nft:nftables conntrack:conntrack ip:iproute2 busybox:busybox-static \
-        g++:g++ make:make curl:curl jq:jq setsid:util-linux; do
+        g++:g++ make:make curl:curl jq:jq setsid:util-linux pgrep:procps; do
         have "${pair%%:*}" || packages+=("${pair#*:}")
     done
     ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || packages+=(libclang-dev)

@@ -299,9 +299,7 @@ impl Server<'_> {
 
     /// SIGTERM.
     pub fn interrupt(&mut self) -> anyhow::Result<()> {
-        let pid = self.child.id().to_string();
-        ensure!(Command::new("kill").args(["-TERM", &pid]).status()?.success(), "kill");
-        Ok(())
+        trireme_harness::signal(self.child.id(), "TERM")
     }
 
     /// SIGTERM, and its end.

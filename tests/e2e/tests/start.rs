@@ -253,7 +253,7 @@ fn wrong_tokens_and_hashes_end_a_join_and_a_missing_server_is_waited_for() -> an
     let second = joiner.run(&["agent"])?;
     let second_clean_up =
         joiner.run(&["cleanup", "--container-runtime-endpoint", text(&joiner.path("nowhere.sock"))?, "--cgroup-root", "/trireme-test"])?;
-    ensure!(std::process::Command::new("kill").args(["-TERM", &waiting.id().to_string()]).status()?.success(), "kill");
+    trireme_harness::signal(waiting.id(), "TERM")?;
     let status = waiting.wait()?;
     let said = fs::read_to_string(joiner.path("log"))?;
     ensure!(running && status.success(), "{status}: {said}");

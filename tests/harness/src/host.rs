@@ -87,9 +87,9 @@ pub(crate) fn shell(host: &str, script: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Sends a signal, by its name without SIG, to a process.
+/// Sends a signal, by its name without SIG, to a process. By the shell: not every machine has a program for it.
 pub fn signal(pid: u32, name: &str) -> anyhow::Result<()> {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().context("run kill")?;
+    let status = Command::new("sh").args(["-c", "kill -\"$0\" \"$1\"", name, &pid.to_string()]).status().context("run sh")?;
     ensure!(status.success(), "kill -{name} {pid}: {status}");
     Ok(())
 }

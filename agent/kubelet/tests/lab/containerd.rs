@@ -167,7 +167,7 @@ impl Drop for Containerd {
             let is_shim = std::fs::read(process.path().join("cmdline"))
                 .is_ok_and(|c| String::from_utf8_lossy(&c).contains(&*self.socket().to_string_lossy()));
             if is_shim {
-                let _ = Command::new("kill").arg("-9").arg(process.file_name()).status();
+                let _ = Command::new("sh").args(["-c", "kill -9 \"$0\""]).arg(process.file_name()).status();
             }
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
