@@ -25,7 +25,7 @@ install_packages() {
     done
     ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1 || packages+=(libclang-dev)
     [ ${#packages[@]} = 0 ] || { say "installing ${packages[*]}"; apt_install "${packages[@]}"; }
-    have kubectl || install_kubectl
+    kubectl_serves || install_kubectl
     have cargo || die "cargo is missing: install Rust 1.95 or newer first"
 }
 
@@ -41,12 +41,32 @@ apt_install() {
     rm -f "$log"
 }
 
+# kubectl_serves: whether there is a kubectl that is new enough. An older one drops fields it does not know from what it changes,
+# and lacks verbs.
+kubectl_serves() {
+    local minor
+    minor=$(kubectl version --client -o json 2> /dev/null | sed -n 's/.*"minor": *"\([0-9]*\).*/\1/p' | head -n 1)
+    [ "${minor:-0}" -ge 30 ]
+}
+
+# install_kubectl: from the Debian release after this one, whose package needs nothing but libc; this one's is years older. The
+# machine's own sources and keys are used, with lists of their own: nothing else is upgraded by it.
 install_kubectl() {
-    if apt-cache show kubernetes-client >/dev/null 2>&1 || { apt-get update -qq && apt-cache show kubernetes-client >/dev/null 2>&1; }; then
-        say "installing kubectl (Debian's kubernetes-client)"; apt_install kubernetes-client
-    else
-        die "kubectl is missing and Debian has no package for it: put kubectl 1.32 or newer into /usr/local/bin"
+    local work apt log
+    say "installing kubectl (of the Debian release after this one)"
+    work=$(mktemp -d); log=$work/log
+    mkdir -p "$work/parts" "$work/lists/partial"
+    cat /etc/apt/sources.list.d/debian.sources 2> /dev/null |
+        awk 'BEGIN {RS = ""; ORS = "\n\n"} !/security/' | sed 's/^Suites:.*/Suites: trixie/' > "$work/parts/next.sources"
+    grep -hE '^deb .*bookworm ' /etc/apt/sources.list 2> /dev/null | sed 's/bookworm/trixie/' > "$work/parts/next.list" || true
+    apt=(-qq -o Dir::Etc::sourcelist=/dev/null -o "Dir::Etc::sourceparts=$work/parts" -o "Dir::State::lists=$work/lists" -o APT::Sandbox::User=root)
+    if ! (cd "$work" && apt-get "${apt[@]}" update && apt-get "${apt[@]}" download kubectl && dpkg-deb -x kubectl_*.deb tree) > "$log" 2>&1; then
+        tail -n 5 "$log" >&2
+        rm -rf "$work"
+        die "kubectl is missing or older than 1.30: put a newer one into /usr/local/bin"
     fi
+    install -m 755 "$work/tree/usr/bin/kubectl" /usr/local/bin/kubectl
+    rm -rf "$work"
 }
 
 # build [CARGO OPTIONS]: the binary; sets BINARY
