@@ -41,7 +41,7 @@ pub enum Role {
 /// Memory and file limits. The block cache is shared by every engine opened with clones of the same options.
 #[derive(Clone)]
 pub struct RocksOptions {
-    /// One memtable of the state; the log's is half as large. RocksDB may hold two.
+    /// One memtable; RocksDB may hold two.
     pub write_buffer_bytes: usize,
     /// Open table files.
     pub max_open_files: i32,
@@ -84,7 +84,7 @@ impl RocksOptions {
     /// With a block cache of its own.
     #[must_use]
     pub fn with_cache_bytes(bytes: usize) -> RocksOptions {
-        RocksOptions { write_buffer_bytes: 8 << 20, max_open_files: 128, cache: Cache::new_lru_cache(bytes) }
+        RocksOptions { write_buffer_bytes: 4 << 20, max_open_files: 128, cache: Cache::new_lru_cache(bytes) }
     }
 }
 
@@ -158,6 +158,7 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
     db.create_if_missing(true);
     db.set_block_based_table_factory(&table);
     db.set_compression_type(DBCompressionType::Lz4);
+    db.set_write_buffer_size(options.write_buffer_bytes);
     db.set_max_write_buffer_number(2);
     db.set_arena_block_size(256 << 10);
     db.set_max_open_files(options.max_open_files);
@@ -175,13 +176,11 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
     db.set_keep_log_file_num(2);
     match role {
         Role::Log => {
-            db.set_write_buffer_size(options.write_buffer_bytes / 2);
             db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
             db.set_track_and_verify_wals_in_manifest(true);
             db.set_max_total_wal_size(64 << 20);
         }
         Role::State => {
-            db.set_write_buffer_size(options.write_buffer_bytes);
             db.set_atomic_flush(true);
             // Compaction leaves tombstones behind that no read passes: files that are mostly that are merged away.
             db.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
