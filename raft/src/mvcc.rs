@@ -60,6 +60,7 @@ mod hash;
 mod head;
 mod hub;
 mod keys;
+mod latest;
 mod lease;
 mod members;
 mod proposals;
@@ -87,6 +88,7 @@ pub use reset::{NewCluster, RESET_REVISION_STEP, place, reset_state};
 pub use txn::check_txn;
 
 use head::{entry_id, follows, info, load, new_head, put_head};
+use latest::Latest;
 use lease::LeaseClock;
 use proposals::Proposals;
 use stage::Stage;
@@ -125,12 +127,15 @@ pub enum EntryBody {
 pub struct MvccOptions {
     /// How much of the recent past watches find in memory.
     pub watch_ring_bytes: usize,
+    /// How much of the current records, those in use, is found in memory.
+    pub latest_bytes: usize,
 }
 
 /// The state machine on an engine. Cheap to clone; one writer at a time, any number of readers.
 #[derive(Clone)]
 pub struct StateMachine {
     hub: Arc<WatchHub>,
+    latest: Arc<Latest>,
     writer: Arc<Mutex<WriterState>>,
     /// How far the log beside this state has been synced, or [`NOBODY_SAYS`].
     log_synced: Arc<AtomicU64>,
@@ -150,7 +155,7 @@ struct WriterState {
 
 impl Default for MvccOptions {
     fn default() -> MvccOptions {
-        MvccOptions { watch_ring_bytes: 4 << 20 }
+        MvccOptions { watch_ring_bytes: 4 << 20, latest_bytes: 8 << 20 }
     }
 }
 
@@ -161,8 +166,9 @@ impl StateMachine {
     pub fn open(engine: Arc<dyn Engine>, options: &MvccOptions, now: Instant) -> Result<StateMachine, StoreError> {
         let (head, leases, proposals) = load(engine.as_ref(), now)?;
         let hub = WatchHub::new(engine, &head, options.watch_ring_bytes);
+        let latest = Arc::new(Latest::new(&head, options.latest_bytes));
         let writer = Arc::new(Mutex::new(WriterState { head, leases, proposals, halted: None }));
-        Ok(StateMachine { hub: Arc::new(hub), writer, log_synced: Arc::new(AtomicU64::new(NOBODY_SAYS)) })
+        Ok(StateMachine { hub: Arc::new(hub), latest, writer, log_synced: Arc::new(AtomicU64::new(NOBODY_SAYS)) })
     }
 
     /// Where the state stands.
@@ -219,7 +225,7 @@ impl StateMachine {
         let mut leases = Vec::new();
         let (mut batch, head, fresh) = {
             let view = engine.view();
-            let mut stage = Stage::new(view.as_ref(), &writer.proposals, writer.head.clone());
+            let mut stage = Stage::new(view.as_ref(), &self.latest, &writer.proposals, writer.head.clone());
             for entry in entries {
                 if !follows(&stage.head, entry.id)? {
                     results.push(CommandResult { revision: stage.head.revision, result: None });
@@ -257,6 +263,7 @@ impl StateMachine {
         writer.leases.observe(leases, now);
         writer.proposals.take(fresh);
         writer.head = head;
+        self.latest.advance(&writer.head, &revisions);
         self.hub.counters().applied(&revisions);
         self.hub.publish(&writer.head, revisions);
         Ok(results)
@@ -287,10 +294,20 @@ impl StateMachine {
     pub fn range_outside(&self, request: &etcd::RangeRequest, hidden: &[(Bytes, Bytes)]) -> Result<etcd::RangeResponse, StoreError> {
         txn::check_range(request)?;
         self.hub.counters().ranges.fetch_add(1, Ordering::Relaxed);
+        self.hub.check()?;
+        let one = read::asks_for_one_record(request) && !hidden.iter().any(|(first, end)| first <= &request.key && request.key < end);
+        if one && let Some((kv, at)) = self.latest.get(&request.key) {
+            let header = etcd::ResponseHeader { cluster_id: at.cluster_id, revision: at.revision, ..Default::default() };
+            return Ok(etcd::RangeResponse { header: Some(header), kvs: vec![kv], more: false, count: 1 });
+        }
+        let before = self.latest.at();
         let (mut response, head) = self.read(|view| {
             let head = read::head(view)?.unwrap_or_else(new_head);
             Ok((read::range_outside(view, &head, request, hidden)?, head))
         })?;
+        if let ([kv], true) = (response.kvs.as_slice(), one && head.revision == before.revision) {
+            self.latest.offer(kv, before);
+        }
         response.header = Some(etcd::ResponseHeader { cluster_id: head.cluster_id, revision: head.revision, ..Default::default() });
         Ok(response)
     }

@@ -175,7 +175,7 @@ impl Store {
         let deadline = Instant::now() + self.core.timing.request;
         let index = tokio::select! {
             () = self.core.cancel.cancelled() => return Err(StoreError::Shutdown),
-            index = self.core.reads.join() => index?,
+            index = self.core.read_index() => index?,
         };
         if !crate::mutant::on("read-before-apply") {
             self.core.wait_applied(index, deadline).await?;

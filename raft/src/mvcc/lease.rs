@@ -127,7 +127,7 @@ pub(crate) fn revoke(
         return Err(StoreError::Conflict(format!("lease {} was kept alive", revoke.id)));
     }
     for key in attached(stage, revoke.id)? {
-        if let Some(previous) = writer.current(stage, &key)? {
+        if let Some(previous) = stage.current(&key)? {
             writer.delete(stage, previous);
         }
     }

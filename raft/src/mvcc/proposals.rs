@@ -32,7 +32,10 @@ pub(crate) struct Proposals {
 
 /// The same for the entries of one batch, until that is written.
 #[derive(Default)]
-pub(crate) struct Fresh(Vec<(u64, Bytes)>);
+pub(crate) struct Fresh {
+    by_id: HashMap<Bytes, u64>,
+    in_order: Vec<(u64, Bytes)>,
+}
 
 fn place(index: u64) -> [u8; 2] {
     ((index % PROPOSAL_WINDOW) as u16).to_be_bytes()
@@ -57,15 +60,15 @@ impl Proposals {
         }
         found.sort_unstable();
         let mut proposals = Proposals::default();
-        proposals.take(Fresh(found));
+        proposals.take(Fresh { by_id: HashMap::new(), in_order: found });
         Ok(proposals)
     }
 
     /// The batch was written.
     pub(crate) fn take(&mut self, fresh: Fresh) {
-        let Some((last, _)) = fresh.0.last() else { return };
+        let Some((last, _)) = fresh.in_order.last() else { return };
         let last = *last;
-        for (index, id) in fresh.0 {
+        for (index, id) in fresh.in_order {
             self.by_id.insert(id.clone(), index);
             self.in_order.push_back((index, id));
         }
@@ -78,14 +81,15 @@ impl Proposals {
 // === impl Fresh ===
 
 impl Fresh {
-    fn find(&self, id: &Bytes) -> Option<u64> {
-        self.0.iter().rev().find(|(_, known)| known == id).map(|(index, _)| *index)
+    fn note(&mut self, index: u64, id: Bytes) {
+        self.by_id.insert(id.clone(), index);
+        self.in_order.push((index, id));
     }
 }
 
 /// The result of a proposal that was applied less than a window before entry `index`.
 pub(crate) fn find(stage: &Stage<'_>, index: u64, id: &Bytes) -> Result<Option<CommandResult>, StoreError> {
-    let at = stage.proposals.by_id.get(id).copied().or_else(|| stage.fresh.find(id));
+    let at = stage.proposals.by_id.get(id).copied().or_else(|| stage.fresh.by_id.get(id).copied());
     let Some(at) = at.filter(|at| within(*at, index)) else { return Ok(None) };
     let record = stage.get(Table::Proposal, &place(at))?;
     let record: Option<ProposalRecord> = record.map(|record| read::decode("proposal", &record)).transpose()?;
@@ -105,7 +109,7 @@ pub(crate) fn remember(stage: &mut Stage<'_>, index: u64, id: &Bytes, result: &C
         proposal_id: id.clone(),
     };
     stage.put(Table::Proposal, &place(index), record.encode_to_vec());
-    stage.fresh.0.push((index, id));
+    stage.fresh.note(index, id);
 }
 
 fn answer(record: ProposalRecord) -> CommandResult {

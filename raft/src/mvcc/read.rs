@@ -182,6 +182,16 @@ fn read_revision(head: &StateHead, requested: i64) -> Result<Option<i64>, StoreE
     Ok(Some(requested))
 }
 
+/// Whether a request is for the current record of one key, and for nothing else about it.
+pub(crate) fn asks_for_one_record(request: &etcd::RangeRequest) -> bool {
+    let bounds = [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
+    request.range_end.is_empty()
+        && request.revision <= 0
+        && !request.keys_only
+        && !request.count_only
+        && bounds.iter().all(|bound| *bound <= 0)
+}
+
 /// Answers a transaction's range request. `head` is the head that `read` shows, before the transaction's own writes.
 pub(crate) fn range_in_txn(read: &dyn Read, head: &StateHead, request: &etcd::RangeRequest) -> Result<etcd::RangeResponse, StoreError> {
     read_revision(head, request.revision)?;

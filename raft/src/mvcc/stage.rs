@@ -8,15 +8,20 @@ use std::collections::btree_map;
 use std::ops::Bound;
 
 use bytes::Bytes;
+use trireme_proto::etcd;
 use trireme_proto::store::StateHead;
 
+use super::latest::Latest;
 use super::proposals::{Fresh, Proposals};
+use super::read;
 use crate::StoreError;
 use crate::engine::{Cursor, Read, Table, Write, WriteBatch, full_end, full_key};
 
 /// Uncommitted writes over a view.
 pub(crate) struct Stage<'a> {
     base: &'a dyn Read,
+    /// Some of what `base` holds.
+    latest: &'a Latest,
     /// What was proposed before this batch.
     pub(crate) proposals: &'a Proposals,
     /// What is proposed in it.
@@ -40,8 +45,29 @@ struct StageCursor<'a> {
 // === impl Stage ===
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(base: &'a dyn Read, proposals: &'a Proposals, head: StateHead) -> Stage<'a> {
-        Stage { base, proposals, fresh: Fresh::default(), writes: BTreeMap::new(), undo: Vec::new(), saved_head: head.clone(), head }
+    pub(crate) fn new(base: &'a dyn Read, latest: &'a Latest, proposals: &'a Proposals, head: StateHead) -> Stage<'a> {
+        Stage {
+            base,
+            latest,
+            proposals,
+            fresh: Fresh::default(),
+            writes: BTreeMap::new(),
+            undo: Vec::new(),
+            saved_head: head.clone(),
+            head,
+        }
+    }
+
+    /// The current record of `key`.
+    pub(crate) fn current(&self, key: &Bytes) -> Result<Option<etcd::KeyValue>, StoreError> {
+        if !self.writes.contains_key(&full_key(Table::Live, key))
+            && let Some((kv, _)) = self.latest.get(key)
+        {
+            return Ok(Some(kv));
+        }
+        let Some(version) = read::live(self, key)? else { return Ok(None) };
+        let value = read::value(self, key, version.mod_revision)?;
+        Ok(Some(read::key_value(key.clone(), &version, value)))
     }
 
     /// From here on, [`Stage::rollback`] comes back to here.

@@ -3,6 +3,7 @@
 mod hash;
 mod lease;
 mod model;
+mod prompt;
 mod property;
 mod records;
 mod recovery;
@@ -122,6 +123,9 @@ fn disks() -> Vec<Box<dyn Disk>> {
     ]
 }
 
+/// Current records in memory: fewer than a test has keys, so that some are and some are not.
+const LATEST_BYTES: usize = 2200;
+
 /// A state machine and the log that feeds it.
 struct Machine {
     disk: Box<dyn Disk>,
@@ -140,7 +144,7 @@ impl Machine {
 
     fn with_ring(disk: Box<dyn Disk>, watch_ring_bytes: usize) -> Machine {
         let now = Instant::now();
-        let options = MvccOptions { watch_ring_bytes };
+        let options = MvccOptions { watch_ring_bytes, latest_bytes: LATEST_BYTES };
         let state = StateMachine::open(disk.engine(), &options, now).unwrap();
         Machine { disk, state, log: Vec::new(), term: 1, start: now, now, options }
     }

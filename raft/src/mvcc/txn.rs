@@ -254,7 +254,7 @@ fn run_branch(stage: &mut Stage<'_>, writer: &mut Writer, txn: &TxnRequest, choi
 }
 
 fn run_put(stage: &mut Stage<'_>, writer: &mut Writer, put: &etcd::PutRequest) -> Result<etcd::PutResponse, StoreError> {
-    let previous = writer.current(stage, &put.key)?;
+    let previous = stage.current(&put.key)?;
     if previous.is_none() && (put.ignore_value || put.ignore_lease) {
         return Err(StoreError::KeyNotFound);
     }
@@ -286,7 +286,7 @@ fn run_delete(
     })?;
     let mut response = etcd::DeleteRangeResponse::default();
     for key in keys {
-        let Some(previous) = writer.current(stage, &key)? else { continue };
+        let Some(previous) = stage.current(&key)? else { continue };
         response.deleted += 1;
         if delete.prev_kv {
             response.prev_kvs.push(previous.clone());

@@ -92,7 +92,7 @@ impl StateMachine {
         let mut writer = self.writer.lock();
         let (head, leases, proposals) = load(engine.as_ref(), now)?;
         self.hub.counters().set_keys(None);
-        self.hub.replace(engine, &head);
+        self.latest.restart(&head, || self.hub.replace(engine, &head));
         *writer = WriterState { head, leases, proposals, halted: None };
         Ok(info(&writer.head))
     }

@@ -8,7 +8,6 @@ use trireme_proto::store::{ChangeRecord, KeyVersion};
 use super::keys::{attachment_key, change_key, versioned_key};
 use super::read;
 use super::stage::Stage;
-use crate::StoreError;
 use crate::engine::Table;
 
 /// The writes of one command, all of one revision, and the events they make.
@@ -26,13 +25,6 @@ impl Writer {
     /// The store's revision if the command ended here.
     pub(crate) fn revision_after(&self, stage: &Stage<'_>) -> i64 {
         if self.events.is_empty() { stage.head.revision } else { Writer::revision(stage) }
-    }
-
-    /// The current record of `key`.
-    pub(crate) fn current(&self, stage: &Stage<'_>, key: &Bytes) -> Result<Option<etcd::KeyValue>, StoreError> {
-        let Some(version) = read::live(stage, key)? else { return Ok(None) };
-        let value = read::value(stage, key, version.mod_revision)?;
-        Ok(Some(read::key_value(key.clone(), &version, value)))
     }
 
     pub(crate) fn put(&mut self, stage: &mut Stage<'_>, key: Bytes, value: Bytes, lease: i64, previous: Option<etcd::KeyValue>) {

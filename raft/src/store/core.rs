@@ -54,9 +54,9 @@ pub(crate) struct Core {
     pub(crate) status: watch::Sender<StoreStatus>,
     /// Who leads, as in the status; but that changes with every entry, and this wakes only whom it concerns.
     pub(crate) leader: watch::Sender<Option<u64>>,
-    /// Reads of this member, whoever leads.
+    /// Reads of this member that another one, the leader, is asked for.
     pub(crate) reads: Rounds,
-    /// Reads that this member confirms as the leader.
+    /// Reads that this member confirms as the leader, its own and the others'.
     pub(crate) leader_reads: Rounds,
     pub(crate) forwarder: Forwarder,
     pub(crate) space: Space,
@@ -252,7 +252,7 @@ impl Core {
             let attempt = async {
                 match leader == self.node_id {
                     true => self.read_index_here().await,
-                    false => self.read_index_at(leader).await,
+                    false => self.reads.join().await,
                 }
             };
             let answer = tokio::select! {
@@ -276,14 +276,21 @@ impl Core {
         self.leader_reads.join().await
     }
 
-    async fn read_index_at(&self, leader: u64) -> Result<u64, StoreError> {
+    /// Asks the leader once, for all who wait here.
+    pub(crate) async fn read_index_there(&self) -> Result<u64, StoreError> {
         use peer::read_index_response::Result as Answer;
+        let leader = *self.leader.borrow();
+        let leader =
+            leader.filter(|leader| *leader != self.node_id).ok_or_else(|| StoreError::NoLeader("the leader has changed".into()))?;
         let mut client = self.clients.client(leader, Lane::Bulk)?;
         let call = client.read_index(peer::ReadIndexRequest {});
-        let response = tokio::time::timeout(self.timing.rpc, call)
-            .await
-            .map_err(|_| StoreError::NoLeader(format!("leader {leader} does not answer")))?
-            .map_err(|status| StoreError::NoLeader(format!("leader {leader}: {}", status.message())))?;
+        let response = tokio::select! {
+            // The next round asks the one that leads now.
+            () = self.leader_moved(leader) => return Err(StoreError::NoLeader("the leader has changed".into())),
+            response = tokio::time::timeout(self.timing.rpc, call) => response
+                .map_err(|_| StoreError::NoLeader(format!("leader {leader} does not answer")))?
+                .map_err(|status| StoreError::NoLeader(format!("leader {leader}: {}", status.message())))?,
+        };
         match response.into_inner().result {
             Some(Answer::Index(index)) => Ok(index),
             Some(Answer::Refused(refused)) => Err(StoreError::NoLeader(refused.reason)),

@@ -270,6 +270,14 @@ impl DataDir {
         self.path.join("incoming").join(self.incoming.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
+    /// Whether the disk takes a write and syncs it.
+    pub(crate) fn try_sync(&self) -> Result<(), StoreError> {
+        let path = self.incoming_snapshot();
+        let written = File::create(&path).and_then(|mut file| file.write_all(&[0; 4096]).and_then(|()| file.sync_all()));
+        let removed = remove_if_present(&path);
+        written.and(removed).map_err(|error| StoreError::io(path.display(), error))
+    }
+
     /// The folder itself.
     pub(crate) fn path(&self) -> &Path {
         &self.path

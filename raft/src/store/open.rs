@@ -330,7 +330,7 @@ async fn open_state(
 
 fn try_open_state(engines: &dyn Engines, directory: &Path, member: &MemberFile) -> Result<StateMachine, StoreError> {
     let engine = engines.open_state(directory)?;
-    let options = MvccOptions { watch_ring_bytes: engines.watch_ring_bytes() };
+    let options = MvccOptions { watch_ring_bytes: engines.watch_ring_bytes(), ..MvccOptions::default() };
     let state = StateMachine::open(engine, &options, Instant::now().into_std())?;
     let cluster_id = state.info().cluster_id;
     if cluster_id != 0 && cluster_id != member.cluster_id {

@@ -6,7 +6,7 @@
 //!
 //! | the state is | rebuilt from |
 //! |---|---|
-//! | damaged | the own snapshot and log; where they do not reach, a snapshot of another member |
+//! | damaged, or its engine refuses writes on a disk that takes them | the own snapshot and log; where they do not reach, a snapshot of another member |
 //! | not what the majority has | a snapshot of another member |
 //!
 //! A damaged log is never healed: this member says so and waits to be started again, when it rejoins under a new id.
@@ -116,25 +116,17 @@ fn say(core: &Core, failure: &str) {
 
 /// Heals what has to be, and starts an instance.
 async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreError> {
-    if core.state.fault().borrow().is_none() {
-        let state = core.state.clone();
-        // An engine that got no space is itself again when there is some; one that is not is given up for another.
-        if let Err(StoreError::NoSpace) = disk(move || state.probe()).await
-            && core.space.look(core.state.size_bytes()).level != SpaceLevel::Full
-        {
-            core.state.condemn(Fault { kind: FaultKind::Damaged, reason: "the engine takes no writes although there is space".into() });
-        }
+    if core.state.fault().borrow().is_none()
+        && let Err(error) = exercise(core).await
+    {
+        let Some(reason) = given_up(core, &error).await else { return Err(error) };
+        core.state.condemn(Fault { kind: FaultKind::Damaged, reason: reason.into() });
     }
     let fault = core.state.fault().borrow().clone();
     if let Some(fault) = fault {
         rebuild(core, instance, &fault).await?;
         tracing::warn!(reason = %fault.reason, "the state of this member has been rebuilt");
-    }
-    // A follower applies what a majority has, its own log failing or not: the state may be ahead of a log that could not be
-    // written. Openraft then lets the log begin behind it, which it may as soon as a snapshot reaches as far.
-    let machine = Machine::new(core.state.clone(), core.machine.clone());
-    if core.state.info().last_applied.is_some() {
-        disk(move || machine.build().map(drop)).await?;
+        exercise(core).await?;
     }
     let started = start_instance(core, instance, None).await.map_err(|error| core.data_dir.lost(error));
     if let Err(StoreError::MustRejoin(_)) = &started {
@@ -142,6 +134,37 @@ async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreE
         core.metrics.damage.log.store(1, Ordering::Relaxed);
     }
     started
+}
+
+/// Has the state written, and a snapshot built of it.
+///
+/// A follower applies what a majority has, its own log failing or not: the state may be ahead of a log that could not be
+/// written. Openraft then lets the log begin behind it, which it may as soon as a snapshot reaches as far.
+async fn exercise(core: &Core) -> Result<(), StoreError> {
+    let (state, machine) = (core.state.clone(), Machine::new(core.state.clone(), core.machine.clone()));
+    disk(move || {
+        state.probe()?;
+        if state.info().last_applied.is_some() {
+            machine.build()?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Why the state's engine is given up for another that is opened on the same disk; none where it is the disk that fails.
+/// An engine to which a write failed once may refuse all others, long after the disk is itself again.
+async fn given_up(core: &Core, error: &StoreError) -> Option<String> {
+    match error {
+        StoreError::NoSpace if core.space.look(core.state.size_bytes()).level != SpaceLevel::Full => {
+            Some("the engine takes no writes although there is space".to_owned())
+        }
+        StoreError::Io(text) => {
+            let data_dir = core.data_dir.clone();
+            disk(move || data_dir.try_sync()).await.ok().map(|()| format!("the engine has failed and the disk works: {text}"))
+        }
+        _ => None,
+    }
 }
 
 /// Replaces the state while no instance runs.

@@ -98,7 +98,7 @@ fn until_cancelled<F: Future<Output = ()> + Send + 'static>(core: &Arc<Core>, ta
 }
 
 async fn read_round(core: Arc<Core>) -> Result<u64, StoreError> {
-    core.read_index().await
+    core.read_index_there().await
 }
 
 async fn leader_round(core: Arc<Core>) -> Result<u64, StoreError> {

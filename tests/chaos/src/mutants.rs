@@ -42,6 +42,11 @@ pub const ALL: &[Mutant] = &[
         like: "watches that do not see what a snapshot brought",
         faults: &["Partition", "Stop", "Replace"],
     },
+    Mutant {
+        name: "latest-outlives-state",
+        like: "a cache that is not emptied when a snapshot takes the place of what it was filled from",
+        faults: &["Partition", "Stop", "Replace"],
+    },
     Mutant { name: "previous-forgotten", like: "an event from history without the value before", faults: &["Kill", "PowerCut"] },
     Mutant {
         name: "fence-ignored",

@@ -82,7 +82,11 @@ impl Disk {
     fn detach(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         match umount2(&self.folder, MntFlags::empty()) {
-            Ok(()) => session.join(),
+            Ok(()) => match session.join() {
+                // The end, as the kernel tells a session that it has caught between two requests.
+                Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
+                ended => ended,
+            },
             Err(error) => {
                 self.session = Some(session);
                 Err(io::Error::other(format!("unmount {}: {error}", self.folder.display())))

@@ -75,8 +75,28 @@ async fn slow(site: &mut Site<'_>, generation: &Generation, time: Duration) -> a
     Ok(())
 }
 
-/// The leader's disk fails: another leads. With a disk that works, and after a power cut, the server is back.
+/// The leader's disk fails: another leads. With a disk that works the server is back: after a power cut, and by itself.
 async fn failing(site: &mut Site<'_>, generation: &Generation) -> anyhow::Result<()> {
+    let failed = fail_leader(site, generation).await?;
+    // A process that was told of a failed sync does not trust its state again; what it left behind must be enough for its successor,
+    // and what a failed sync has not saved must not be taken for saved.
+    site.members[failed].disk.fail_syncs(false);
+    site.members[failed].kill()?;
+    site.members[failed].cut(Survivors::Nothing, 1)?;
+    site.members[failed].start()?;
+    site.ready().await?;
+
+    let failed = fail_leader(site, generation).await?;
+    site.members[failed].disk.fail_syncs(false);
+    let healed = Instant::now();
+    site.ready().await.context("a disk that works again, and nobody has started the server again")?;
+    all_live(site)?;
+    println!("a disk that works again: the server is back after {} ms", healed.elapsed().as_millis());
+    Ok(())
+}
+
+/// Fails the syncs of whoever leads, and waits until another does. Returns whom it hit.
+async fn fail_leader(site: &Site<'_>, generation: &Generation) -> anyhow::Result<usize> {
     all_write(&generation.load, Instant::now()).await?;
     let (leader, term) = until("a leader", || site.leader()).await?;
     let moment = Instant::now();
@@ -88,17 +108,9 @@ async fn failing(site: &mut Site<'_>, generation: &Generation) -> anyhow::Result
         Ok(())
     })
     .await?;
-    let stepped_down = moment.elapsed();
+    println!("failing syncs at the leader: another leads after {} ms", moment.elapsed().as_millis());
     all_write(&generation.load, Instant::now()).await?;
-    // A process that was told of a failed sync does not trust its state again; what it left behind must be enough for its successor,
-    // and what a failed sync has not saved must not be taken for saved.
-    site.members[leader].disk.fail_syncs(false);
-    site.members[leader].kill()?;
-    site.members[leader].cut(Survivors::Nothing, 1)?;
-    site.members[leader].start()?;
-    site.ready().await?;
-    println!("failing syncs at the leader: another leads after {} ms", stepped_down.as_millis());
-    Ok(())
+    Ok(leader)
 }
 
 /// Full disks: on one nobody notices, on all writes are refused and reads are answered; with space it goes on by itself.
