@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use trireme_client::{DeleteOptions, EventKind, Patch};
+use trireme_client::{EventKind, Patch};
 use trireme_proto::cri;
 
 use super::{

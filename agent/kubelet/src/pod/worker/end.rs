@@ -57,7 +57,7 @@ impl Worker {
     }
 
     /// Gives back what a stopped pod no longer needs; its dead containers and logs stay until the object is gone.
-    async fn release(&mut self, pod: &Pod) -> Result<()> {
+    pub(super) async fn release(&mut self, pod: &Pod) -> Result<()> {
         if self.torn_down {
             return Ok(());
         }
