@@ -71,8 +71,11 @@ fn members_tokens_and_certificates_change_under_a_running_cluster() -> anyhow::R
     let token = read(&a, "token")?;
     ensure!(read(&b, "token")? == token, "b knows the servers' token");
     let c = home_c.server(&["--server", &url, "--node-name", "c", "--token", &token])?;
-    let list = voters(&home_c, &["a", "b", "c"])?;
-    ensure!(list["featureLevel"].as_u64() >= Some(1), "{list}");
+    // What every member can do is known once each has said so, which is after it votes.
+    let list = eventually("a feature level", || {
+        let list = voters(&home_c, &["a", "b", "c"])?;
+        Ok((list["featureLevel"].as_u64() >= Some(1)).then_some(list))
+    })?;
     let old_c = id_of(&list, "c").context("c")?;
 
     // A table for people, no wider than a terminal.

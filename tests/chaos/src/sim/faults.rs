@@ -239,7 +239,7 @@ impl Nemesis {
                     });
                 }
             }
-            (Kind::Replace, Some(leader)) if up.len() == hosts && up.iter().all(|host| !world.is_stopped(*host)) => {
+            (Kind::Replace, Some(leader)) if is_whole(world, leader) && up.iter().all(|host| !world.is_stopped(*host)) => {
                 let host = if any == leader { other } else { any };
                 // The disk is lost with it; the run asks for a place for the new one.
                 world.kill(host, 1);
@@ -299,4 +299,14 @@ pub fn ask_for_place(world: &World, host: usize) {
             admit(store, seat, common).await;
         });
     }
+}
+
+/// Whether every host is a voter, as the leader has it. Whoever is replaced while another one still is takes the quorum with him,
+/// for good.
+fn is_whole(world: &World, leader: usize) -> bool {
+    let stores = world.common.board.stores();
+    let Some((_, leading)) = stores.iter().find(|(host, _)| *host == leader) else { return false };
+    let status = leading.status().borrow().clone();
+    let all_vote = stores.iter().all(|(_, store)| status.voters.contains(&store.node_id()));
+    stores.len() == world.len() && status.voters.len() == world.len() && !status.changing_members && all_vote
 }
