@@ -4,12 +4,13 @@
 //! buffers at both ends, ten times a second for every follower of an idle cluster; a message on an open one costs next to
 //! nothing. Requests and answers are in the same order, so a stream with nothing owed on it is as good as new.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use openraft::RPCTypes;
 use openraft::errors::{NetworkError, RPCError, Timeout};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
+use openraft::{EntryPayload, RPCTypes};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,10 +19,13 @@ use trireme_proto::{peer, store};
 use super::client::{Client, Rpc, malformed, rpc_error};
 use crate::error::StoreError;
 use crate::metrics::Histogram;
-use crate::types::{TypeConfig, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto, vote_to_proto};
+use crate::types::{Entry, TypeConfig, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto, vote_to_proto};
 
 /// Requests that may be under way. A follower that falls behind holds up its own stream, and nobody else's.
 const WINDOW: usize = 64;
+/// And what their entries hold, but for the last one: a follower that lacks much gets it in pieces of megabytes, of which neither end
+/// keeps more than a few.
+const WINDOW_BYTES: usize = 8 << 20;
 
 /// An open stream on which nothing is owed.
 pub(super) struct AppendPipe {
@@ -39,8 +43,9 @@ pub(super) struct Exchange<'s, S> {
     pipe: AppendPipe,
     /// None when it has ended.
     input: Option<S>,
-    /// Requests sent and not answered.
-    owed: usize,
+    /// The sizes of the requests sent and not answered, and their sum.
+    owed: VecDeque<usize>,
+    owed_bytes: usize,
     /// For an answer, from the one before or from the request that had to wait for none.
     limit: Duration,
     due: Instant,
@@ -82,7 +87,17 @@ where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
     pub(super) fn new(slot: &'s mut Option<AppendPipe>, pipe: AppendPipe, input: S, limit: Duration, ends: (u64, u64)) -> Exchange<'s, S> {
-        Exchange { slot, pipe, input: Some(input), owed: 0, limit, due: Instant::now(), alone_since: None, ends }
+        Exchange {
+            slot,
+            pipe,
+            input: Some(input),
+            owed: VecDeque::new(),
+            owed_bytes: 0,
+            limit,
+            due: Instant::now(),
+            alone_since: None,
+            ends,
+        }
     }
 
     /// The answers, in order. An error, a conflict or a higher vote is the last one.
@@ -105,23 +120,25 @@ where
     /// The next answer; none when all that was asked is answered.
     async fn next(&mut self) -> Option<Result<StreamAppendResult<TypeConfig>, Rpc>> {
         loop {
-            if self.input.is_none() && self.owed == 0 {
+            if self.input.is_none() && self.owed.is_empty() {
                 return None;
             }
             match self.step().await {
                 Step::Asked(Some(rpc)) => {
                     let now = Instant::now();
-                    self.alone_since = (self.owed == 0 && rpc.entries.is_empty()).then_some(now);
-                    if self.owed == 0 {
+                    self.alone_since = (self.owed.is_empty() && rpc.entries.is_empty()).then_some(now);
+                    if self.owed.is_empty() {
                         self.due = now + self.limit;
                     }
-                    self.owed += 1;
+                    let bytes = rpc.entries.iter().map(entry_bytes).sum();
+                    self.owed.push_back(bytes);
+                    self.owed_bytes += bytes;
                     // There is room: no more than a window is owed. A broken stream shows in its answers.
                     let _ = self.pipe.requests.try_send(append_to_proto(&rpc));
                 }
                 Step::Asked(None) => self.input = None,
                 Step::Answered(Ok(Some(answer))) => {
-                    self.owed = self.owed.saturating_sub(1);
+                    self.owed_bytes -= self.owed.pop_front().unwrap_or(0);
                     self.due = Instant::now() + self.limit;
                     if let Some(sent) = self.alone_since.take() {
                         self.pipe.round_trip.observe(sent.elapsed());
@@ -141,7 +158,8 @@ where
     }
 
     async fn step(&mut self) -> Step {
-        let (may_ask, owes) = (self.input.is_some() && self.owed < WINDOW, self.owed > 0);
+        let room = self.owed.len() < WINDOW && self.owed_bytes < WINDOW_BYTES;
+        let (may_ask, owes) = (self.input.is_some() && room, !self.owed.is_empty());
         let input = &mut self.input;
         tokio::select! {
             biased;
@@ -150,6 +168,14 @@ where
             rpc = async { match input { Some(input) => input.next().await, None => None } }, if may_ask => Step::Asked(rpc),
             () = tokio::time::sleep_until(self.due), if owes => Step::Late,
         }
+    }
+}
+
+/// What an entry carries.
+fn entry_bytes(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.0.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 0,
     }
 }
 
