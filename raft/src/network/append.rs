@@ -25,7 +25,7 @@ use crate::types::{Entry, TypeConfig, entry_to_proto, log_id_from_proto, log_id_
 const WINDOW: usize = 64;
 /// And what their entries hold, but for the last one: a follower that lacks much gets it in pieces of megabytes, of which neither end
 /// keeps more than a few.
-const WINDOW_BYTES: usize = 8 << 20;
+const WINDOW_BYTES: usize = 4 << 20;
 
 /// An open stream on which nothing is owed.
 pub(super) struct AppendPipe {
