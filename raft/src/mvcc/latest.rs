@@ -6,6 +6,8 @@
 //!
 //! Two generations, each of half the size: what is used moves into the young one; when that is full, the old one is
 //! forgotten and the young one becomes old.
+//!
+//! Reads of one key and what a put or a deletion replaces are found here; compares, ranges and the past are the engine's.
 
 use std::collections::HashMap;
 
