@@ -52,7 +52,7 @@ pub mod store {
     /// Format of [`StoredValue`].
     pub const FORMAT_STORED_VALUE: u32 = 1;
     /// Highest feature level this binary knows; see `Command.feature_level`.
-    pub const FEATURE_LEVEL: u32 = 1;
+    pub const FEATURE_LEVEL: u32 = 2;
 }
 
 /// The Raft peer protocol of port 2380.

@@ -49,7 +49,7 @@ pub const MAGIC: &[u8; 8] = b"TRIREMEB";
 /// A frame is sent when its records reach this.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// Longer frames are damage. One record may be as large as the largest transaction.
-const FRAME_BYTES_MAX: usize = crate::store::MAX_TXN_BYTES + (1 << 20);
+const FRAME_BYTES_MAX: usize = crate::types::MAX_TXN_BYTES + (1 << 20);
 /// Length and checksum before each payload.
 const FRAME_HEAD_BYTES: usize = 8;
 

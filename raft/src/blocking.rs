@@ -1,11 +1,11 @@
-//! Work that waits for the disk, kept off the threads that must not.
+//! Runs work that waits for the disk off the threads that must not wait.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::error::StoreError;
 
-/// Runs `work` on a thread for such work. A runtime of one thread belongs to somebody who wants one order of
-/// things (a simulation): there it is done in place.
+/// Runs `work` on a thread for blocking work. On a runtime of one thread, which is a simulation's and must be deterministic, it runs in
+/// place.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
         return Ok(work());

@@ -13,6 +13,7 @@ use bytes::Bytes;
 
 use crate::StoreError;
 
+pub(crate) mod closed;
 pub mod memory;
 pub(crate) mod metered;
 #[cfg(feature = "rocksdb")]
@@ -79,10 +80,11 @@ pub trait Engine: Send + Sync + 'static {
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError>;
     /// Makes every write so far durable.
     fn flush(&self) -> Result<(), StoreError>;
-    /// Writes a copy of the whole content into `directory`, which must not exist yet. The files are not
-    /// necessarily fsynced.
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError>;
-    /// How long the caller of a synced write has to wait first, where nobody's disk decides that: an engine of a
+    /// Writes a copy of the whole content into `directory`, which must not exist yet, and returns the value of `key` in that copy. Writes
+    /// may go on meanwhile: the copy holds every batch that had been written before the call, and those after it up to some batch. The files
+    /// are not necessarily fsynced.
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    /// How long the caller of a synced write has to wait first, where no real disk decides that: an engine of a
     /// simulation, whose writes take no time, says so here. Heeded only where the log is written by a task.
     fn sync_delay(&self) -> std::time::Duration;
     /// Gives space on disk back that holds nothing any more. May take long.

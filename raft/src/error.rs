@@ -12,10 +12,10 @@ pub enum StoreError {
     /// Refused before append by a member that does not lead; nothing happened.
     #[error("this member does not lead the cluster (leader: {})", .leader_id.map_or_else(|| "unknown".to_owned(), |id| id.to_string()))]
     NotLeader {
-        /// Who leads, where that is known.
+        /// The leader, where it is known.
         leader_id: Option<u64>,
     },
-    /// Nobody leads, or nobody could be reached in time; nothing happened.
+    /// There is no leader, or it could not be reached in time; nothing was appended.
     #[error("no leader could be reached: {0}")]
     NoLeader(String),
     /// The command may or may not be applied one day. Never retry it blindly.

@@ -10,8 +10,8 @@
 //! `engine/rocks.rs` names RocksDB.
 
 pub mod backup;
-mod birth;
 mod blocking;
+mod bootstrap;
 pub mod engine;
 mod error;
 pub mod log;
@@ -26,7 +26,7 @@ pub mod snapshot;
 pub mod store;
 pub mod types;
 
-pub use birth::{Progress, Step};
+pub use bootstrap::{Progress, Step};
 pub use error::StoreError;
 pub use mvcc::{KvHash, LeaseInfo, Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;
@@ -35,7 +35,7 @@ pub use store::condition::MemberCondition;
 pub use store::engines::MemoryEngines;
 #[cfg(feature = "rocksdb")]
 pub use store::engines::RocksEngines;
-pub use store::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, Upkeep, WhenEmpty, member_record};
+pub use store::options::{Engines, JoinTicket, Listen, LogUpkeep, StoreOptions, Timing, Upkeep, WhenEmpty, member_record};
 pub use store::other_servers;
 pub use store::space::{SpaceLevel, SpaceStatus};
 pub use store::status::{LeaderInfo, Leadership, Role, StoreStatus};

@@ -21,6 +21,7 @@ use futures::{Stream, StreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::blocking::blocking;
 use crate::engine::{Durability, Engine, Table, WriteBatch};
@@ -29,9 +30,12 @@ use crate::mvcc::EntryId;
 use crate::types::{Entry, LogId, TypeConfig, Vote, log_id};
 
 mod record;
+mod sizes;
 mod writer;
 
-use writer::Op;
+pub use sizes::LogKept;
+pub(crate) use sizes::LogSizes;
+use writer::{Op, Writer};
 
 /// Entries kept in memory for readers.
 const CACHE_BYTES: usize = 16 << 20;
@@ -65,6 +69,8 @@ struct Shared {
     index: RwLock<Index>,
     /// Entries up to here are on disk.
     synced: Arc<AtomicU64>,
+    /// Where the log ends, on disk or not.
+    end: watch::Sender<Option<u64>>,
 }
 
 /// What is known of the log without reading it.
@@ -80,6 +86,10 @@ struct Index {
     recent_bytes: usize,
     /// Entries up to here are in the engine and may leave memory.
     written: u64,
+    /// Whether the log holds the commit mark under the key of an earlier release.
+    has_old_mark: bool,
+    /// Outlives the log, and holds nothing of it open.
+    sizes: Arc<Mutex<LogSizes>>,
 }
 
 // === impl LogStore ===
@@ -91,10 +101,10 @@ impl LogStore {
     /// `Corrupt` for any damage: this member must not vote with it.
     pub fn open(engine: Arc<dyn Engine>, durable_applied: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
         let (log, queue) = LogStore::verified(engine, durable_applied)?;
-        let for_writer = log.shared.clone();
+        let writer = Writer::new(log.shared.clone());
         let writer = std::thread::Builder::new()
             .name("trireme-log".into())
-            .spawn(move || writer::run(&for_writer, queue))
+            .spawn(move || writer.run(queue))
             .map_err(|error| StoreError::io("log writer", error))?;
         *log.writer.lock() = Some(writer);
         Ok(log)
@@ -106,7 +116,7 @@ impl LogStore {
     /// As [`LogStore::open`].
     pub fn open_on_task(engine: Arc<dyn Engine>, durable_applied: Option<watch::Receiver<u64>>) -> Result<LogStore, StoreError> {
         let (log, queue) = LogStore::verified(engine, durable_applied)?;
-        tokio::spawn(writer::run_on_task(log.shared.clone(), queue));
+        tokio::spawn(Writer::new(log.shared.clone()).run_on_task(queue));
         Ok(log)
     }
 
@@ -115,7 +125,8 @@ impl LogStore {
         durable_applied: Option<watch::Receiver<u64>>,
     ) -> Result<(LogStore, mpsc::Receiver<Op>), StoreError> {
         let index = record::verify(engine.as_ref())?;
-        let shared = Arc::new(Shared { engine, synced: Arc::new(AtomicU64::new(index.written)), index: RwLock::new(index) });
+        let (synced, end) = (Arc::new(AtomicU64::new(index.written)), watch::Sender::new(index.end()));
+        let shared = Arc::new(Shared { engine, synced, end, index: RwLock::new(index) });
         let (ops, queue) = mpsc::channel(QUEUE);
         Ok((LogStore { shared, writer: Arc::default(), ops, durable_applied }, queue))
     }
@@ -144,7 +155,17 @@ impl LogStore {
         self.shared.synced.clone()
     }
 
-    /// The engine, without holding it: for who looks after its space.
+    /// Where the log ends, as that changes, on disk or not.
+    pub(crate) fn end(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.end.subscribe()
+    }
+
+    /// How large the parts of the log are.
+    pub(crate) fn sizes(&self) -> Arc<Mutex<LogSizes>> {
+        self.shared.index.read().sizes.clone()
+    }
+
+    /// A weak handle of the engine, for the upkeep of its space.
     pub(crate) fn engine(&self) -> Weak<dyn Engine> {
         Arc::downgrade(&self.shared.engine)
     }
@@ -244,11 +265,17 @@ impl Index {
         self.last.or(self.purged)
     }
 
+    /// Where the log ends.
+    fn end(&self) -> Option<u64> {
+        self.last_or_purged().map(|id| id.index())
+    }
+
     fn push(&mut self, entry: Entry, size: usize) {
         if self.last.is_none() {
             self.first = entry.log_id.index();
         }
         self.last = Some(entry.log_id);
+        self.sizes.lock().push(entry.log_id.index(), size, Instant::now());
         self.recent_bytes += size;
         self.recent.insert(entry.log_id.index(), (entry, size));
     }
@@ -269,6 +296,7 @@ impl Index {
         }
         self.written = self.written.min(from.saturating_sub(1));
         self.last = last;
+        self.sizes.lock().truncate_from(from);
     }
 
     fn purge_to(&mut self, upto: LogId) {
@@ -279,6 +307,7 @@ impl Index {
         if self.last.is_some_and(|last| last.index() <= upto.index()) {
             self.last = None;
         }
+        self.sizes.lock().purge_to(upto.index());
         self.first = self.first.max(upto.index() + 1);
         self.purged = self.purged.max(Some(upto));
     }
@@ -358,8 +387,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
-        // Written with the next append, or at the end: a sync or even a write of its own for each commit would buy nothing. After
-        // a crash the mark is a little behind, and whoever leads tells the rest.
+        // Written with a later append: a sync or a write of its own for each commit gains nothing. After a crash the mark is
+        // a little behind, and the leader sends the commit index.
         self.shared.index.write().committed = committed;
         Ok(())
     }
@@ -382,6 +411,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 records.push((entry.log_id.index(), bytes.clone()));
                 index.push(entry, bytes.len());
             }
+            self.shared.end.send_replace(index.end());
         }
         self.ops.send(Op::Append { records, callback }).await.map_err(|_| io::Error::from(StoreError::Shutdown))
     }
@@ -398,6 +428,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             }
             let last = last_log_id.filter(|id| index.purged.is_none_or(|purged| purged.index() < id.index()));
             index.truncate_from(from, last);
+            self.shared.end.send_replace(index.end());
         }
         self.submit(|reply| Op::Truncate { from, reply }).await
     }

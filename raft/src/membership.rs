@@ -1,4 +1,4 @@
-//! Who belongs to the cluster: adding, promoting, removing, moving the lead. Runs on the leader.
+//! Membership changes: adding, promoting and removing members, transferring leadership. Runs on the leader.
 //!
 //! Two records change together: the member's record in replicated state, which allocates its id and never
 //! reuses one (design D8), and openraft's configuration, which says who votes. The record comes first when a
@@ -20,7 +20,8 @@ use trireme_proto::{peer, store};
 use crate::error::StoreError;
 use crate::network::client::Lane;
 use crate::node::RaftNode;
-use crate::store::core::{Core, moved};
+use crate::store::core::Core;
+use crate::store::status::leader_changed;
 use crate::types::{TypeConfig, unplaced};
 
 /// A learner that lacks no more than this many entries is ready to vote.
@@ -253,7 +254,7 @@ impl Core {
     }
 
     /// If this member leads: gives the lead to the voter that has most of the log, among those that were heard from
-    /// lately. Returns whether nobody has to wait for an election because of this member.
+    /// lately. Returns whether this member can stop without causing an election.
     pub(crate) async fn hand_over(&self) -> bool {
         let Ok(raft) = self.leading() else { return true };
         if raft.voter_ids().eq([self.node_id]) {
@@ -264,8 +265,8 @@ impl Core {
         if raft.trigger().transfer_leader(to).await.is_err() {
             return false;
         }
-        // Whoever it is: another one may have been quicker.
-        let others = moved(self.leader.subscribe(), self.node_id);
+        // Any other leader will do: another member may have won an election meanwhile.
+        let others = leader_changed(self.leader.subscribe(), self.node_id);
         tokio::time::timeout(self.timing.rpc, others).await.is_ok()
     }
 
@@ -295,7 +296,7 @@ impl Core {
         loop {
             match raft.change_membership(change.clone(), retain).await {
                 Ok(changed) => {
-                    // The metrics come a moment later, and whoever asks for the members next must find the change.
+                    // openraft publishes its metrics a moment later, and the caller's next read of the members must show the change.
                     let shown = shows_membership(raft, changed.log_id.index());
                     let _ = tokio::time::timeout_at(deadline, shown).await;
                     return Ok(());
@@ -352,10 +353,10 @@ impl Core {
     }
 
     /// A leader that was lost between the two steps of a change leaves a joint configuration: the second step is
-    /// taken here. Who was on the way out does not stay as a learner, or it would be promoted again.
+    /// taken here. A member that was being removed does not stay as a learner, or it would be promoted again.
     async fn finish_joint(&self) {
         let Ok(raft) = self.leading() else { return };
-        // Held from the look at the configuration to its change: who holds it already is in between the steps.
+        // Held from reading the configuration to changing it. Where it is taken, a change is between its two steps.
         let Ok(_one_at_a_time) = self.membership.try_lock() else { return };
         let metrics = raft.metrics();
         let joint = metrics.borrow_watched().membership_config.get_joint_config().clone();
@@ -367,8 +368,8 @@ impl Core {
         }
     }
 
-    /// Tells the leader what has changed about this member, through whoever answers: nobody may know this
-    /// member's address any more, so it cannot wait to hear from a leader first.
+    /// Reports changes of this member's record to the leader, through any member that answers: the others may not know this
+    /// member's new address, so it cannot wait to hear from a leader first.
     pub(crate) async fn announce(&self, record: store::MemberRecord) -> Result<(), StoreError> {
         let request = peer::ChangeMemberRequest { change: Some(Change::Update(record)), force: false };
         if self.leading().is_ok() {

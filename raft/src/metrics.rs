@@ -1,4 +1,4 @@
-//! What a store measures of itself: atomics and fixed histograms, rendered by whoever serves metrics.
+//! Measurements of a store: atomics and fixed histograms, rendered by the server of the metrics endpoint.
 //!
 //! Must not decide anything: no code of the store reads these numbers back.
 
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Upper bounds in seconds of etcd's disk histograms: 1 ms, doubled up to 8 s.
+/// Bucket bounds of etcd's disk histograms, in seconds: 1 ms, doubled up to 8 s.
 const DISK_BOUNDS: &[f64] = &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192];
-/// Of its round trips: 0.1 ms, doubled up to 3.3 s.
+/// Bucket bounds of etcd's histograms of round trips, in seconds: 0.1 ms, doubled up to 3.3 s.
 const ROUND_TRIP_BOUNDS: &[f64] =
     &[0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.0064, 0.0128, 0.0256, 0.0512, 0.1024, 0.2048, 0.4096, 0.8192, 1.6384, 3.2768];
 
@@ -19,7 +19,7 @@ const ROUND_TRIP_BOUNDS: &[f64] =
 #[derive(Debug)]
 pub struct Histogram {
     bounds: &'static [f64],
-    /// One for each bound and one above all.
+    /// One for each bound, and one for what is above the last bound.
     buckets: Box<[AtomicU64]>,
     sum_ns: AtomicU64,
 }
@@ -29,7 +29,7 @@ pub struct Histogram {
 pub struct HistogramReading {
     /// Upper bound in seconds, and how many observations are at most that.
     pub buckets: Vec<(f64, u64)>,
-    /// Of all observations, in seconds.
+    /// Sum of all observations, in seconds.
     pub sum_secs: f64,
     /// Number of observations.
     pub count: u64,
@@ -44,17 +44,17 @@ pub struct StoreMetrics {
     pub state_commit: Histogram,
     /// How often another leader was seen.
     pub leader_changes: AtomicU64,
-    /// Proposals on their way.
+    /// Proposals without a result yet.
     pub proposals_pending: AtomicI64,
     /// Proposals that got no answer, or were refused.
     pub proposals_failed: AtomicU64,
-    /// What was found damaged on this member's disk, and what was made again.
+    /// What was found damaged on this member's disk, and what was rebuilt.
     pub damage: DamageCounters,
     /// Heartbeats until they were answered, by member.
     round_trips: Mutex<BTreeMap<u64, Arc<Histogram>>>,
 }
 
-/// Damage found and made good. Each is counted once, when it is found.
+/// Damage that was found and repaired. Each is counted once, when it is found.
 #[derive(Debug, Default)]
 pub struct DamageCounters {
     /// The state could not be opened or read, or contradicted itself.
@@ -65,7 +65,7 @@ pub struct DamageCounters {
     pub snapshot: AtomicU64,
     /// The log could not be trusted any more: this member has to join again under a new id.
     pub log: AtomicU64,
-    /// States made again from the own snapshot and log.
+    /// States rebuilt from this member's own snapshot and log.
     pub rebuilt: AtomicU64,
     /// States fetched from another member.
     pub reseeded: AtomicU64,

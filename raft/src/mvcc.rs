@@ -38,7 +38,7 @@
 //!   readable at 4 and above stays, and so do the changes from 4 on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -63,6 +63,7 @@ mod keys;
 mod latest;
 mod lease;
 mod members;
+mod proposal_results;
 mod proposals;
 mod queries;
 mod read;
@@ -83,7 +84,8 @@ pub use hash::KvHash;
 pub use head::StateInfo;
 pub use hub::{Watch, WatchBatch, WatchError, WatchHub};
 pub use lease::{ExpiredLease, LeaseInfo};
-pub use proposals::PROPOSAL_WINDOW;
+pub(crate) use proposals::window;
+pub use proposals::{PROPOSAL_WINDOW, WIDE_LEVEL, WIDE_PROPOSAL_WINDOW};
 pub use reset::{NewCluster, RESET_REVISION_STEP, place, reset_state};
 pub use txn::check_txn;
 
@@ -139,6 +141,8 @@ pub struct StateMachine {
     writer: Arc<Mutex<WriterState>>,
     /// How far the log beside this state has been synced, or [`NOBODY_SAYS`].
     log_synced: Arc<AtomicU64>,
+    /// As in the head, for readers that must not wait for a batch.
+    feature_level: Arc<AtomicU32>,
 }
 
 const NOBODY_SAYS: u64 = u64::MAX;
@@ -167,8 +171,16 @@ impl StateMachine {
         let (head, leases, proposals) = load(engine.as_ref(), now)?;
         let hub = WatchHub::new(engine, &head, options.watch_ring_bytes);
         let latest = Arc::new(Latest::new(&head, options.latest_bytes));
+        let feature_level = Arc::new(AtomicU32::new(head.feature_level));
         let writer = Arc::new(Mutex::new(WriterState { head, leases, proposals, halted: None }));
-        Ok(StateMachine { hub: Arc::new(hub), latest, writer, log_synced: Arc::new(AtomicU64::new(NOBODY_SAYS)) })
+        let log_synced = Arc::new(AtomicU64::new(NOBODY_SAYS));
+        Ok(StateMachine { hub: Arc::new(hub), latest, writer, log_synced, feature_level })
+    }
+
+    /// What all members know, as far as this one has applied the log.
+    #[must_use]
+    pub fn feature_level(&self) -> u32 {
+        self.feature_level.load(Ordering::Acquire)
     }
 
     /// Where the state stands.
@@ -263,6 +275,7 @@ impl StateMachine {
         writer.leases.observe(leases, now);
         writer.proposals.take(fresh);
         writer.head = head;
+        self.feature_level.store(writer.head.feature_level, Ordering::Release);
         self.latest.advance(&writer.head, &revisions);
         self.hub.counters().applied(&revisions);
         self.hub.publish(&writer.head, revisions);
@@ -340,6 +353,11 @@ impl StateMachine {
     /// Ends all watches; reads go on.
     pub fn close(&self) {
         self.hub.close();
+    }
+
+    /// Lets go of the engine, for good, and returns it: it is closed when its last reader is done. Reads end with `Shutdown` from now on.
+    pub(crate) fn release(&self) -> Arc<dyn Engine> {
+        self.hub.release()
     }
 
     /// What it has counted of itself.

@@ -1,15 +1,17 @@
 //! Peers: the protocol of `proto/peer.proto` over mutual TLS 1.3, both ends of it.
 //!
 //! Owns connections, handshakes, deadlines and the translation to openraft's network traits. Must not decide
-//! anything: who may speak comes from membership ([`directory`]), what is answered from the store.
+//! anything: the permitted peers come from membership ([`directory`]), answers from the store.
 //! The join handshake is not here: a stranger talks to the HTTPS API and gets a ticket (design section 3).
 
 mod append;
 pub(crate) mod client;
 pub(crate) mod directory;
+mod handshakes;
 pub(crate) mod listener;
 pub(crate) mod receive;
 mod refusals;
+mod rpc;
 pub(crate) mod send;
 pub(crate) mod service;
 pub mod tls;

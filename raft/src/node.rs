@@ -24,15 +24,15 @@ pub(crate) type RaftNode = openraft::Raft<TypeConfig, Machine>;
 /// Entries of one append request.
 const MAX_PAYLOAD_ENTRIES: u64 = 512;
 
-/// How often snapshots are made and what stays behind them.
+/// How often snapshots are made, and how many log entries are kept behind them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct LogRetention {
     pub(crate) snapshot_every: u64,
     pub(crate) log_kept: u64,
 }
 
 /// openraft's settings for these clocks.
-pub(crate) fn config(cluster_id: u64, timing: Timing, pace: Pace) -> Result<Config, StoreError> {
+pub(crate) fn config(cluster_id: u64, timing: Timing, retention: LogRetention) -> Result<Config, StoreError> {
     let millis = |duration: std::time::Duration| duration.as_millis() as u64;
     let election_max = millis(timing.election_max);
     let config = Config {
@@ -41,14 +41,14 @@ pub(crate) fn config(cluster_id: u64, timing: Timing, pace: Pace) -> Result<Conf
         election_timeout_min: millis(timing.election_min),
         election_timeout_max: election_max,
         max_payload_entries: MAX_PAYLOAD_ENTRIES,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(pace.snapshot_every.max(1)),
-        max_in_snapshot_log_to_keep: pace.log_kept,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(retention.snapshot_every.max(1)),
+        max_in_snapshot_log_to_keep: retention.log_kept,
         // More than what is kept behind a snapshot is not in the log any more.
-        replication_lag_threshold: pace.snapshot_every.saturating_add(pace.log_kept).max(1000),
+        replication_lag_threshold: retention.snapshot_every.saturating_add(retention.log_kept).max(1000),
         install_snapshot_timeout: 60_000,
         purge_batch_size: 256,
         // Design D4: no leader without an election of its own, no candidate that cannot win, none that
-        // nobody answers, and no follower whose log went backwards.
+        // gets no answer, and no follower whose log went backwards.
         enable_leader_restore: Some(false),
         enable_pre_vote: Some(true),
         allow_log_reversion: Some(false),
@@ -69,7 +69,8 @@ pub(crate) async fn start(
     log: LogStore,
     machine: Machine,
 ) -> Result<RaftNode, StoreError> {
-    openraft::Raft::new(node_id, Arc::new(config), PeerNetwork(clients), log, machine)
+    let network = PeerNetwork { clients, log_end: log.end() };
+    openraft::Raft::new(node_id, Arc::new(config), network, log, machine)
         .await
         .map_err(|fatal| StoreError::Corrupt(format!("raft does not start: {fatal}")))
 }

@@ -1,6 +1,6 @@
 //! A cluster of one made of one survivor, when the quorum is gone for good.
 //!
-//! Owns the reset of a *stopped* member's folder: what is kept, who still answers, and that a crash at any point leaves
+//! Owns the reset of a *stopped* member's folder: what is kept, which members still answer, and that a crash at any point leaves
 //! either the old member or the new cluster, never half of both. Must not decide: the person is told first and asked.
 //!
 //! **What is kept.** Everything the survivor has on disk: its state, and every entry of its log, also those of which it
@@ -28,8 +28,8 @@ use openraft::storage::{RaftLogReader, RaftLogStorage};
 use tokio::time::Instant;
 use trireme_proto::store::MemberRecord;
 
-use crate::birth::{self, Progress, Step};
-use crate::engine::Engine;
+use crate::bootstrap::{self, Progress, Step};
+use crate::engine::{Engine, Table};
 use crate::error::StoreError;
 use crate::log::LogStore;
 use crate::metrics::StoreMetrics;
@@ -42,7 +42,7 @@ use crate::types::{Membership, decode_stored_membership, membership_to_proto, te
 
 mod answering;
 
-/// The folder of a stopped member, held so that nobody starts it meanwhile, and the copy that is to take its place.
+/// The folder of a stopped member, locked so that no server starts on it meanwhile, and the copy that will replace it.
 pub struct Survivor {
     db: PathBuf,
     engines: Arc<dyn Engines>,
@@ -100,7 +100,7 @@ fn failed(path: &Path) -> impl Fn(std::io::Error) -> StoreError {
 pub fn resume(db: &Path) -> Result<bool, StoreError> {
     let new = beside(db, ".reset");
     if is_in_use(db) {
-        // A reset that asks its question at this moment, or a running server: what is in the making is somebody's.
+        // Another reset waits for confirmation, or a server runs: the unfinished folder belongs to it.
         return Ok(false);
     }
     if db.exists() || !new.join("member").exists() {
@@ -199,9 +199,9 @@ impl Survivor {
     /// [`resume`], completes it.
     pub fn reset(self, progress: Progress<'_>) -> Result<ResetDone, StoreError> {
         let Survivor { db, engines, old, new, state, report, last, .. } = self;
-        let cluster = birth::found_over(engines.as_ref(), &new, state, last, progress)?;
+        let cluster = bootstrap::bootstrap_over(engines.as_ref(), &new, state, last, progress)?;
         let staging = new.path().to_owned();
-        // Closed before it moves; the old one stays locked, so that nobody starts the old member now.
+        // Closed before it is renamed; the old folder stays locked, so that the old member cannot start now.
         drop(new);
         let moved_to = free_name(&db, report.cluster_id)?;
         std::fs::rename(&db, &moved_to).map_err(failed(&moved_to))?;
@@ -247,7 +247,7 @@ fn copy_state(engines: &dyn Engines, old: &DataDir, target: &Path) -> Result<(),
     let snapshot_index = snapshot.as_ref().and_then(|snapshot| snapshot.manifest().last_log_id).map_or(0, |id| id.index);
     match (opened, snapshot) {
         (Ok((_, applied)), Some(snapshot)) if applied < snapshot_index => engines.restore_state(&snapshot.data(), target),
-        (Ok((engine, _)), _) => engine.checkpoint(target),
+        (Ok((engine, _)), _) => engine.checkpoint(target, Table::Head, &[]).map(drop),
         (Err(error), Some(snapshot)) => {
             tracing::warn!(%error, "the state is damaged; the snapshot and the log are used");
             engines.restore_state(&snapshot.data(), target)

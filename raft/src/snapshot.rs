@@ -4,8 +4,10 @@
 //! never held in memory (design D10); it is passed round as a handle, and a superseded directory is removed
 //! when its last handle goes. Must not know what is inside the files.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,11 +23,21 @@ use crate::types::{SnapshotMeta, decode_stored_membership, log_id_from_proto};
 const MANIFEST: &str = "MANIFEST";
 /// Marks a snapshot that came from another member: unlike one made here, it may reach beyond the own log.
 const RECEIVED: &str = "RECEIVED";
+/// Ending of an engine's table files. Only they are immutable: an engine appends to its manifests and logs.
+const TABLE_SUFFIX: &str = ".sst";
 /// Folder of the checkpoint inside a snapshot directory.
 pub(crate) const DATA: &str = "data";
 
 /// The format whose manifest carries no checksum of its own. Still read.
 const FORMAT_WITHOUT_CHECKSUM: u32 = 1;
+
+/// What tells one file from all others that exist: hard links to the same file share it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+}
 
 /// A complete snapshot on disk. Clones share the directory.
 #[derive(Clone, Debug)]
@@ -50,11 +62,26 @@ impl Drop for Inner {
     }
 }
 
+// === impl Identity ===
+
+impl Identity {
+    fn of(path: &Path) -> io::Result<Identity> {
+        let meta = fs::metadata(path)?;
+        Ok(Identity { device: meta.dev(), inode: meta.ino(), size: meta.len() })
+    }
+}
+
 // === impl SnapshotDir ===
 
 impl SnapshotDir {
-    /// Describes the files under `path/data`, writes the manifest and fsyncs everything.
-    pub(crate) fn seal(path: &Path, mut manifest: store::SnapshotManifest) -> Result<SnapshotDir, StoreError> {
+    /// Describes the files under `path/data`, writes the manifest and fsyncs everything. Of a table file that is in snapshot `before` too, the
+    /// checksums are taken from there: they say what it held when it was new, and only what is new is read.
+    pub(crate) fn seal(
+        path: &Path,
+        mut manifest: store::SnapshotManifest,
+        before: Option<&SnapshotDir>,
+    ) -> Result<SnapshotDir, StoreError> {
+        let known = before.map(SnapshotDir::tables).unwrap_or_default();
         let data = path.join(DATA);
         let mut files = Vec::new();
         list_files(&data, &data, &mut files).map_err(|error| StoreError::io(data.display(), error))?;
@@ -62,7 +89,10 @@ impl SnapshotDir {
         manifest.format = store::FORMAT_SNAPSHOT;
         manifest.files = files
             .iter()
-            .map(|name| describe(&data, name))
+            .map(|name| match known.get(name) {
+                Some((file, identity)) if *identity == Identity::of(&data.join(name))? => Ok(file.clone()),
+                _ => describe(&data, name),
+            })
             .collect::<io::Result<_>>()
             .map_err(|error| StoreError::io(data.display(), error))?;
         manifest.crc32c = manifest_crc(&manifest);
@@ -100,7 +130,7 @@ impl SnapshotDir {
         Ok(SnapshotDir::from_parts(target.to_owned(), self.inner.manifest.clone()))
     }
 
-    /// Removes the directory once nobody holds it any more.
+    /// Removes the directory when the last handle is dropped.
     pub(crate) fn supersede(self) {
         self.inner.obsolete.store(true, Ordering::Release);
     }
@@ -134,6 +164,14 @@ impl SnapshotDir {
             last_log_id: manifest.last_log_id.as_ref().map(log_id_from_proto),
             last_membership: decode_stored_membership(&manifest.membership)?,
         })
+    }
+
+    /// Its table files, which never change, and which files they are. For as long as this handle lives, no other file can be the same.
+    fn tables(&self) -> HashMap<String, (store::SnapshotFile, Identity)> {
+        let tables = self.manifest().files.iter().filter(|file| file.path.ends_with(TABLE_SUFFIX));
+        let identity = |file: &store::SnapshotFile| Identity::of(&self.data().join(&file.path)).ok();
+        let described = |file: &store::SnapshotFile| Some((file.path.clone(), (file.clone(), identity(file)?)));
+        tables.filter_map(described).filter(|(_, (file, identity))| file.size == identity.size).collect()
     }
 
     fn from_parts(path: PathBuf, manifest: store::SnapshotManifest) -> SnapshotDir {
@@ -198,8 +236,7 @@ pub(crate) fn link_tree(from: &Path, to: &Path) -> io::Result<()> {
         let target = to.join(entry.file_name());
         if entry.file_type()?.is_dir() {
             link_tree(&entry.path(), &target)?;
-        } else if entry.path().extension().is_some_and(|extension| extension == "sst") {
-            // Only table files are immutable; an engine appends to its manifests and logs.
+        } else if entry.file_name().to_str().is_some_and(|name| name.ends_with(TABLE_SUFFIX)) {
             fs::hard_link(entry.path(), &target).or_else(|_| fs::copy(entry.path(), &target).map(drop))?;
         } else {
             fs::copy(entry.path(), &target)?;
@@ -270,3 +307,6 @@ fn verify(path: &Path, manifest: &store::SnapshotManifest) -> Result<(), StoreEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,10 +31,12 @@ pub(crate) mod core;
 pub(crate) mod datadir;
 pub mod engines;
 pub(crate) mod forward;
+mod instance;
+mod log_upkeep;
 mod lost_leader;
 mod open;
 pub mod options;
-pub(crate) mod rounds;
+pub(crate) mod read_batch;
 pub mod space;
 pub mod status;
 mod supervise;
@@ -48,8 +50,7 @@ use status::StoreStatus;
 
 pub use open::other_servers;
 
-/// Larger transactions are refused. Three times what the API server lets through.
-pub const MAX_TXN_BYTES: usize = 8 << 20;
+pub use crate::types::MAX_TXN_BYTES;
 
 /// A replicated, revisioned key-value store.
 #[derive(Clone)]
@@ -146,7 +147,7 @@ impl Store {
         self.core.state.leases()
     }
 
-    /// Lets history before `revision` go, as far as nobody holds on to it.
+    /// Compacts history before `revision`, as far as no holder keeps it.
     ///
     /// # Errors
     /// As [`Store::txn`]; `Compacted` and `FutureRevision`.
@@ -154,7 +155,7 @@ impl Store {
         self.submit(Body::Compact(store::CompactCommand { revision, holder: String::new() }), None).await.map(drop)
     }
 
-    /// Keeps history from `revision` on for `holder` (0 lets go), while `lease` lives (0 for ever).
+    /// Keeps history from `revision` on for `holder` (0 releases it), while `lease` lives (0: without a limit).
     ///
     /// # Errors
     /// As [`Store::compact`].
@@ -454,7 +455,8 @@ impl Store {
         self.core.hand_over().await
     }
 
-    /// Stops: hands over the lead, then takes no more requests and no more votes. Everything acknowledged is on disk already.
+    /// Stops: hands over the lead, then takes no more requests and no more votes. Everything acknowledged is on disk already. The databases
+    /// are closed when this returns, and reads through this handle or a watch end with `Shutdown`.
     pub async fn shutdown(&self) {
         self.hand_over().await;
         self.halt().await;

@@ -29,9 +29,12 @@ openraft::declare_raft_types!(
         AsyncRuntime = openraft::impls::TokioRuntime,
 );
 
+/// Larger transactions are refused. Three times what the API server lets through.
+pub const MAX_TXN_BYTES: usize = 8 << 20;
+
 /// A log position.
 pub type LogId = openraft::LogId<CommittedLeaderId<u64>>;
-/// A ballot: who leads (or wants to lead) which term.
+/// A vote: the leader, or candidate, of a term.
 pub type Vote = <TypeConfig as RaftTypeConfig>::Vote;
 /// One record of the log.
 pub type Entry = <TypeConfig as RaftTypeConfig>::Entry;

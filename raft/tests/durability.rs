@@ -104,8 +104,8 @@ async fn a_failed_sync_ends_the_instance_and_not_the_store() {
     store.shutdown().await;
 }
 
-/// Everybody applies what a majority has on disk. Who loses power before his own disk had it has lost nothing that he
-/// promised, follower or leader, and comes back; who lost what had been on his disk does not.
+/// Members apply what a majority has on disk. A member, follower or leader, that loses power before its own disk had an entry has lost nothing that
+/// it acknowledged, and comes back; a member that lost what had been on its disk does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_ahead_of_what_its_log_had_synced_comes_back_after_a_power_cut() {
     const GONE: u64 = 8;

@@ -75,3 +75,28 @@ async fn writes_reads_watches_and_restarts() {
     assert!(restarted.term > fence.term);
     store.shutdown().await;
 }
+
+/// More than the window that clusters of feature level 1 had for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_of_writes_is_not_refused() {
+    const BURST: usize = 6000;
+    log_to_stderr();
+    let base = tempfile::tempdir().unwrap();
+    let engines = std::sync::Arc::new(trireme_raft::MemoryEngines::new());
+    let store = Seat::new(&Ca::new(), "a", base.path()).open(engines, WhenEmpty::Initialize).await;
+    until(&store, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
+    let raised = async {
+        while store.feature_level() < trireme_proto::store::FEATURE_LEVEL {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(cluster::PATIENCE, raised).await.unwrap();
+    let writes = (0..BURST).map(|i| {
+        let store = store.clone();
+        async move { store.txn(put(&format!("k/{i}"), "v"), None).await }
+    });
+    for (i, written) in futures::future::join_all(writes).await.into_iter().enumerate() {
+        assert!(written.is_ok(), "write {i} of {BURST} at once: {written:?}");
+    }
+    store.shutdown().await;
+}

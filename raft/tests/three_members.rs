@@ -251,7 +251,7 @@ async fn a_crash_between_the_install_of_a_snapshot_and_the_purge_of_the_log_is_s
     let mut batch = WriteBatch::new();
     batch.delete_range(Table::Entry, &[], None);
     batch.delete(Table::LogMeta, b"purged");
-    batch.delete(Table::LogMeta, b"committed");
+    batch.delete(Table::LogMeta, b"committed-in-log");
     disk.engine(&second.folder.join("log")).write(batch, Durability::Synced).unwrap();
     let follower = second.open(disk, WhenEmpty::Refuse).await;
     follower.barrier().await.unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use trireme_proto::store::BackupTrailer;
 
 use super::{BackupReader, BackupSummary, Tally};
-use crate::birth;
+use crate::bootstrap;
 use crate::engine::{Durability, Engine, WriteBatch};
 use crate::error::StoreError;
 use crate::mvcc::{EntryId, NewCluster, records};
@@ -36,7 +36,8 @@ pub fn restore<R: Read>(archive: BackupReader<R>, engines: &dyn Engines, directo
     let (_, state) = data_dir.state()?;
     let engine = engines.open_state(&state)?;
     let summary = load(archive, engine.as_ref())?;
-    let cluster = birth::found_over(engines, &data_dir, engine, EntryId { term: applied.term, index: applied.index }, &mut |_| Ok(()))?;
+    let cluster =
+        bootstrap::bootstrap_over(engines, &data_dir, engine, EntryId { term: applied.term, index: applied.index }, &mut |_| Ok(()))?;
     Ok(Restored { cluster, summary })
 }
 

@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::mvcc::records;
 use crate::types::{decode_stored_membership, membership_to_proto};
 
-/// Frames made ahead of who takes them: with [`CHUNK_BYTES`], about a mebibyte.
+/// Frames made ahead of the consumer: with [`CHUNK_BYTES`], about a mebibyte.
 const AHEAD: usize = 4;
 
 /// A backup that is being made. Dropping it ends the work.
@@ -26,7 +26,7 @@ pub struct Backup {
     summary: oneshot::Receiver<BackupSummary>,
 }
 
-/// Who makes a backup.
+/// The member that makes a backup.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Origin {
     /// Its release.
@@ -45,7 +45,7 @@ pub(crate) async fn stream(engine: Arc<dyn Engine>, origin: Origin) -> Result<Ba
     tokio::task::spawn_blocking(move || {
         let mut opened = Some(opened);
         let mut done = Some(done);
-        // False: who asked has gone.
+        // False: the consumer is gone.
         let mut sink = |event: Event| match event {
             Event::Header(header) => opened.take().is_some_and(|opened| opened.send(Ok(*header)).is_ok()),
             Event::Piece(bytes) => pieces.blocking_send(Ok(bytes)).is_ok(),

@@ -27,6 +27,7 @@ const DUMP: &str = "memory.dump";
 pub struct MemoryEngine {
     maps: Mutex<Maps>,
     syncs: AtomicU64,
+    sync_delay: Duration,
 }
 
 #[derive(Default)]
@@ -56,11 +57,17 @@ impl MemoryEngine {
         MemoryEngine::default()
     }
 
+    /// An empty engine that says that each sync takes so long.
+    #[must_use]
+    pub fn with_sync_delay(sync_delay: Duration) -> MemoryEngine {
+        MemoryEngine { sync_delay, ..MemoryEngine::default() }
+    }
+
     /// What a restart after a power cut would find.
     #[must_use]
     pub fn crash(&self) -> MemoryEngine {
         let durable = self.maps.lock().durable.clone();
-        MemoryEngine { maps: Mutex::new(Maps { now: durable.clone(), durable }), syncs: AtomicU64::new(0) }
+        MemoryEngine { maps: Mutex::new(Maps { now: durable.clone(), durable }), ..MemoryEngine::default() }
     }
 
     /// How many synced writes and flushes there were.
@@ -84,7 +91,7 @@ impl MemoryEngine {
             map.insert(key.to_vec(), value);
         }
         let map = Arc::new(map);
-        Ok(MemoryEngine { maps: Mutex::new(Maps { now: map.clone(), durable: map }), syncs: AtomicU64::new(0) })
+        Ok(MemoryEngine { maps: Mutex::new(Maps { now: map.clone(), durable: map }), ..MemoryEngine::default() })
     }
 }
 
@@ -147,7 +154,7 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let map = self.maps.lock().now.clone();
         let failed = |error: std::io::Error| StoreError::Io(format!("{}: {error}", directory.display()));
         std::fs::create_dir(directory).map_err(failed)?;
@@ -159,11 +166,12 @@ impl Engine for MemoryEngine {
                 file.write_all(part).map_err(failed)?;
             }
         }
-        file.flush().map_err(failed)
+        file.flush().map_err(failed)?;
+        Ok(map.get(&full_key(table, key)).cloned())
     }
 
     fn sync_delay(&self) -> Duration {
-        Duration::ZERO
+        self.sync_delay
     }
 
     fn reclaim(&self) -> Result<(), StoreError> {

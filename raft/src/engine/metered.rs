@@ -1,21 +1,27 @@
-//! Engines whose writes are timed: the log's syncs and the state's commits.
+//! Engines that are counted while they are open, and whose writes are timed: the log's syncs and the state's commits.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Durability, Engine, Read, WriteBatch};
+use super::{Durability, Engine, Read, Table, WriteBatch};
 use crate::StoreError;
 use crate::metrics::{Histogram, StoreMetrics};
 use crate::store::options::Engines;
 
-/// [`Engines`] that time what they open.
+/// [`Engines`] that count and time what they open.
 pub(crate) struct MeteredEngines {
     inner: Arc<dyn Engines>,
     metrics: Arc<StoreMetrics>,
+    open: Arc<watch::Sender<usize>>,
 }
+
+/// Counts an engine for as long as it lives.
+struct Opened(Arc<watch::Sender<usize>>);
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -27,17 +33,24 @@ struct MeteredEngine {
     inner: Arc<dyn Engine>,
     metrics: Arc<StoreMetrics>,
     kind: Kind,
+    /// Fields are dropped in their order: the engine is closed before it is counted as closed.
+    _opened: Opened,
 }
 
 // === impl MeteredEngines ===
 
 impl MeteredEngines {
     pub(crate) fn new(inner: Arc<dyn Engines>, metrics: Arc<StoreMetrics>) -> MeteredEngines {
-        MeteredEngines { inner, metrics }
+        MeteredEngines { inner, metrics, open: Arc::new(watch::Sender::new(0)) }
+    }
+
+    /// How many engines are open.
+    pub(crate) fn open_count(&self) -> watch::Receiver<usize> {
+        self.open.subscribe()
     }
 
     fn metered(&self, inner: Arc<dyn Engine>, kind: Kind) -> Arc<dyn Engine> {
-        Arc::new(MeteredEngine { inner, metrics: self.metrics.clone(), kind })
+        Arc::new(MeteredEngine { inner, metrics: self.metrics.clone(), kind, _opened: Opened::new(self.open.clone()) })
     }
 }
 
@@ -56,6 +69,21 @@ impl Engines for MeteredEngines {
 
     fn watch_ring_bytes(&self) -> usize {
         self.inner.watch_ring_bytes()
+    }
+}
+
+// === impl Opened ===
+
+impl Opened {
+    fn new(count: Arc<watch::Sender<usize>>) -> Opened {
+        count.send_modify(|open| *open += 1);
+        Opened(count)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
     }
 }
 
@@ -88,8 +116,8 @@ impl Engine for MeteredEngine {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.inner.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {

@@ -1,15 +1,17 @@
-//! The engine on RocksDB. The only file of the project that names it.
+//! The engine on RocksDB. No other file of the project names RocksDB.
 //!
 //! Two instances, two roles (design D10):
 //!
 //! - **log**: every write goes through the write-ahead log and is synced. The log is read back in the mode that
-//!   tolerates a torn last record (a write nobody was told about), after [`journal`] has made sure that what looks
+//!   tolerates a torn last record (a write that was not acknowledged), after [`journal`] has made sure that what looks
 //!   torn is. RocksDB's default would silently drop everything after a flipped bit.
 //! - **state**: no write-ahead log. Writes live in the memtable until a flush makes them durable; what a crash takes
 //!   is replayed from the Raft log, because `last_applied` is in the same batch as the data.
 //!
 //! Memory is kept small: both instances share one block cache, which also holds index and filter blocks.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -140,6 +142,25 @@ impl RocksEngine {
     }
 }
 
+/// The value of one key of a checkpoint, which is left as it is.
+fn read_copy(directory: &Path, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    let names = || -> std::io::Result<BTreeSet<OsString>> { std::fs::read_dir(directory)?.map(|entry| Ok(entry?.file_name())).collect() };
+    let io = |error| StoreError::io(directory.display(), error);
+    let before = names().map_err(io)?;
+    let value = {
+        let mut options = Options::default();
+        options.set_max_open_files(16);
+        options.set_skip_stats_update_on_db_open(true);
+        let copy = DB::open_for_read_only(&options, directory, false).map_err(|error| failed(directory, &error))?;
+        copy.get(key).map_err(|error| failed(directory, &error))?
+    };
+    // RocksDB keeps a log of its own wherever it opens something.
+    for name in names().map_err(io)?.difference(&before) {
+        std::fs::remove_file(directory.join(name)).map_err(io)?;
+    }
+    Ok(value.map(Bytes::from))
+}
+
 fn db_options(role: Role, options: &RocksOptions) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&options.cache);
@@ -227,10 +248,11 @@ impl Engine for RocksEngine {
         }
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         // Flushes the memtable first: without a write-ahead log the copy would lack it.
         self.flush_memtable()?;
-        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(directory)).map_err(|error| self.failed(&error))
+        Checkpoint::new(&self.db).and_then(|checkpoint| checkpoint.create_checkpoint(directory)).map_err(|error| self.failed(&error))?;
+        read_copy(directory, &full_key(table, key))
     }
 
     fn sync_delay(&self) -> Duration {

@@ -69,6 +69,52 @@ fn tables_are_apart_and_batches_apply_in_order() {
     }
 }
 
+fn open_copy(directory: &Path) -> Arc<dyn Engine> {
+    #[cfg(feature = "rocksdb")]
+    if directory.join("CURRENT").exists() {
+        let options = rocks::RocksOptions::default();
+        return Arc::new(rocks::RocksEngine::open(directory, rocks::Role::State, &options).unwrap());
+    }
+    Arc::new(MemoryEngine::open_checkpoint(directory).unwrap())
+}
+
+#[test]
+fn a_copy_made_while_writes_go_on_is_of_one_moment_and_says_of_which() {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    for (engine, _home) in engines() {
+        let (written, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+        let copies = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    let next = written.load(Ordering::SeqCst) + 1;
+                    let mut batch = WriteBatch::new();
+                    batch.put(Table::Live, &next.to_be_bytes(), vec![0; 100]);
+                    batch.put(Table::Head, &[], next.to_be_bytes().to_vec());
+                    engine.write(batch, Durability::Buffered).unwrap();
+                    written.store(next, Ordering::SeqCst);
+                }
+            });
+            while written.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            for copy in 0..4 {
+                let directory = copies.path().join(copy.to_string());
+                let before = written.load(Ordering::SeqCst);
+                let head = engine.checkpoint(&directory, Table::Head, &[]).unwrap().unwrap();
+                let at = u64::from_be_bytes(head.as_ref().try_into().unwrap());
+                assert!(at >= before, "the copy of {at} lacks what was written before it, up to {before}");
+                assert!(!directory.join("LOG").exists(), "something was left behind in the copy");
+                let copy = open_copy(&directory);
+                let view = copy.view();
+                assert_eq!(view.get(Table::Head, &[]).unwrap(), Some(head));
+                assert_eq!(all(view.as_ref(), Table::Live, &[], None).len() as u64, at);
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+    }
+}
+
 #[test]
 fn the_memory_double_forgets_exactly_what_was_not_synced() {
     let engine = MemoryEngine::new();

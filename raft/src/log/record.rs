@@ -1,8 +1,8 @@
-//! What the log engine holds, and what may stand in it.
+//! The records of the log engine: encoding, checksums, verification.
 //!
 //! An entry's value is its length (4 bytes, big endian) and an encoded [`store::LogEntry`], which carries a
 //! checksum; vote and marks are checksummed likewise. A last record that is *shorter* than its length says is a torn
-//! write that nobody was told about, and is dropped. Everything else that is wrong is damage.
+//! write, which was never acknowledged, and is dropped. Any other fault is damage.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -17,8 +17,11 @@ use crate::types::{
 
 /// Key of the vote in [`Table::LogMeta`].
 pub(super) const VOTE: &[u8] = b"vote";
-/// Key of the last committed position that was noted.
-pub(super) const COMMITTED: &[u8] = b"committed";
+/// Key of the last committed position that was noted. Invariant: it is written with the entry it names or after it, so a log that ends before
+/// it has lost something.
+pub(super) const COMMITTED: &[u8] = b"committed-in-log";
+/// Key under which releases up to feature level 1 noted it. Their mark may be ahead of the log, and says nothing then.
+pub(super) const OLD_COMMITTED: &[u8] = b"committed";
 /// Key of the last purged position.
 pub(super) const PURGED: &[u8] = b"purged";
 
@@ -71,6 +74,7 @@ pub(super) fn verify(engine: &dyn Engine) -> Result<Index, StoreError> {
         }
         let mark = |key: &[u8], what: &str| view.get(Table::LogMeta, key)?.map(|value| decode_mark(value, what)).transpose();
         index.committed = mark(COMMITTED, "committed")?;
+        let old_committed = mark(OLD_COMMITTED, "committed")?;
         index.purged = mark(PURGED, "purged")?;
         let mut cursor = view.cursor(Table::Entry, &[], None)?;
         let mut torn = None;
@@ -84,6 +88,7 @@ pub(super) fn verify(engine: &dyn Engine) -> Result<Index, StoreError> {
             }
             accept(&mut index, &key, value)?;
         }
+        check_committed(&mut index, old_committed)?;
         torn
     };
     if let Some(key) = torn {
@@ -92,12 +97,25 @@ pub(super) fn verify(engine: &dyn Engine) -> Result<Index, StoreError> {
         batch.delete(Table::Entry, &key);
         engine.write(batch, Durability::Synced)?;
     }
-    // Invariant: who has an entry has seen its term first (term 0 is the first configuration, before any vote).
+    // Invariant: a member saves a term before it appends an entry of it (term 0 is the first configuration, before any vote).
     let seen = index.vote.map_or(0, |vote| vote.leader_id.term);
     if index.last_or_purged().is_some_and(|last| term_of(&last) > seen) {
         return Err(StoreError::Corrupt("the vote is older than the log: it was lost or rolled back".into()));
     }
     Ok(index)
+}
+
+/// Checks the commit marks against the end of the log.
+fn check_committed(index: &mut Index, old: Option<LogId>) -> Result<(), StoreError> {
+    let end = index.end();
+    index.has_old_mark = old.is_some();
+    let position = |mark: Option<LogId>| mark.map(|id| id.index());
+    if position(index.committed) > end {
+        let (end, committed) = (end.unwrap_or(0), position(index.committed).unwrap_or(0));
+        return Err(StoreError::Corrupt(format!("it ends at entry {end}, and {committed} had been on disk")));
+    }
+    index.committed = index.committed.max(old.filter(|_| position(old) <= end));
+    Ok(())
 }
 
 fn is_torn(value: &Bytes) -> bool {

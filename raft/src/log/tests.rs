@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -79,12 +80,18 @@ impl<E: Engines, F: Fn() -> E + Send + Sync> StoreBuilder<TypeConfig, LogStore, 
 }
 
 fn open(folder: &Path, engines: Arc<dyn Engines>) -> Result<(LogStore, Machine), StoreError> {
+    let (log, machine, _) = open_parts(folder, engines)?;
+    Ok((log, machine))
+}
+
+fn open_parts(folder: &Path, engines: Arc<dyn Engines>) -> Result<(LogStore, Machine, Arc<MachineShared>), StoreError> {
     let (data_dir, _) = DataDir::open(folder)?;
     let log = LogStore::open(engines.open_log(&data_dir.log())?, None)?;
     let (generation, directory) = data_dir.state()?;
     let state = StateMachine::open(engines.open_state(&directory)?, &MvccOptions::default(), Instant::now().into_std())?;
     let shared = MachineShared::new(1, Arc::new(data_dir), engines, generation, &state.info(), Arc::new(StoreMetrics::new()))?;
-    Ok((log, Machine::new(state, Arc::new(shared))))
+    let shared = Arc::new(shared);
+    Ok((log, Machine::new(state, shared.clone()), shared))
 }
 
 async fn suite<E: Engines>(engines: impl Fn() -> E + Send + Sync) {
@@ -158,6 +165,105 @@ async fn damage_is_refused_and_a_torn_tail_dropped() {
             (result, _) => panic!("{name}: {:?}", result.map(|log| log.last_log_id())),
         }
     }
+}
+
+/// Other members may have committed what is still queued here: with it in the mark, a log that loses power would not open again.
+/// The clock stands still while entries are queued, so all but the first round of the writer see the mark ahead of the log.
+#[tokio::test(start_paused = true)]
+async fn the_committed_mark_never_passes_the_end_of_the_log_on_disk() {
+    const LAST: u64 = 3000;
+    const SYNC: Duration = Duration::from_millis(2);
+    let engine = Arc::new(MemoryEngine::with_sync_delay(SYNC));
+    let mut log = LogStore::open_on_task(engine.clone(), None).unwrap();
+    log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
+    for index in 0..=LAST {
+        log.append([Entry { log_id: log_id(1, index), payload: EntryPayload::Blank }], IOFlushed::noop()).await.unwrap();
+    }
+    log.save_committed(Some(log_id(1, LAST))).await.unwrap();
+    let mut lengths = std::collections::BTreeSet::new();
+    while log.synced().load(std::sync::atomic::Ordering::Relaxed) < LAST {
+        let mut after = LogStore::open_on_task(Arc::new(engine.crash()), None).unwrap();
+        let committed = after.read_committed().await.unwrap();
+        assert!(committed <= after.last_log_id(), "{committed:?} of {:?}", after.last_log_id());
+        lengths.insert(after.last_log_id());
+        tokio::time::sleep(SYNC / 2).await;
+    }
+    assert!(lengths.len() > 2, "all of it was written at once: {lengths:?}");
+    let mut after = LogStore::open_on_task(Arc::new(engine.crash()), None).unwrap();
+    assert_eq!(after.read_committed().await.unwrap(), Some(log_id(1, LAST)), "it comes with the entry it names");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_ahead_of_the_log_is_loss_unless_an_earlier_release_wrote_it() {
+    let cases = [
+        ("none", None, None, Ok(None)),
+        ("of an earlier release", Some(3), None, Ok(Some(3))),
+        ("of an earlier release, ahead", Some(7), None, Ok(None)),
+        ("of both", Some(2), Some(3), Ok(Some(3))),
+        ("of both, one ahead", Some(7), Some(4), Ok(Some(4))),
+        ("ahead", None, Some(5), Err("it ends at entry 4, and 5 had been on disk")),
+    ];
+    for (name, old, new, expected) in cases {
+        let engine = sample().await;
+        let mut batch = WriteBatch::new();
+        for (key, mark) in [(record::OLD_COMMITTED, old), (record::COMMITTED, new)] {
+            if let Some(index) = mark {
+                batch.put(Table::LogMeta, key, record::encode_mark(&log_id(1, index)));
+            }
+        }
+        engine.write(batch, Durability::Synced).unwrap();
+        match (LogStore::open(engine.clone(), None), expected) {
+            (Ok(mut log), Ok(index)) => {
+                assert_eq!(log.read_committed().await.unwrap(), index.map(|index| log_id(1, index)), "{name}");
+                log.append([Entry { log_id: log_id(2, 5), payload: EntryPayload::Blank }], IOFlushed::noop()).await.unwrap();
+                log.save_committed(Some(log_id(2, 5))).await.unwrap();
+                log.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
+                log.close();
+                let mut log = LogStore::open(engine.clone(), None).unwrap();
+                assert_eq!(log.read_committed().await.unwrap(), Some(log_id(2, 5)), "{name}");
+                assert!(engine.view().get(Table::LogMeta, record::OLD_COMMITTED).unwrap().is_none(), "{name}: it stayed");
+            }
+            (Err(StoreError::Corrupt(text)), Err(part)) => assert!(text.contains(part), "{name}: {text}"),
+            (result, _) => panic!("{name}: {:?}", result.map(|log| log.last_log_id())),
+        }
+    }
+}
+
+/// As after a snapshot from the leader. The mark is all that says why the log does not reach it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_beyond_the_end_of_the_log_survives_a_power_cut() {
+    let engine = sample().await;
+    let mut log = LogStore::open(engine.clone(), None).unwrap();
+    log.purge(log_id(1, 100)).await.unwrap();
+    log.close();
+    let log = LogStore::open(Arc::new(engine.crash()), None).unwrap();
+    assert_eq!((log.purged(), log.last_log_id()), (Some(log_id(1, 100)), Some(log_id(1, 100))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_own_snapshot_does_not_hide_that_a_received_one_reaches_beyond_the_log() {
+    async fn apply(machine: &mut Machine, index: u64) {
+        let entry = Entry { log_id: log_id(1, index), payload: EntryPayload::Blank };
+        machine.apply(futures::stream::iter([Ok((entry, None))])).await.unwrap();
+    }
+    let folder = TempDir::new().unwrap();
+    let (_log, mut machine, shared) = open_parts(folder.path(), Arc::new(MemoryEngines::new())).unwrap();
+    apply(&mut machine, 7).await;
+    let own = machine.build().unwrap().snapshot;
+    assert_eq!(shared.received_last().unwrap(), None);
+
+    let path = folder.path().join("received");
+    std::fs::create_dir_all(path.join("data")).unwrap();
+    for file in &own.manifest().files {
+        std::fs::copy(own.data().join(&file.path), path.join("data").join(&file.path)).unwrap();
+    }
+    machine.adopt(SnapshotDir::seal_received(&path, own.manifest().clone()).unwrap()).unwrap();
+    assert_eq!(shared.received_last().unwrap(), Some(log_id(1, 7)));
+    machine.build().unwrap();
+    assert_eq!(shared.received_last().unwrap(), Some(log_id(1, 7)), "the own one reaches no further");
+    apply(&mut machine, 8).await;
+    machine.build().unwrap();
+    assert_eq!((shared.received_last().unwrap(), shared.snapshot_last().unwrap()), (None, Some(log_id(1, 8))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

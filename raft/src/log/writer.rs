@@ -27,6 +27,19 @@ pub(super) enum Op {
     Stop,
 }
 
+/// Writes what is queued, round by round.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    /// The first write that failed.
+    failed: Option<StoreError>,
+    /// The commit mark that was written last.
+    noted: Option<LogId>,
+    /// Whether that lies where an earlier release put it.
+    noted_by_old: bool,
+    /// Where the log ends in the engine when the round has been written.
+    end: Option<u64>,
+}
+
 /// What one sync serves.
 struct Round {
     batch: WriteBatch,
@@ -35,120 +48,141 @@ struct Round {
     stop: bool,
 }
 
-/// What to tell whom when a batch is on disk.
+/// The callbacks to run when a batch is on disk.
 enum Done {
     Append(u64, IOFlushed<TypeConfig>),
     Vote(Vote, Reply),
     Truncate(u64, Reply),
 }
 
-/// Runs until the last handle of the log is gone.
-pub(super) fn run(shared: &Shared, mut queue: mpsc::Receiver<Op>) {
-    let mut failed: Option<StoreError> = None;
-    let mut noted = shared.index.read().committed;
-    while let Some(first) = queue.blocking_recv() {
-        let mut round = gather(first, &mut queue);
-        note_committed(shared, &mut round, &mut noted);
-        if finish(shared, round, &mut failed) {
+// === impl Writer ===
+
+impl Writer {
+    /// Made before anything is queued.
+    pub(super) fn new(shared: Arc<Shared>) -> Writer {
+        let (noted, noted_by_old, end) = {
+            let index = shared.index.read();
+            (index.committed, index.has_old_mark, index.end())
+        };
+        Writer { shared, failed: None, noted, noted_by_old, end }
+    }
+
+    /// Runs until the last handle of the log is gone.
+    pub(super) fn run(mut self, mut queue: mpsc::Receiver<Op>) {
+        while let Some(first) = queue.blocking_recv() {
+            let round = self.gather(first, &mut queue);
+            if self.finish(round) {
+                return;
+            }
+        }
+    }
+
+    /// The same as a task, where the engine says how long a sync takes. More is queued and committed meanwhile, as it is while a
+    /// thread waits for its turn.
+    pub(super) async fn run_on_task(mut self, mut queue: mpsc::Receiver<Op>) {
+        while let Some(first) = queue.recv().await {
+            let round = self.gather(first, &mut queue);
+            if round.durability == Durability::Synced {
+                tokio::time::sleep(self.shared.engine.sync_delay()).await;
+            }
+            if self.finish(round) {
+                return;
+            }
+        }
+    }
+
+    /// What has queued up.
+    fn gather(&mut self, first: Op, queue: &mut mpsc::Receiver<Op>) -> Round {
+        let mut round = Round { batch: WriteBatch::new(), done: Vec::new(), durability: Durability::Buffered, stop: false };
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(op) = next {
+            round.stage(op, &mut self.end);
+            count += 1;
+            next = if count < BATCH_OPS && !round.stop { queue.try_recv().ok() } else { None };
+        }
+        round
+    }
+
+    /// Writes a round and tells everybody. True if it was the last one.
+    fn finish(&mut self, mut round: Round) -> bool {
+        self.note_committed(&mut round.batch);
+        // The first failed write poisons the log: after a failed fsync the content of the disk is unknown (D10).
+        let result = match self.failed.as_ref() {
+            Some(error) => Err(error.clone()),
+            None if round.batch.is_empty() => Ok(()),
+            None => self.shared.engine.write(round.batch, round.durability),
+        };
+        if let (Err(error), None) = (&result, &self.failed) {
+            tracing::error!(%error, "the log cannot be written; this Raft instance ends");
+            self.failed = Some(error.clone());
+        }
+        if mutant::on("sync-failure-ignored") && self.failed.take().is_some() {
+            report(&self.shared, round.done, &Ok(()));
+            return round.stop;
+        }
+        report(&self.shared, round.done, &result);
+        round.stop
+    }
+
+    /// Adds the commit mark to the round's batch if it has moved. The commit index may name an entry that is still queued here, because
+    /// a majority of other members has it on disk; the mark is then written with a later round.
+    fn note_committed(&mut self, batch: &mut WriteBatch) {
+        let committed = self.shared.index.read().committed;
+        let Some(mark) = committed.filter(|_| committed != self.noted) else { return };
+        if Some(mark.index()) > self.end && !mutant::on("mark-ahead-of-log") {
             return;
         }
-    }
-}
-
-/// The same as a task, where the engine says how long a sync takes.
-pub(super) async fn run_on_task(shared: Arc<Shared>, mut queue: mpsc::Receiver<Op>) {
-    let mut failed: Option<StoreError> = None;
-    let mut noted = shared.index.read().committed;
-    while let Some(first) = queue.recv().await {
-        let mut round = gather(first, &mut queue);
-        note_committed(&shared, &mut round, &mut noted);
-        if round.durability == Durability::Synced {
-            tokio::time::sleep(shared.engine.sync_delay()).await;
+        batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&mark));
+        if std::mem::take(&mut self.noted_by_old) {
+            batch.delete(Table::LogMeta, record::OLD_COMMITTED);
         }
-        if finish(&shared, round, &mut failed) {
-            return;
-        }
+        self.noted = committed;
     }
 }
 
-/// What has queued up.
-fn gather(first: Op, queue: &mut mpsc::Receiver<Op>) -> Round {
-    let mut round = Round { batch: WriteBatch::new(), done: Vec::new(), durability: Durability::Buffered, stop: false };
-    let mut next = Some(first);
-    let mut count = 0;
-    while let Some(op) = next {
-        round.stop |= matches!(op, Op::Stop);
-        stage(op, &mut round.batch, &mut round.done, &mut round.durability);
-        count += 1;
-        next = if count < BATCH_OPS && !round.stop { queue.try_recv().ok() } else { None };
-    }
-    round
-}
+// === impl Round ===
 
-/// Takes the mark of what is committed along, where it has moved.
-fn note_committed(shared: &Shared, round: &mut Round, noted: &mut Option<LogId>) {
-    let committed = shared.index.read().committed;
-    if committed == *noted {
-        return;
-    }
-    *noted = committed;
-    match committed {
-        Some(committed) => round.batch.put(Table::LogMeta, record::COMMITTED, record::encode_mark(&committed)),
-        None => round.batch.delete(Table::LogMeta, record::COMMITTED),
-    }
-}
-
-/// Writes a round and tells everybody. True if it was the last one.
-fn finish(shared: &Shared, round: Round, failed: &mut Option<StoreError>) -> bool {
-    // The first failed write poisons the log: after a failed fsync nobody knows what is on disk (design D10).
-    let result = match failed.as_ref() {
-        Some(error) => Err(error.clone()),
-        None if round.batch.is_empty() => Ok(()),
-        None => shared.engine.write(round.batch, round.durability),
-    };
-    if let (Err(error), None) = (&result, &failed) {
-        tracing::error!(%error, "the log cannot be written; this Raft instance ends");
-        *failed = Some(error.clone());
-    }
-    if mutant::on("sync-failure-ignored") && failed.take().is_some() {
-        report(shared, round.done, &Ok(()));
-        return round.stop;
-    }
-    report(shared, round.done, &result);
-    round.stop
-}
-
-fn stage(op: Op, batch: &mut WriteBatch, done: &mut Vec<Done>, durability: &mut Durability) {
-    match op {
-        Op::Append { records, callback } => {
-            let last = records.last().map_or(0, |(index, _)| *index);
-            for (index, bytes) in records {
-                batch.put(Table::Entry, &index.to_be_bytes(), bytes);
+impl Round {
+    fn stage(&mut self, op: Op, end: &mut Option<u64>) {
+        match op {
+            Op::Append { records, callback } => {
+                let last = records.last().map(|(index, _)| *index);
+                for (index, bytes) in records {
+                    self.batch.put(Table::Entry, &index.to_be_bytes(), bytes);
+                }
+                *end = last.or(*end);
+                self.done.push(Done::Append(last.unwrap_or(0), callback));
+                if !mutant::on("unsynced-append") {
+                    self.durability = Durability::Synced;
+                }
             }
-            done.push(Done::Append(last, callback));
-            if !mutant::on("unsynced-append") {
-                *durability = Durability::Synced;
+            Op::Vote { vote, reply } => {
+                self.batch.put(Table::LogMeta, record::VOTE, record::encode_vote(&vote));
+                self.done.push(Done::Vote(vote, reply));
+                if !mutant::on("unsynced-vote") {
+                    self.durability = Durability::Synced;
+                }
             }
-        }
-        Op::Vote { vote, reply } => {
-            batch.put(Table::LogMeta, record::VOTE, record::encode_vote(&vote));
-            done.push(Done::Vote(vote, reply));
-            if !mutant::on("unsynced-vote") {
-                *durability = Durability::Synced;
+            Op::Truncate { from, reply } => {
+                self.batch.delete_range(Table::Entry, &from.to_be_bytes(), None);
+                *end = (*end).min(from.checked_sub(1));
+                self.done.push(Done::Truncate(from, reply));
+                self.durability = Durability::Synced;
             }
+            Op::Purge { upto } => {
+                // Losing a purge in a crash is harmless: the mark and the removal are lost together. Unless the log ends before it: then
+                // only a snapshot says why, and that may be replaced.
+                if Some(upto.index()) > *end {
+                    self.durability = Durability::Synced;
+                }
+                let after = (upto.index() + 1).to_be_bytes();
+                self.batch.delete_range(Table::Entry, &[], Some(&after));
+                self.batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&upto));
+                *end = (*end).max(Some(upto.index()));
+            }
+            Op::Stop => self.stop = true,
         }
-        Op::Truncate { from, reply } => {
-            batch.delete_range(Table::Entry, &from.to_be_bytes(), None);
-            done.push(Done::Truncate(from, reply));
-            *durability = Durability::Synced;
-        }
-        Op::Purge { upto } => {
-            // Losing a purge in a crash is harmless: the mark and the removal are lost together.
-            let end = (upto.index() + 1).to_be_bytes();
-            batch.delete_range(Table::Entry, &[], Some(&end));
-            batch.put(Table::LogMeta, record::PURGED, record::encode_mark(&upto));
-        }
-        Op::Stop => {}
     }
 }
 

@@ -6,11 +6,12 @@ use prost::Message as _;
 use trireme_proto::etcd;
 use trireme_proto::store::command::Body;
 use trireme_proto::store::command_result::Result as Outcome;
-use trireme_proto::store::{Command, CommandError, CommandResult, ErrorCode, FEATURE_LEVEL, FORMAT_COMMAND, LeaseRecord, NoopCommand};
+use trireme_proto::store::{Command, CommandError, CommandResult, ErrorCode, FEATURE_LEVEL, FORMAT_COMMAND, NoopCommand};
 
+use super::lease::LeaseEffect;
 use super::stage::Stage;
 use super::write::Writer;
-use super::{EntryId, compact, lease, members, proposals, txn};
+use super::{EntryId, compact, lease, members, proposal_results, txn};
 use crate::StoreError;
 use crate::mutant;
 
@@ -22,14 +23,6 @@ pub(crate) struct Effects {
     /// Revision of the events.
     pub(crate) revision: i64,
     pub(crate) leases: Vec<LeaseEffect>,
-}
-
-/// What happened to a lease.
-#[derive(Debug)]
-pub(crate) enum LeaseEffect {
-    /// Granted or refreshed: its time starts again.
-    Restarted(LeaseRecord),
-    Gone(i64),
 }
 
 /// Applies the encoded command of entry `id`. An error means that this replica cannot go on: the command is
@@ -49,7 +42,7 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     stage.savepoint();
     if !command.proposal_id.is_empty()
         && !mutant::on("proposals-forgotten")
-        && let Some(result) = proposals::find(stage, id.index, &command.proposal_id)?
+        && let Some(result) = proposal_results::find(stage, id.index, &command.proposal_id)?
     {
         return Ok((result, Effects::default()));
     }
@@ -69,13 +62,13 @@ pub(crate) fn apply(stage: &mut Stage<'_>, id: EntryId, encoded: Bytes) -> Resul
     }
     result.revision = stage.head.revision;
     if !command.proposal_id.is_empty() {
-        proposals::remember(stage, id.index, &command.proposal_id, &result);
+        proposal_results::remember(stage, id.index, &command.proposal_id, &result);
     }
     Ok((result, effects))
 }
 
-/// Who may not write, and what came too late. Too late first: beyond its window an earlier copy may have been applied
-/// and forgotten, and "fenced" would deny that.
+/// Refuses expired and fenced commands. Expiry is checked first: beyond the window an earlier copy may have been applied and
+/// forgotten, and the answer "fenced" would claim that it was not.
 fn refuse(command: &Command, id: EntryId) -> Result<(), StoreError> {
     if !command.proposal_id.is_empty() && command.expires_at_index != 0 && id.index > command.expires_at_index {
         return Err(StoreError::ProposalExpired);

@@ -1,7 +1,7 @@
-//! Compaction: how far history may go, and its removal in small steps.
+//! Compaction: the floor below which history may be removed, and its removal in small steps.
 //!
-//! The floor is the minimum over *holders*: the policy that wants history gone, and whoever still reads it
-//! (a running list, a backup). Moving the floor is a command and the same everywhere; removing what lies below
+//! The floor is the minimum over *holders*: the retention policy, and readers of history
+//! (a paginated list, a backup). Moving the floor is a command and the same everywhere; removing what lies below
 //! is each member's own business, done in steps between applies, and never visible in an answer.
 
 use prost::Message as _;
@@ -75,7 +75,7 @@ pub(crate) fn all(read: &dyn Read) -> Result<Vec<HolderRecord>, StoreError> {
     Ok(holders)
 }
 
-/// Moves the floor to the minimum over holders. Without a policy nobody has asked for a compaction.
+/// Moves the floor to the minimum over holders. Without a policy there is no compaction.
 pub(crate) fn raise_floor(stage: &mut Stage<'_>) -> Result<CompactResult, StoreError> {
     let holders = all(stage)?;
     if holders.iter().any(|holder| holder.name == POLICY)

@@ -21,7 +21,7 @@ pub struct MvccCounters {
     pub watchers: AtomicI64,
     /// Watches that read from history because they fell behind what is kept in memory.
     pub slow_watchers: AtomicI64,
-    /// Keys there are; below zero until somebody asks.
+    /// Number of keys; negative until it is first asked for.
     keys: AtomicI64,
 }
 

@@ -1,7 +1,7 @@
-//! What may be wrong with a state, and what follows: nothing of it is shown until another one is installed.
+//! Faults of a state. A state with a fault answers no read until another one is installed.
 //!
-//! Owns the rule alone. Who finds a fault says so ([`super::StateMachine`] itself where a read or a write meets damage,
-//! the store's comparison of replicas where this one has another content); who heals it installs a new state.
+//! Owns that rule alone. Faults are reported by [`super::StateMachine`] (a read or a write met damage) and by the comparison of
+//! replicas (this one differs); the supervisor repairs them by installing a new state.
 
 use std::sync::Arc;
 

@@ -20,6 +20,7 @@ use super::fault::{Fault, FaultKind, Soundness};
 use super::keys::{KeyRange, change_key, change_revision};
 use super::read;
 use crate::StoreError;
+use crate::engine::closed::ClosedEngine;
 use crate::engine::{Engine, Read, Table};
 use crate::mutant;
 
@@ -147,7 +148,7 @@ impl WatchHub {
         }
     }
 
-    /// Passes a result on; damage condemns the state, and whoever met it is told to ask elsewhere.
+    /// Returns a result unchanged, except that damage condemns the state and becomes `Unavailable`, so that the caller asks another member.
     pub(crate) fn note<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         result.map_err(|error| match error {
             StoreError::Corrupt(reason) => {
@@ -196,7 +197,8 @@ impl WatchHub {
     /// Replaces the state by another one, as after a snapshot was installed.
     pub(crate) fn replace(&self, engine: Arc<dyn Engine>, head: &StateHead) {
         let before = std::mem::replace(&mut *self.engine.write(), engine);
-        // Closing waits for the engine's own work, which on a failing disk may take its time; nobody waits with it.
+        // Closing waits for the engine's background work, which may take long on a failing disk: a thread of its own does it.
+        // `Store::halt` waits for it (`MeteredEngines::open_count`).
         std::thread::spawn(move || drop(before));
         {
             let mut ring = self.ring.write();
@@ -216,6 +218,11 @@ impl WatchHub {
 
     pub(crate) fn close(&self) {
         self.ticks.send_modify(|tick| tick.closed = true);
+    }
+
+    /// See [`super::StateMachine::release`].
+    pub(crate) fn release(&self) -> Arc<dyn Engine> {
+        std::mem::replace(&mut *self.engine.write(), Arc::new(ClosedEngine))
     }
 
     pub(crate) fn watch(self: &Arc<Self>, key: Bytes, range_end: Bytes, start_revision: i64) -> Result<Watch, StoreError> {

@@ -1,13 +1,13 @@
-//! The current records of keys that were written or read lately: who puts a key wants the version before, and who reads one
-//! key mostly reads one that is in use. Both would cost an engine two lookups, in tables that a small cache holds badly.
+//! A cache of the current records of keys that were written or read lately: a put needs the previous version, and most reads of one key
+//! are of keys in use. Each would cost the engine two lookups, in tables that a small block cache does not hold.
 //!
-//! Owns the rule that makes it invisible: a record here is the one that the engine holds at [`At::revision`], and both move
-//! together, at the end of each batch. It decides nothing, and apply may find a record here or in the engine alike.
+//! Invariant: a record here equals the one that the engine holds at [`At::revision`], and both change together at the end of each
+//! batch. So it does not matter to apply whether a record is found here or in the engine.
 //!
-//! Two generations, each of half the size: what is used moves into the young one; when that is full, the old one is
-//! forgotten and the young one becomes old.
+//! Two generations, each of half the size: a record that is used moves into the young one; when that is full, the old one is
+//! dropped and the young one becomes the old one.
 //!
-//! Reads of one key and what a put or a deletion replaces are found here; compares, ranges and the past are the engine's.
+//! Serves reads of one key and the versions that puts and deletions replace. Compares, ranges and history read the engine.
 
 use std::collections::HashMap;
 

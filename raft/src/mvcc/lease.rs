@@ -15,7 +15,6 @@ use trireme_proto::store::{
     lease_checkpoint_command,
 };
 
-use super::apply::LeaseEffect;
 use super::compact;
 use super::keys::{attachment_end, attachment_key, lease_key};
 use super::read;
@@ -48,6 +47,14 @@ pub struct LeaseInfo {
     pub remaining_secs: i64,
     /// Keys attached.
     pub keys: Vec<Bytes>,
+}
+
+/// What happened to a lease.
+#[derive(Debug)]
+pub(crate) enum LeaseEffect {
+    /// Granted or refreshed: its time starts again.
+    Restarted(LeaseRecord),
+    Gone(i64),
 }
 
 /// Deadlines on the local clock. Not replicated.

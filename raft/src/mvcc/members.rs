@@ -1,7 +1,7 @@
 //! The cluster's own records: members, feature level, cluster id, sealed keys.
 //!
-//! Member ids come from the log and are never reused: the counter only grows. Who votes is openraft's
-//! membership, not this; this is who the members are.
+//! Member ids come from the log and are never reused: the counter only grows. The voters are in
+//! openraft's membership; these records describe the members.
 
 use prost::Message as _;
 use trireme_proto::store::{
@@ -65,7 +65,7 @@ fn check_level(stage: &Stage<'_>, record: &MemberRecord) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Gives a new member its id. Whoever asks again with the same key and name gets the same id again.
+/// Allocates a member's id. A repeated request with the same key and name gets the same id.
 pub(crate) fn allocate(stage: &mut Stage<'_>, command: &MemberAllocateCommand) -> Result<MemberRecord, StoreError> {
     let mut record = command.record.clone().ok_or_else(|| invalid("member record is not provided"))?;
     if record.id != 0 {

@@ -1,66 +1,121 @@
 //! Which proposals were applied lately, and with what result: a proposal that is sent again is answered, not applied again.
 //!
-//! The records lie in a ring of [`PROPOSAL_WINDOW`] places, one for each entry of the log: to remember a proposal is one
-//! write, which also forgets the one before, and nothing is ever deleted. Which id stands where is kept in memory
-//! and read from the ring at start. What a lookup finds follows from the entries applied alone, not from what is still
-//! in memory or on disk.
+//! The records lie in a ring of places, one for each entry of the log: to remember a proposal is one write, which also forgets the one
+//! before, and nothing is ever deleted. Which id stands where is kept in memory and read from the ring at start. What a lookup finds follows
+//! from the entries applied alone, not from what is still in memory or on disk.
+//!
+//! How many places there are bounds how many proposals may be under way: one that is appended later than that after it was made is
+//! refused. [`WIDE_LEVEL`] made the ring wider. What the narrow ring holds by then stays there, under its own rule: say entry 5000 raises the
+//! level. Entries 905 to 4999 are in the narrow ring and are remembered for 4096 entries each; entry 5000 and those after it are in the wide one
+//! and are remembered for 65,536. The keys of the two differ in length.
 
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use prost::Message as _;
-use trireme_proto::store::command_result::Result as Outcome;
-use trireme_proto::store::{CommandError, CommandResult, ErrorCode, ProposalRecord};
+use sha2::{Digest, Sha256};
+use trireme_proto::store::ProposalRecord;
 
 use super::read;
-use super::stage::Stage;
 use crate::StoreError;
 use crate::engine::{Read, Table};
 
-/// Proposal ids are remembered for so many log entries.
+/// Proposal ids are remembered for so many log entries, below [`WIDE_LEVEL`].
 pub const PROPOSAL_WINDOW: u64 = 4096;
+/// Proposal ids are remembered for so many log entries, from [`WIDE_LEVEL`] on.
+pub const WIDE_PROPOSAL_WINDOW: u64 = 65_536;
+/// The feature level that remembers more of them.
+pub const WIDE_LEVEL: u32 = 2;
 
-/// Results above this size are not remembered, only that there was one.
-const MAX_REMEMBERED_BYTES: usize = 4096;
+/// Where a proposal is remembered, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ring {
+    Narrow,
+    Wide,
+}
+
+/// A proposal's id as it is kept in memory: 16 bytes as they are, anything else hashed.
+type Id = [u8; 16];
 
 /// Ids and the entries that carried them.
 #[derive(Default)]
 pub(crate) struct Proposals {
-    by_id: HashMap<Bytes, u64>,
-    in_order: VecDeque<(u64, Bytes)>,
+    by_id: HashMap<Id, u64>,
+    in_order: VecDeque<(u64, Id)>,
+    /// The last entry that is in the narrow ring.
+    last_narrow: Option<u64>,
 }
 
 /// The same for the entries of one batch, until that is written.
 #[derive(Default)]
 pub(crate) struct Fresh {
-    by_id: HashMap<Bytes, u64>,
-    in_order: Vec<(u64, Bytes)>,
+    by_id: HashMap<Id, u64>,
+    in_order: Vec<(u64, Id)>,
+    last_narrow: Option<u64>,
 }
 
-fn place(index: u64) -> [u8; 2] {
-    ((index % PROPOSAL_WINDOW) as u16).to_be_bytes()
+/// For how many log entries a cluster of this feature level remembers proposals.
+pub(crate) fn window(feature_level: u32) -> u64 {
+    Ring::of(feature_level).window()
 }
 
-/// Whether a proposal of entry `at` is still remembered when entry `index` is applied.
-fn within(at: u64, index: u64) -> bool {
-    at + PROPOSAL_WINDOW > index
+fn to_id(id: &[u8]) -> Id {
+    Id::try_from(id).unwrap_or_else(|_| {
+        let mut hashed = Id::default();
+        hashed.copy_from_slice(&Sha256::digest(id)[..16]);
+        hashed
+    })
+}
+
+// === impl Ring ===
+
+impl Ring {
+    /// The one that is written to.
+    pub(super) fn of(feature_level: u32) -> Ring {
+        if feature_level >= WIDE_LEVEL { Ring::Wide } else { Ring::Narrow }
+    }
+
+    fn window(self) -> u64 {
+        match self {
+            Ring::Narrow => PROPOSAL_WINDOW,
+            Ring::Wide => WIDE_PROPOSAL_WINDOW,
+        }
+    }
+
+    /// The key of the place for entry `index`.
+    pub(super) fn place(self, index: u64) -> Vec<u8> {
+        let place = ((index % self.window()) as u16).to_be_bytes();
+        match self {
+            Ring::Narrow => place.to_vec(),
+            Ring::Wide => [&[0], &place[..]].concat(),
+        }
+    }
+
+    fn of_place(key: &[u8]) -> Ring {
+        if key.len() == 2 { Ring::Narrow } else { Ring::Wide }
+    }
+
+    /// Whether a proposal of entry `at` is still remembered when entry `index` is applied.
+    pub(super) fn remembers(self, at: u64, index: u64) -> bool {
+        at + self.window() > index
+    }
 }
 
 // === impl Proposals ===
 
 impl Proposals {
-    /// As the ring in `view` has them.
+    /// As the rings in `view` have them.
     pub(crate) fn load(view: &dyn Read) -> Result<Proposals, StoreError> {
-        let mut found = Vec::new();
-        let mut ring = view.cursor(Table::Proposal, &[], None)?;
-        while let Some((_, record)) = ring.entry() {
+        let mut found = Fresh::default();
+        let mut places = view.cursor(Table::Proposal, &[], None)?;
+        while let Some((key, record)) = places.entry() {
+            let ring = Ring::of_place(key);
             let record: ProposalRecord = read::decode("proposal", record)?;
-            found.push((record.index, record.proposal_id));
-            ring.advance()?;
+            found.note(ring, record.index, &record.proposal_id);
+            places.advance()?;
         }
-        found.sort_unstable();
+        found.in_order.sort_unstable();
         let mut proposals = Proposals::default();
-        proposals.take(Fresh { by_id: HashMap::new(), in_order: found });
+        proposals.take(found);
         Ok(proposals)
     }
 
@@ -68,57 +123,47 @@ impl Proposals {
     pub(crate) fn take(&mut self, fresh: Fresh) {
         let Some((last, _)) = fresh.in_order.last() else { return };
         let last = *last;
+        self.last_narrow = self.last_narrow.max(fresh.last_narrow);
         for (index, id) in fresh.in_order {
-            self.by_id.insert(id.clone(), index);
+            self.by_id.insert(id, index);
             self.in_order.push_back((index, id));
         }
-        while let Some((_, id)) = self.in_order.pop_front_if(|(index, _)| !within(*index, last)) {
-            self.by_id.remove(&id);
+        let narrow = self.last_narrow;
+        while let Some((index, id)) = self.in_order.pop_front_if(|(index, _)| !ring_of(*index, narrow).remembers(*index, last)) {
+            // It may have been proposed again since.
+            if self.by_id.get(&id) == Some(&index) {
+                self.by_id.remove(&id);
+            }
         }
     }
+
+    /// The entry that carried proposal `id` and its ring, with those of the batch that is being applied.
+    pub(super) fn find(&self, fresh: &Fresh, id: &Bytes) -> Option<(u64, Ring)> {
+        let id = to_id(id);
+        let at = fresh.by_id.get(&id).or_else(|| self.by_id.get(&id)).copied()?;
+        Some((at, ring_of(at, self.last_narrow.max(fresh.last_narrow))))
+    }
+
+    /// Whether the narrow ring may hold something where entry `index` of the wide one would have been.
+    pub(super) fn leaves_narrow(&self, fresh: &Fresh, index: u64) -> bool {
+        self.last_narrow.max(fresh.last_narrow).is_some_and(|last| index <= last + PROPOSAL_WINDOW)
+    }
+}
+
+/// The ring of entry `at`: the narrow one was written to up to `last_narrow`, and never since.
+fn ring_of(at: u64, last_narrow: Option<u64>) -> Ring {
+    if Some(at) <= last_narrow { Ring::Narrow } else { Ring::Wide }
 }
 
 // === impl Fresh ===
 
 impl Fresh {
-    fn note(&mut self, index: u64, id: Bytes) {
-        self.by_id.insert(id.clone(), index);
+    pub(super) fn note(&mut self, ring: Ring, index: u64, id: &[u8]) {
+        let id = to_id(id);
+        self.by_id.insert(id, index);
         self.in_order.push((index, id));
+        if ring == Ring::Narrow {
+            self.last_narrow = self.last_narrow.max(Some(index));
+        }
     }
-}
-
-/// The result of a proposal that was applied less than a window before entry `index`.
-pub(crate) fn find(stage: &Stage<'_>, index: u64, id: &Bytes) -> Result<Option<CommandResult>, StoreError> {
-    let at = stage.proposals.by_id.get(id).copied().or_else(|| stage.fresh.by_id.get(id).copied());
-    let Some(at) = at.filter(|at| within(*at, index)) else { return Ok(None) };
-    let record = stage.get(Table::Proposal, &place(at))?;
-    let record: Option<ProposalRecord> = record.map(|record| read::decode("proposal", &record)).transpose()?;
-    match record.filter(|record| record.index == at && record.proposal_id == *id) {
-        Some(record) => Ok(Some(answer(record))),
-        None => Err(StoreError::Corrupt(format!("the proposal of entry {at} is not where it was put"))),
-    }
-}
-
-/// Notes that entry `index` was proposal `id`.
-pub(crate) fn remember(stage: &mut Stage<'_>, index: u64, id: &Bytes, result: &CommandResult) {
-    let id = Bytes::copy_from_slice(id);
-    let record = ProposalRecord {
-        result: (result.encoded_len() <= MAX_REMEMBERED_BYTES).then(|| result.clone()),
-        revision: result.revision,
-        index,
-        proposal_id: id.clone(),
-    };
-    stage.put(Table::Proposal, &place(index), record.encode_to_vec());
-    stage.fresh.note(index, id);
-}
-
-fn answer(record: ProposalRecord) -> CommandResult {
-    record.result.unwrap_or_else(|| CommandResult {
-        revision: record.revision,
-        result: Some(Outcome::Error(CommandError {
-            code: ErrorCode::ResultForgotten as i32,
-            message: format!("applied as entry {}", record.index),
-            ..Default::default()
-        })),
-    })
 }

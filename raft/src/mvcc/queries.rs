@@ -1,4 +1,4 @@
-//! What is known of leases, and of the cluster's own records: members, sealed keys, who keeps history.
+//! Reads of leases and of the cluster's own records: members, sealed keys, compaction holders.
 
 use std::time::{Duration, Instant};
 
@@ -68,7 +68,7 @@ impl StateMachine {
         self.read(|view| members::sealed(view, name))
     }
 
-    /// Who keeps history from being compacted.
+    /// The holders that keep history from being compacted.
     pub fn holders(&self) -> Result<Vec<HolderRecord>, StoreError> {
         self.read(compact::all)
     }

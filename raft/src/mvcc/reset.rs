@@ -1,5 +1,5 @@
-//! Another cluster made of a state, for restore and reset: what is kept, what is given up, and how nobody takes it for the
-//! one that was (design D10).
+//! Gives a state the identity of a new cluster, for restore and reset: what is kept, what is dropped, and why clients and members of the
+//! old cluster cannot mistake it for theirs (D10).
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -43,10 +43,10 @@ pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<NewCluster, S
     for table in [Table::Member, Table::Holder, Table::Proposal] {
         batch.delete_range(table, &[], None);
     }
-    // It says who it is when it starts: key, name and addresses may be others by then.
+    // The member records its key, name and addresses when it starts: they may differ by then.
     let member = MemberRecord { id: node_id, feature_level: head.feature_level, ..MemberRecord::default() };
     batch.put(Table::Member, &node_id.to_be_bytes(), member.encode_to_vec());
-    // Nobody could keep a lease alive while the cluster was gone: all begin anew.
+    // No client could keep a lease alive while the cluster was down: every lease starts again with its full TTL.
     for lease in lease::all(engine.view().as_ref())? {
         lease::refresh(&mut batch, lease);
     }
@@ -56,7 +56,7 @@ pub fn reset_state(engine: &dyn Engine, cluster_id: u64) -> Result<NewCluster, S
     Ok(NewCluster { cluster_id, node_id, revision: head.revision })
 }
 
-/// Says that the state in `engine` is as of entry `at`, and who is configured there. The log begins after it.
+/// Records in the state that it is as of entry `at`, and the membership at that entry. The log begins after it.
 pub fn place(engine: &dyn Engine, at: EntryId, membership: Bytes) -> Result<StateInfo, StoreError> {
     let mut head = read::head(engine.view().as_ref())?.unwrap_or_else(new_head);
     head.last_applied = Some(LogId { term: at.term, index: at.index });

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -77,12 +78,18 @@ impl StateMachine {
         Ok(keys)
     }
 
-    /// Copies the state into `directory`, which must not exist, and says what the copy holds. Applies wait meanwhile.
+    /// Copies the state into `directory`, which must not exist, and says what the copy holds. Applies go on meanwhile: the copy is as of
+    /// some batch, and has its head.
     pub fn checkpoint(&self, directory: &Path) -> Result<StateInfo, StoreError> {
-        let writer = self.writer.lock();
         self.hub.check()?;
-        self.hub.note(self.hub.engine().checkpoint(directory))?;
-        Ok(info(&writer.head))
+        let engine = self.hub.engine();
+        let head = engine.checkpoint(directory, Table::Head, &[]).and_then(|head| {
+            let head = head.ok_or_else(|| StoreError::Corrupt("a copy of the state has no head".into()))?;
+            read::decode::<StateHead>("head", &head)
+        });
+        // What is wrong with an engine that was replaced meanwhile says nothing of the state.
+        let head = if Arc::ptr_eq(&engine, &self.hub.engine()) { self.hub.note(head) } else { head };
+        Ok(info(&head?))
     }
 
     /// Continues on the state that `engine` holds: a snapshot, opened by the caller. The old engine is closed when
@@ -93,6 +100,7 @@ impl StateMachine {
         let (head, leases, proposals) = load(engine.as_ref(), now)?;
         self.hub.counters().set_keys(None);
         self.latest.restart(&head, || self.hub.replace(engine, &head));
+        self.feature_level.store(head.feature_level, Ordering::Release);
         *writer = WriterState { head, leases, proposals, halted: None };
         Ok(info(&writer.head))
     }

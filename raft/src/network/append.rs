@@ -1,8 +1,19 @@
 //! The leader's end of an append stream, kept open between the requests that openraft makes of it.
 //!
-//! openraft asks for a stream for each heartbeat and for each stretch of replication. To open one costs headers, tasks and
-//! buffers at both ends, ten times a second for every follower of an idle cluster; a message on an open one costs next to
-//! nothing. Requests and answers are in the same order, so a stream with nothing owed on it is as good as new.
+//! openraft asks for a stream for each heartbeat and for each run of replication. Opening one costs headers, tasks and
+//! buffers at both ends, ten times a second for every follower of an idle cluster; a message on an open stream costs
+//! little. Responses come in the order of the requests, so a stream on which no response is pending can be used again.
+//!
+//! # Which request an answer is credited to
+//!
+//! openraft keeps the requests in flight by their last log ids. An answer removes every one that ends at or before the position it
+//! confirms, and the leader's clock is set to the time of the last that was removed (`InflightAppendQueue::drain_acked`). A request
+//! that carries nothing but a commit index ends where the append before it does, so an answer to the append would count as one to a request
+//! that was made after it: a ReadIndex that began in between would be confirmed by an answer that was sent before. Therefore
+//!
+//! - such a request is asked for when the appends in flight are answered, or with the entries that follow ([`COMMIT_WAIT`]);
+//! - where one is in flight behind an append all the same, the answer to the append is kept back, and the answer to the last of them
+//!   counts for both ([`Exchange::is_ambiguous`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,41 +22,51 @@ use futures::{Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, Timeout};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult};
 use openraft::{EntryPayload, RPCTypes};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::{peer, store};
 
-use super::client::{Client, Rpc, malformed, rpc_error};
+use super::rpc::{Client, Rpc, malformed, rpc_error};
 use crate::error::StoreError;
 use crate::metrics::Histogram;
-use crate::types::{Entry, TypeConfig, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto, vote_to_proto};
+use crate::mutant;
+use crate::types::{Entry, LogId, TypeConfig, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto, vote_to_proto};
 
-/// Requests that may be under way. A follower that falls behind holds up its own stream, and nobody else's.
+/// Requests in flight on one stream. A slow follower delays only its own stream.
 const WINDOW: usize = 64;
-/// And what their entries hold, but for the last one: a follower that lacks much gets it in pieces of megabytes, of which neither end
-/// keeps more than a few.
+/// Bytes in flight, not counting the last request: a follower that is far behind receives pieces of megabytes, and neither end buffers
+/// more than a few of them.
 const WINDOW_BYTES: usize = 4 << 20;
+/// How long a commit index without entries waits at most for the answers to the appends in flight. Longer than a sync and a way between
+/// servers of one site take; a follower whose disk is slower than that need not wait for it to apply what the others have on disk.
+const COMMIT_WAIT: Duration = Duration::from_millis(10);
 
-/// An open stream on which nothing is owed.
+/// An open stream on which no append awaits its response.
 pub(super) struct AppendPipe {
     requests: mpsc::Sender<peer::AppendRequest>,
     answers: tonic::Streaming<peer::AppendResponse>,
-    /// Whom it was opened to.
+    /// The member it was opened to.
     record: store::MemberRecord,
-    /// Of heartbeats that nothing else is on the way with: they tell of the network, not of the disk.
+    /// Round trips of heartbeats that were sent with nothing else in flight: they measure the network, not the disk.
     round_trip: Arc<Histogram>,
 }
 
-/// One use of a pipe, which goes back into its slot if all went well.
+/// One use of a stream, which returns to its slot unless an error occurred.
 pub(super) struct Exchange<'s, S> {
     slot: &'s mut Option<AppendPipe>,
     pipe: AppendPipe,
     /// None when it has ended.
     input: Option<S>,
-    /// The sizes of the requests sent and not answered, and their sum.
-    owed: VecDeque<usize>,
+    /// The requests in flight, and the sum of their sizes.
+    owed: VecDeque<Owed>,
     owed_bytes: usize,
+    /// Where the last request ends.
+    asked_to: Option<LogId>,
+    /// From here on more is asked for, whatever it is.
+    hold_until: Instant,
+    /// Where this member's log ends.
+    log_end: watch::Receiver<Option<u64>>,
     /// For an answer, from the one before or from the request that had to wait for none.
     limit: Duration,
     due: Instant,
@@ -55,7 +76,16 @@ pub(super) struct Exchange<'s, S> {
     ends: (u64, u64),
 }
 
+/// A request that awaits its answer.
+struct Owed {
+    bytes: usize,
+    /// Its last entry, or the one that it follows.
+    last: Option<LogId>,
+}
+
 enum Step {
+    /// Look again at what may be done.
+    Again,
     Asked(Option<AppendEntriesRequest<TypeConfig>>),
     Answered(Result<Option<peer::AppendResponse>, tonic::Status>),
     Late,
@@ -86,13 +116,23 @@ impl<'s, S> Exchange<'s, S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    pub(super) fn new(slot: &'s mut Option<AppendPipe>, pipe: AppendPipe, input: S, limit: Duration, ends: (u64, u64)) -> Exchange<'s, S> {
+    pub(super) fn new(
+        slot: &'s mut Option<AppendPipe>,
+        pipe: AppendPipe,
+        input: S,
+        limit: Duration,
+        ends: (u64, u64),
+        log_end: watch::Receiver<Option<u64>>,
+    ) -> Exchange<'s, S> {
         Exchange {
             slot,
             pipe,
             input: Some(input),
             owed: VecDeque::new(),
             owed_bytes: 0,
+            asked_to: None,
+            hold_until: Instant::now(),
+            log_end,
             limit,
             due: Instant::now(),
             alone_since: None,
@@ -131,20 +171,26 @@ where
                         self.due = now + self.limit;
                     }
                     let bytes = rpc.entries.iter().map(entry_bytes).sum();
-                    self.owed.push_back(bytes);
+                    self.asked_to = rpc.entries.last().map_or(rpc.prev_log_id, |entry| Some(entry.log_id));
+                    self.hold_until = now + COMMIT_WAIT;
+                    self.owed.push_back(Owed { bytes, last: self.asked_to });
                     self.owed_bytes += bytes;
                     // There is room: no more than a window is owed. A broken stream shows in its answers.
                     let _ = self.pipe.requests.try_send(append_to_proto(&rpc));
                 }
                 Step::Asked(None) => self.input = None,
                 Step::Answered(Ok(Some(answer))) => {
-                    self.owed_bytes -= self.owed.pop_front().unwrap_or(0);
+                    self.owed_bytes -= self.owed.pop_front().map_or(0, |owed| owed.bytes);
                     self.due = Instant::now() + self.limit;
                     if let Some(sent) = self.alone_since.take() {
                         self.pipe.round_trip.observe(sent.elapsed());
                     }
-                    return Some(append_result(answer).map_err(malformed));
+                    let result = append_result(answer).map_err(malformed);
+                    if !matches!(&result, Ok(Ok(matching)) if self.is_ambiguous(*matching)) {
+                        return Some(result);
+                    }
                 }
+                Step::Again => {}
                 Step::Answered(Ok(None)) => {
                     return Some(Err(RPCError::Network(NetworkError::from_string("the follower ended the append stream"))));
                 }
@@ -157,15 +203,29 @@ where
         }
     }
 
+    /// Whether openraft would credit an answer that confirms `matching` to a request that is still in flight.
+    fn is_ambiguous(&self, matching: Option<LogId>) -> bool {
+        self.owed.front().is_some_and(|next| next.last <= matching) && !mutant::on("late-acknowledgement-counted")
+    }
+
+    /// Whether what openraft has next may be a commit index without entries, that is to wait.
+    fn holds(&self) -> bool {
+        let at_end = *self.log_end.borrow() <= self.asked_to.map(|id| id.index());
+        let waits = at_end && !self.owed.is_empty() && Instant::now() < self.hold_until;
+        waits && !mutant::on("late-acknowledgement-counted")
+    }
+
     async fn step(&mut self) -> Step {
         let room = self.owed.len() < WINDOW && self.owed_bytes < WINDOW_BYTES;
-        let (may_ask, owes) = (self.input.is_some() && room, !self.owed.is_empty());
-        let input = &mut self.input;
+        let (wanted, owes, holds) = (self.input.is_some() && room, !self.owed.is_empty(), self.holds());
+        let Exchange { input, pipe, log_end, .. } = self;
         tokio::select! {
             biased;
             // Also while nothing is owed: a lost connection shows here first.
-            answer = self.pipe.answers.message() => Step::Answered(answer),
-            rpc = async { match input { Some(input) => input.next().await, None => None } }, if may_ask => Step::Asked(rpc),
+            answer = pipe.answers.message() => Step::Answered(answer),
+            rpc = async { match input { Some(input) => input.next().await, None => None } }, if wanted && !holds => Step::Asked(rpc),
+            Ok(()) = log_end.changed(), if wanted && holds => Step::Again,
+            () = tokio::time::sleep_until(self.hold_until), if wanted && holds => Step::Again,
             () = tokio::time::sleep_until(self.due), if owes => Step::Late,
         }
     }

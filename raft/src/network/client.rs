@@ -26,30 +26,26 @@ use openraft::{RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::sync::watch;
-use tonic::metadata::MetadataValue;
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
 use trireme_proto::peer::peer_client::PeerClient;
 use trireme_proto::{peer, store};
 
 use super::append::{AppendPipe, Exchange};
 use super::directory::PeerDirectory;
+use super::rpc::{Headers, Rpc, malformed, rpc_error};
 use super::send::snapshot_messages;
 use super::tls::PeerIdentity;
 use super::transport::Transport;
-use super::{CLUSTER_HEADER, FROM_HEADER, MAX_MESSAGE_BYTES, REMOVED_HEADER, TO_HEADER};
+use super::{CLUSTER_HEADER, MAX_MESSAGE_BYTES, REMOVED_HEADER};
 use crate::error::StoreError;
 use crate::metrics::StoreMetrics;
 use crate::snapshot::SnapshotDir;
 use crate::types::{TypeConfig, Vote, log_id_from_proto, log_id_to_proto, require_vote, vote_from_proto, vote_to_proto};
 
+pub(crate) use super::rpc::{Client, never_sent};
+
 /// After the first append stream that could not be opened; doubled up to sixteen times.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
-
-/// A ready client for one peer.
-pub(crate) type Client = PeerClient<InterceptedService<Channel, Headers>>;
-pub(super) type Rpc = RPCError<TypeConfig>;
 
 /// Which of a peer's connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,7 +67,7 @@ pub(crate) struct PeerClients {
     append_timeout: Duration,
     metrics: Arc<StoreMetrics>,
     pool: Mutex<HashMap<(u64, Lane), Pooled>>,
-    /// What to tell people when a member has said that it is of another cluster now.
+    /// The message for the log, once a member has answered that it belongs to another cluster now.
     outcast: Mutex<Option<Arc<str>>>,
     removed: watch::Sender<bool>,
 }
@@ -81,17 +77,13 @@ struct Pooled {
     client: Client,
 }
 
-/// Names the cluster, the sender and the receiver in every call.
-#[derive(Clone)]
-pub(crate) struct Headers {
-    cluster: MetadataValue<tonic::metadata::Ascii>,
-    from: MetadataValue<tonic::metadata::Ascii>,
-    to: MetadataValue<tonic::metadata::Ascii>,
-}
-
 /// openraft's factory.
 #[derive(Clone)]
-pub(crate) struct PeerNetwork(pub(crate) Arc<PeerClients>);
+pub(crate) struct PeerNetwork {
+    pub(crate) clients: Arc<PeerClients>,
+    /// Where this member's log ends.
+    pub(crate) log_end: watch::Receiver<Option<u64>>,
+}
 
 /// openraft's connection to one member.
 pub(crate) struct PeerLink {
@@ -103,6 +95,7 @@ pub(crate) struct PeerLink {
     failures: u32,
     /// Between two uses.
     pipe: Option<AppendPipe>,
+    log_end: watch::Receiver<Option<u64>>,
 }
 
 // === impl PeerClients ===
@@ -136,12 +129,12 @@ impl PeerClients {
         }
     }
 
-    /// Set when a member of this cluster has become another one's: by a reset or a restore that left this member behind.
+    /// Set when a member of this cluster now belongs to another one: a reset or a restore has left this member behind.
     pub(crate) fn outcast(&self) -> Option<Arc<str>> {
         self.outcast.lock().clone()
     }
 
-    /// Takes note of a member that is of another cluster now. Its key was checked on connecting.
+    /// Records that a member belongs to another cluster now. Its key was checked on connecting.
     fn note_refusal(&self, target: u64, status: &tonic::Status) {
         let theirs = status.metadata().get(CLUSTER_HEADER).and_then(|value| value.to_str().ok());
         let Some(theirs) = theirs.and_then(|text| u64::from_str_radix(text, 16).ok()) else { return };
@@ -162,7 +155,7 @@ impl PeerClients {
         self.removed.subscribe()
     }
 
-    /// Takes note of a refusal that says so: it comes from committed state, over a connection whose key is a member's.
+    /// Records a refusal that says so. It comes from committed state, over a connection whose key is a member's.
     pub(crate) fn heed(&self, refusal: &tonic::Status) {
         let removed = refusal.metadata().get(REMOVED_HEADER).and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
         if removed == Some(self.self_id) {
@@ -187,8 +180,8 @@ impl PeerClients {
         Ok(client)
     }
 
-    /// Opens a connection to `target` and lets go of it: whether anybody listens there.
-    pub(crate) async fn knock(&self, target: u64) -> std::io::Result<()> {
+    /// Opens a connection to `target` and closes it: tells whether a process listens there.
+    pub(crate) async fn probe(&self, target: u64) -> std::io::Result<()> {
         let record = self.directory.reach(target).unwrap_or_default();
         let address = peer_address(target, &record)?;
         self.transport.connect(address).await.map(drop)
@@ -226,32 +219,14 @@ fn peer_address(target: u64, record: &store::MemberRecord) -> Result<String, Sto
     address.ok_or_else(|| StoreError::NoLeader(format!("member {target} has no peer address")))
 }
 
-// === impl Headers ===
-
-impl Headers {
-    fn new(cluster_id: u64, from: u64, to: u64) -> Result<Headers, StoreError> {
-        let header = |text: String| text.parse().map_err(|error| StoreError::Invalid(format!("header: {error}")));
-        Ok(Headers { cluster: header(format!("{cluster_id:x}"))?, from: header(from.to_string())?, to: header(to.to_string())? })
-    }
-}
-
-impl Interceptor for Headers {
-    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-        let metadata = request.metadata_mut();
-        metadata.insert(CLUSTER_HEADER, self.cluster.clone());
-        metadata.insert(FROM_HEADER, self.from.clone());
-        metadata.insert(TO_HEADER, self.to.clone());
-        Ok(request)
-    }
-}
-
 // === impl PeerNetwork ===
 
 impl RaftNetworkFactory<TypeConfig> for PeerNetwork {
     type Network = PeerLink;
 
     async fn new_client(&mut self, target: u64, node: &store::MemberRecord) -> PeerLink {
-        PeerLink { clients: self.0.clone(), target, record: node.clone(), failures: 0, pipe: None }
+        let (clients, log_end) = (self.clients.clone(), self.log_end.clone());
+        PeerLink { clients, target, record: node.clone(), failures: 0, pipe: None, log_end }
     }
 }
 
@@ -360,7 +335,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                 None => self.open_pipe(record, limit).await?,
             };
             let ends = (self.clients.self_id, self.target);
-            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends).answers().boxed())
+            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends, self.log_end.clone()).answers().boxed())
         })
     }
 
@@ -419,30 +394,4 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
             None => return Err(malformed(StoreError::Invalid("answer without a result".into()))),
         })
     }
-}
-
-pub(super) fn rpc_error(status: &tonic::Status) -> Rpc {
-    match status.code() {
-        // The peer is not there, or does not want us: back off.
-        tonic::Code::Unavailable | tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => {
-            RPCError::Unreachable(Unreachable::from_string(status))
-        }
-        _ => RPCError::Network(NetworkError::from_string(status)),
-    }
-}
-
-/// Whether a call failed before anything was sent: there was no connection to send it on.
-pub(crate) fn never_sent(status: &tonic::Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-pub(super) fn malformed(error: StoreError) -> Rpc {
-    RPCError::Network(NetworkError::from_string(error))
 }

@@ -1,4 +1,4 @@
-//! The peers this member talks to and listens to: current membership, and before there is one, what the join said.
+//! The peers of this member: current membership, and before there is one, the members named by the join ticket.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use trireme_proto::store::{MemberAddresses, MemberRecord};
 
 use crate::types::Membership;
 
-/// Who is who. Cheap to ask, changed only by membership entries and the join.
+/// Members by id and by key. Cheap to read; changed only by membership entries and the join.
 #[derive(Debug, Default)]
 pub(crate) struct PeerDirectory {
     inner: RwLock<Peers>,
@@ -22,8 +22,8 @@ struct Peers {
     /// From the join answer. They count until the log names a membership with this member in it: those that it replays before are
     /// history, and the leader that it is served by may not have been in them.
     seeds: BTreeMap<u64, MemberRecord>,
-    /// Where members say they are now, before the log says so. The key is checked on connecting, so a hint
-    /// can mislead nobody.
+    /// New addresses that members have announced, before the log has them. The key is checked on connecting, so a wrong hint
+    /// does no harm.
     hints: BTreeMap<u64, MemberAddresses>,
 }
 
@@ -44,8 +44,8 @@ impl PeerDirectory {
         }
         let mut members: BTreeMap<u64, MemberRecord> = membership.nodes().map(|(id, record)| (*id, record.clone())).collect();
         let mut inner = self.inner.write();
-        // A cluster that was restored or reset is born without its founder's key. Who gets a snapshot from before the key
-        // was noted knows it from the join answer.
+        // After a restore or a reset the first member's record has no key until that member starts. A member whose snapshot is older than
+        // that takes the key from its join ticket.
         for (id, record) in members.iter_mut().filter(|(_, record)| record.spki.is_empty()) {
             let known = inner.members.get(id).filter(|known| !known.spki.is_empty()).or_else(|| inner.seeds.get(id));
             if let Some(known) = known {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -17,13 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use super::directory::PeerDirectory;
+use super::handshakes::{HANDSHAKES, Handshakes};
 use super::refusals::Refusals;
 use super::tls::spki_sha256;
 use super::transport::{Accept, Wire};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes at the same time; more wait in the backlog.
-const HANDSHAKES: usize = 64;
 
 /// The key at the other end of a connection.
 #[derive(Clone, Debug)]
@@ -47,11 +46,10 @@ pub(crate) fn accept_peers(
 ) -> mpsc::Receiver<io::Result<PeerStream>> {
     let (sender, receiver) = mpsc::channel(HANDSHAKES);
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
     let refusals = Arc::new(Refusals::default());
     tokio::spawn(async move {
+        let mut handshakes = Handshakes::new();
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 () = cancel.cancelled() => return,
                 accepted = listener.accept() => accepted,
@@ -67,14 +65,15 @@ pub(crate) fn accept_peers(
             };
             let (acceptor, directory, sender, lost) = (acceptor.clone(), directory.clone(), sender.clone(), lost.clone());
             let refusals = refusals.clone();
-            tokio::spawn(async move {
-                let _slot = slot;
+            handshakes.make_room(&from);
+            let host = from.clone();
+            let handshake = tokio::spawn(async move {
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(acceptor, wire, &from, &directory, &refusals, lost)).await {
                     Ok(Ok(stream)) => {
                         // The server may be gone; then so is the connection.
                         let _ = sender.send(Ok(stream)).await;
                     }
-                    // Bytes that are not the handshake of a member; a connection that merely ends is somebody who looks whether we are here.
+                    // Bytes that are not the handshake of a member are logged. A connection that ends without any is a probe of the port and is not.
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData && refusals.is_news(&from, Instant::now()) => {
                         tracing::warn!(%from, %error, "a connection to the peer port is refused: no member of this cluster (told once a minute)");
                     }
@@ -82,6 +81,7 @@ pub(crate) fn accept_peers(
                     Err(_) => tracing::debug!(%from, "peer handshake timed out"),
                 }
             });
+            handshakes.begun(&host, handshake.abort_handle());
         }
     });
     receiver
@@ -100,8 +100,8 @@ async fn handshake(
     let certificate = certificate.ok_or_else(|| io::Error::other("no client certificate"))?;
     let key = spki_sha256(certificate).map_err(io::Error::other)?;
     if !directory.knows_key(&key) && refusals.is_news(from, Instant::now()) {
-        // Every call is checked against membership, so it gets nothing but the answer that says why: who was removed, or
-        // was a member before a reset, would otherwise only see a connection that fails.
+        // The connection is accepted, since every call on it is checked against membership and refused with a reason. A removed member, or
+        // one from before a reset, would otherwise see only a connection that fails.
         tracing::warn!(%from, key = hex::encode(&key), "a certified key that is not in the membership: its calls are refused");
     }
     Ok(PeerStream { tls, key: PeerKey(key), lost })

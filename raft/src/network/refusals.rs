@@ -1,6 +1,6 @@
-//! Which refused connections are told of: one line a minute for each host, however often it tries.
+//! Limits the log lines about refused connections: one a minute for each host, however often it tries.
 //!
-//! Whoever knocks with a certificate that is not ours is to be seen in the log, and must not be able to fill it.
+//! A connection with a foreign certificate must be visible in the log and must not be able to fill it.
 
 use std::collections::BTreeMap;
 

@@ -40,7 +40,7 @@ pub(crate) fn snapshot_messages(vote: store::Vote, snapshot: SnapshotDir) -> Rec
     ReceiverStream::new(receiver)
 }
 
-/// False if nobody receives any more.
+/// False if the receiver is gone.
 async fn send_file(sender: &mpsc::Sender<peer::SnapshotMessage>, index: u32, path: &Path) -> Result<bool, StoreError> {
     use peer::snapshot_message::Part;
     let failed = |error| StoreError::io(path.display(), error);

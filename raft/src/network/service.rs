@@ -1,4 +1,4 @@
-//! The server's end of the peer protocol: checks who asks, hands the request to Raft or to the store.
+//! The server's end of the peer protocol: authenticates the sender, hands the request to Raft or to the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ pub(crate) async fn serve(
 // === impl PeerService ===
 
 impl PeerService {
-    /// Who sent this, once cluster, addressee and key are right.
+    /// The sender's node id, after the check of cluster, addressee and key.
     fn check<T>(&self, request: &Request<T>) -> Result<u64, Status> {
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
         let (cluster, to) = (header(CLUSTER_HEADER), header(TO_HEADER));

@@ -1,4 +1,4 @@
-//! Mutual TLS between members: who we are, whom we accept.
+//! Mutual TLS between members: this member's identity, and the check of a peer's.
 //!
 //! A member is its key (design D8). A certificate must chain to the peer CA, and the SHA-256 of its
 //! SubjectPublicKeyInfo must be one that current membership names; host names in it are not looked at, because
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::error::StoreError;
 
 /// The key pair, certificate chain and peer CA of this member. The certificate may be renewed while peers are served: connections
-/// made afterwards show the new one. The key may not: it is who this member is.
+/// made afterwards show the new one. The key may not change: it is the member's identity.
 pub struct PeerIdentity {
     shown: Arc<Shown>,
     roots: Arc<RootCertStore>,

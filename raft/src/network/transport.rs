@@ -30,7 +30,7 @@ pub trait Transport: Send + Sync + 'static {
 
 /// Where streams arrive.
 pub trait Accept: Send + 'static {
-    /// The next stream, and who opened it, for the log.
+    /// The next stream, and its remote address for the log.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Wire>, String)>>;
 }
 
@@ -47,7 +47,7 @@ impl Tcp {
         Tcp { bound: Mutex::new(Some(bound)) }
     }
 
-    /// For who only calls.
+    /// A transport that only opens connections.
     pub(crate) fn outgoing() -> Tcp {
         Tcp { bound: Mutex::new(None) }
     }

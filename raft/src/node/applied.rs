@@ -1,7 +1,7 @@
-//! How far local apply has come, and who waits for it.
+//! The position of local apply, and the queue of tasks that wait for an index.
 //!
-//! A watch channel would wake every waiter at every apply: with a thousand proposals under way that is a thousand
-//! tasks for each batch. Here a waiter names its index and is woken once, when that is reached.
+//! A watch channel would wake every waiter at every apply: with a thousand proposals in flight, a thousand
+//! tasks for each batch. Here a waiter names its index and is woken once, when that index is applied.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ pub(crate) struct Applied {
     arrivals: AtomicU64,
 }
 
-/// Leaves the queue when whoever waits gives up.
+/// Removes a waiter from the queue when its future is dropped.
 struct Place<'a> {
     applied: &'a Applied,
     key: (u64, u64),
@@ -41,15 +41,15 @@ impl Applied {
         *self.at.borrow()
     }
 
-    /// For whoever wants to see every step.
+    /// Notifies of every change of the position.
     pub(crate) fn subscribe(&self) -> watch::Receiver<AppliedAt> {
         self.at.subscribe()
     }
 
-    /// Apply has come to `at`.
+    /// Records that everything up to `at` is applied, and wakes its waiters.
     pub(crate) fn reached(&self, at: AppliedAt) {
-        // Invariant: the position moves before the queue is looked at, and a waiter looks at the position while it
-        // holds the queue: whoever is not woken here has seen the new position.
+        // Invariant: the position is set before the queue is locked, and a waiter reads the position while it holds that lock.
+        // A waiter that is not woken here has therefore read the new position.
         self.at.send_replace(at);
         let served = {
             let mut waiting = self.waiting.lock();
@@ -57,7 +57,7 @@ impl Applied {
             std::mem::replace(&mut *waiting, rest)
         };
         for waiter in served.into_values() {
-            // Who stopped waiting is not told.
+            // A send fails where the waiter was dropped.
             let _ = waiter.send(());
         }
     }

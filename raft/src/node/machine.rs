@@ -35,12 +35,12 @@ use crate::types::{
 
 /// Entries that become one write batch of the state.
 const APPLY_BATCH: usize = 512;
-/// So few are applied where they come in: two changes of threads would cost more. What they read may have to come from a
-/// disk, and heartbeats wait meanwhile.
+/// Batches of at most this many entries are applied on the receiving thread: handing them over costs two thread switches. The limit is small
+/// because their reads may wait for the disk, and heartbeats wait meanwhile.
 const APPLY_IN_PLACE: usize = 16;
 /// How long the state may lack space before the instance ends. The engine looks for space every five seconds.
 const SPACE_PATIENCE: Duration = Duration::from_secs(8);
-/// The same for a snapshot: nobody waits for one.
+/// The same while a snapshot is built, for which no client waits.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
 const SPACE_RETRY: Duration = Duration::from_millis(250);
 
@@ -62,7 +62,7 @@ pub(crate) struct MachineShared {
     engines: Arc<dyn Engines>,
     generation: Mutex<u64>,
     snapshot: Mutex<Option<SnapshotDir>>,
-    /// Replaced states, and who may still read them.
+    /// Replaced states whose engines may still have readers.
     retired: Mutex<Vec<(Weak<dyn Engine>, PathBuf)>>,
     applied: Applied,
     durable: watch::Sender<u64>,
@@ -116,14 +116,19 @@ impl MachineShared {
         snapshot.filter(SnapshotDir::is_received).map_or(Ok(None), |snapshot| Ok(snapshot.meta()?.last_log_id))
     }
 
-    /// Moves a sealed snapshot to its final place, and lets go of the one before; returns the one that counts now.
+    /// Moves a sealed snapshot to its final path and supersedes the previous one; returns the current one.
     /// A build that took long never replaces a newer snapshot that was received meanwhile.
     fn keep(&self, snapshot: SnapshotDir) -> Result<SnapshotDir, StoreError> {
         let mut current = self.snapshot.lock();
         let index = |snapshot: &SnapshotDir| snapshot.manifest().last_log_id.as_ref().map(|id| (id.term, id.index));
         match &*current {
             Some(current) if current.path() == snapshot.path() => return Ok(snapshot),
-            Some(newer) if index(newer) > index(&snapshot) => {
+            // A received one says that the log may end before it (see `received_last`): an own one that reaches no further must not hide
+            // that, for the log's own mark of it may not be on disk yet.
+            Some(newer)
+                if index(newer) > index(&snapshot)
+                    || index(newer) == index(&snapshot) && newer.is_received() && !snapshot.is_received() =>
+            {
                 let newer = newer.clone();
                 snapshot.supersede();
                 return Ok(newer);
@@ -132,7 +137,7 @@ impl MachineShared {
         }
         let last = snapshot.manifest().last_log_id.unwrap_or_default();
         let base = self.data_dir.snapshots();
-        // A name is never used twice: whoever still holds an older snapshot removes its folder when he lets go of it.
+        // Names are unique: an older snapshot removes its folder when its last handle is dropped, which may be after this one exists.
         let free = std::iter::repeat_with(rand::random::<u64>)
             .take(16)
             .map(|unique| base.join(format!("{}-{}-{unique:016x}", last.term, last.index)))
@@ -167,7 +172,7 @@ impl MachineShared {
         }
     }
 
-    /// Removes the folders of replaced states that nobody reads any more.
+    /// Removes the folders of replaced states that have no readers any more.
     pub(crate) fn sweep(&self) {
         self.retired.lock().retain(|(engine, directory)| {
             let in_use = engine.strong_count() > 0 && directory.exists();
@@ -223,9 +228,8 @@ impl Machine {
         Machine { state, shared, log_synced: None }
     }
 
-    /// The one that applies what stands in a log. A member applies what a majority has on disk, its own log having it
-    /// or not: nobody waits for its disk. Its state says which, so that a power cut in between is not taken for a log
-    /// that has lost something.
+    /// A machine that applies the entries of a log. A member applies what a majority has on disk, whether or not its own log has synced it. The
+    /// state records how far the log was synced, so that a power cut in between is not taken for a damaged log.
     pub(crate) fn beside_log(self, log_synced: Arc<AtomicU64>) -> Machine {
         Machine { log_synced: Some(log_synced), ..self }
     }
@@ -307,7 +311,8 @@ impl Machine {
             feature_level: info.feature_level,
             ..store::SnapshotManifest::default()
         };
-        let snapshot = shared.keep(SnapshotDir::seal(&path, manifest)?)?;
+        let before = shared.snapshot.lock().clone();
+        let snapshot = shared.keep(SnapshotDir::seal(&path, manifest, before.as_ref())?)?;
         // Entries applied between flush and checkpoint are in the snapshot, which has been fsynced; the state
         // can be rebuilt from it, so the log may go up to there.
         if let Some(last) = info.last_applied {

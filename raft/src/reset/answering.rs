@@ -1,4 +1,4 @@
-//! Who of the old members still answers: a reset beside a living quorum would make two clusters of one.
+//! Which of the old members still answer: a reset beside a living quorum would split one cluster into two.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,11 +6,7 @@ use trireme_proto::store;
 use trireme_proto::store::command::Body;
 
 use crate::Fence;
-use crate::mvcc::PROPOSAL_WINDOW;
-
-/// A command that is appended later than this after it was made is refused: apply remembers ids for one window,
-/// and the first copy cannot stand before the point at which the command was made.
-const LIFETIME: u64 = PROPOSAL_WINDOW - 1;
+use crate::mvcc::window;
 
 /// What a cluster knows from its first entry on, before its members have reported anything.
 pub(crate) const FIRST_LEVEL: u32 = 1;
@@ -36,14 +32,18 @@ pub(crate) fn level_of(body: &Body) -> u32 {
     }
 }
 
-/// The encoded command and the id it carries. `applied_index` is the last entry applied here.
-pub(crate) fn encode(body: Body, fence: Option<Fence>, applied_index: u64) -> (Bytes, u128) {
+/// The encoded command and the id it carries. `applied_index` is the last entry applied here, `feature_level` what the cluster knows as of
+/// then or later.
+///
+/// A command that is appended later than a window after it was made is refused: apply remembers ids for one window, and the first copy
+/// cannot stand before the point at which the command was made. Invariant: it stands behind the entry that raised the level to this one.
+pub(crate) fn encode(body: Body, fence: Option<Fence>, applied_index: u64, feature_level: u32) -> (Bytes, u128) {
     let proposal_id: u128 = rand::random();
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let command = store::Command {
         format: store::FORMAT_COMMAND,
         proposal_id: Bytes::copy_from_slice(&proposal_id.to_be_bytes()),
-        expires_at_index: applied_index + LIFETIME,
+        expires_at_index: applied_index + window(feature_level) - 1,
         fence: fence.map(|fence| store::Fence { term: fence.term, node_id: fence.node_id }),
         // Recorded, never compared.
         proposer_unix_ms: now.map_or(0, |now| now.as_millis() as u64),

@@ -1,5 +1,5 @@
 //! Compares the replicas: the leader takes the digest of a part of the state, asks the others for theirs, and where a
-//! majority agrees, whoever disagrees rebuilds its state (design D8).
+//! majority agrees, a member that differs rebuilds its state (D8).
 //!
 //! A round costs each member a few thousand keys, however large the store; the parts follow one another through the
 //! key space, and the newest changes go with each. Reading is itself a check: what has rotted on disk fails its block's
@@ -24,7 +24,7 @@ const PART: PartLimit = PartLimit { keys: 5000, bytes: 16 << 20, changes: 5000 }
 /// For a replica to get as far as the leader was.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// Where the leader's rounds are.
+/// How far the leader's comparison has come.
 #[derive(Default)]
 struct Progress {
     start: Bytes,

@@ -1,4 +1,4 @@
-//! How the members are doing: each says of itself, and whoever asks has a bound for the answer.
+//! The condition of the members: each reports its own, within the caller's time limit.
 
 use trireme_proto::peer;
 

@@ -19,13 +19,14 @@ use super::command;
 use super::datadir::DataDir;
 use super::forward::{Forwarder, proposed, unknown};
 use super::options::Timing;
-use super::rounds::Rounds;
+use super::read_batch::ReadBatcher;
 use super::space::Space;
-use super::status::{Contact, StoreStatus};
+use super::status::{Contact, StoreStatus, leader_changed};
 use crate::Fence;
 use crate::backup::Origin;
 use crate::engine::Engine;
 use crate::error::StoreError;
+use crate::log::LogSizes;
 use crate::metrics::StoreMetrics;
 use crate::mvcc::{StateMachine, into_outcome};
 use crate::network::client::{Lane, PeerClients};
@@ -52,20 +53,22 @@ pub(crate) struct Core {
     pub(crate) machine: Arc<MachineShared>,
     pub(crate) metrics: Arc<StoreMetrics>,
     pub(crate) status: watch::Sender<StoreStatus>,
-    /// Who leads, as in the status; but that changes with every entry, and this wakes only whom it concerns.
+    /// The leader, as in the status. The status changes with every entry; this wakes only tasks that wait for another leader.
     pub(crate) leader: watch::Sender<Option<u64>>,
-    /// Reads of this member that another one, the leader, is asked for.
-    pub(crate) reads: Rounds,
-    /// Reads that this member confirms as the leader, its own and the others'.
-    pub(crate) leader_reads: Rounds,
+    /// ReadIndex requests of this member to the leader.
+    pub(crate) reads: ReadBatcher,
+    /// ReadIndex requests that this member confirms as the leader, its own and the others'.
+    pub(crate) leader_reads: ReadBatcher,
     pub(crate) forwarder: Forwarder,
     pub(crate) space: Space,
     /// The running instance's log, to look after its space.
     pub(crate) log_engine: parking_lot::Mutex<Weak<dyn Engine>>,
+    /// How large the parts of its log are.
+    pub(crate) log_sizes: parking_lot::Mutex<Arc<parking_lot::Mutex<LogSizes>>>,
     pub(crate) raft: RwLock<Option<RaftNode>>,
     /// Held while this member, as the leader, changes the configuration.
     pub(crate) membership: tokio::sync::Mutex<()>,
-    /// Who this member is in its backups.
+    /// How this member is named in its backups.
     pub(crate) origin: RwLock<Origin>,
     pub(crate) cancel: CancellationToken,
 }
@@ -89,7 +92,7 @@ impl Core {
 
     /// Refuses what not every member of the cluster knows yet.
     fn require_level(&self, needed: u32) -> Result<(), StoreError> {
-        let level = self.state.info().feature_level;
+        let level = self.state.feature_level();
         if needed <= level {
             return Ok(());
         }
@@ -97,7 +100,7 @@ impl Core {
         Err(StoreError::Invalid(text))
     }
 
-    /// Who leads, waiting for one until `deadline`.
+    /// The leader; waits for one until `deadline`.
     pub(crate) async fn leader(&self, deadline: Instant) -> Result<u64, StoreError> {
         if let Some(leader) = *self.leader.borrow() {
             return Ok(leader);
@@ -130,7 +133,7 @@ impl Core {
             self.require_level(needed)?;
         }
         let applied_index = self.machine.applied().at().index;
-        let (encoded, proposal_id) = command::encode(body, fence, applied_index);
+        let (encoded, proposal_id) = command::encode(body, fence, applied_index, self.state.feature_level());
         let proposed = {
             let _pending = self.metrics.pending();
             self.propose(encoded, proposal_id).await
@@ -150,9 +153,9 @@ impl Core {
         }
     }
 
-    /// Returns when somebody else than `leader` leads.
+    /// Returns when another member than `leader` leads.
     async fn leader_moved(&self, leader: u64) {
-        moved(self.leader.subscribe(), leader).await;
+        leader_changed(self.leader.subscribe(), leader).await;
     }
 
     /// Proposes an encoded command, wherever the leader is, and waits until it is applied here too.
@@ -271,12 +274,12 @@ impl Core {
         }
     }
 
-    /// As the leader, in a round shared with whoever else asks.
+    /// As the leader, in a round trip shared with all concurrent requests.
     pub(crate) async fn read_index_here(&self) -> Result<u64, StoreError> {
         self.leader_reads.join().await
     }
 
-    /// Asks the leader once, for all who wait here.
+    /// Asks the leader once, for all local requests that wait.
     pub(crate) async fn read_index_there(&self) -> Result<u64, StoreError> {
         use peer::read_index_response::Result as Answer;
         let leader = *self.leader.borrow();
@@ -338,12 +341,5 @@ impl Core {
             }
             modified
         });
-    }
-}
-
-/// Returns when somebody else than `leader` leads; never where that cannot be known any more.
-pub(crate) async fn moved(mut leads: watch::Receiver<Option<u64>>, leader: u64) {
-    if leads.wait_for(|now| now.is_some_and(|now| now != leader)).await.is_err() {
-        std::future::pending().await
     }
 }

@@ -1,4 +1,4 @@
-//! The store's folder: whose it is, what is in it, and that nobody else uses it.
+//! The store's folder: its owner, its layout, its lock.
 //!
 //! ```text
 //! <dir>/LOCK        flock held while the store is open
@@ -37,7 +37,7 @@ pub(crate) struct DataDir {
     _lock: File,
 }
 
-/// Who lives here.
+/// The identity of the member whose folder this is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MemberFile {
     pub(crate) format: u32,
@@ -88,7 +88,7 @@ impl DataDir {
     /// Creates the folder where it is missing, and locks it.
     ///
     /// # Errors
-    /// `Invalid`, in one line, where it cannot be written, is in use, or belongs to somebody else.
+    /// `Invalid`, in one line, where it cannot be written, is in use, or belongs to another user.
     pub(crate) fn open(path: &Path) -> Result<(DataDir, Option<MemberFile>), StoreError> {
         let unusable = |error: io::Error| StoreError::Invalid(format!("data directory {} cannot be used: {error}", path.display()));
         fs::create_dir_all(path).map_err(unusable)?;
@@ -124,7 +124,7 @@ impl DataDir {
         Ok((dir, member))
     }
 
-    /// Who lives in a folder that is not open.
+    /// The member of a folder that is not open.
     pub(crate) fn member_in(path: &Path) -> Option<MemberFile> {
         serde_json::from_slice(&fs::read(path.join(MEMBER)).ok()?).ok()
     }
@@ -152,7 +152,7 @@ impl DataDir {
         Ok(Some(member))
     }
 
-    /// Writes down who lives here, after making the log's folder, so that its loss can be told from a new start.
+    /// Writes the member file, after making the log's folder, so that the loss of the log can be told from a first start.
     pub(crate) fn write_member(&self, cluster_id: u64, node_id: u64, ticket: Option<&Bytes>) -> Result<MemberFile, StoreError> {
         let member = MemberFile {
             format: FORMAT,

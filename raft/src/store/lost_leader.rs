@@ -1,12 +1,12 @@
 //! Notices a leader whose process has died, and asks for votes at once.
 //!
-//! By the clock alone a follower waits for the leader's lease and an election timeout to pass. A killed process says
-//! more than silence does: its kernel closes its connections at once, and answers new ones with a reset. Who sees both
-//! gives up the lease here and goes for an election, one follower after the other.
+//! By the clock alone a follower waits until the leader's lease and an election timeout have passed. A killed process can be
+//! detected earlier: its kernel closes its connections at once, and answers new ones with a reset. A follower that sees both
+//! gives up the lease and starts an election, one follower after the other.
 //!
-//! Safety does not hang on it. A lease only keeps followers loyal: no read and no acknowledgement trusts one (design
-//! D3). Pre-vote comes first, so that a follower that is still in touch with the leader says no. A leader that is
-//! cut off, frozen or without power refuses nothing; that is left to the clock.
+//! Safety does not depend on it. A lease only delays elections: no read and no acknowledgement relies on one
+//! (D3). Pre-vote comes first, so a follower that still hears from the leader refuses. A leader that is
+//! cut off, frozen or without power resets no connection; it is left to the clock.
 
 use std::io;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use tokio::sync::mpsc;
 use super::core::Core;
 use crate::network::listener::PeerKey;
 
-/// Pauses before each knock at the port: a dying process closes its sockets in an order of its own.
-const KNOCKS: [Duration; 4] = [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(150)];
+/// Pauses before each probe of the port: a dying process may close its connections before its listener.
+const PROBE_PAUSES: [Duration; 4] = [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(40), Duration::from_millis(150)];
 /// A live or dead process on a reachable host answers well within this.
-const KNOCK_LIMIT: Duration = Duration::from_millis(200);
+const PROBE_LIMIT: Duration = Duration::from_millis(200);
 /// How much later each further follower begins: about what an election takes, so that they do not split the votes.
-const TURN: Duration = Duration::from_millis(60);
+const ELECTION_STEP: Duration = Duration::from_millis(60);
 /// Between two attempts: the others may notice a moment later, and refuse until then.
 const AGAIN: Duration = Duration::from_millis(25);
 const ATTEMPTS: u32 = 20;
 /// No member ever has this id: they are allocated from 1 on.
-const NOBODY: u64 = 0;
+const NO_MEMBER: u64 = 0;
 
 /// Runs for as long as the listener does: `lost` names the peers whose connections ended.
 pub(super) async fn watch(core: Arc<Core>, mut lost: mpsc::Receiver<PeerKey>) {
@@ -41,11 +41,11 @@ pub(super) async fn watch(core: Arc<Core>, mut lost: mpsc::Receiver<PeerKey>) {
     }
 }
 
-/// Whether nobody listens where the leader ought to.
+/// Whether connections to the leader's address are refused.
 async fn refuses(core: &Core, leader: u64) -> bool {
-    for pause in KNOCKS {
+    for pause in PROBE_PAUSES {
         tokio::time::sleep(pause).await;
-        match tokio::time::timeout(KNOCK_LIMIT, core.clients.knock(leader)).await {
+        match tokio::time::timeout(PROBE_LIMIT, core.clients.probe(leader)).await {
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => return true,
             _ if *core.leader.borrow() != Some(leader) => return false,
             _ => {}
@@ -64,13 +64,13 @@ async fn succeed(core: &Core, leader: u64) {
     if !vote.committed || vote.leader_id.voted_for != leader {
         return;
     }
-    tracing::info!(leader, term = vote.leader_id.term, "the leader's process is gone: no use in waiting for its lease to end");
-    // openraft has one way to give up a lease: a leader's word that it hands over. To nobody, here.
-    if raft.handle_transfer_leader(TransferLeaderRequest::new(vote, NOBODY, None)).await.is_err() {
+    tracing::info!(leader, term = vote.leader_id.term, "the leader's process is gone: an election starts before its lease ends");
+    // openraft gives up a lease only when the leader transfers leadership; here the transfer names no member.
+    if raft.handle_transfer_leader(TransferLeaderRequest::new(vote, NO_MEMBER, None)).await.is_err() {
         return;
     }
     let Some(turn) = voters.iter().position(|id| *id == core.node_id) else { return };
-    tokio::time::sleep(TURN * turn as u32).await;
+    tokio::time::sleep(ELECTION_STEP * turn as u32).await;
     for _ in 0..ATTEMPTS {
         // Any other vote ends this: another candidate has it, or our own campaign runs and has its own clock.
         if raft.metrics().borrow_watched().vote != vote || raft.trigger().elect(true).await.is_err() {

@@ -18,12 +18,13 @@ use trireme_proto::store;
 
 use super::core::Core;
 use super::datadir::{DataDir, MemberFile};
-use super::forward::{Forwarder, Parcel};
-use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, Upkeep, WhenEmpty};
-use super::rounds::{Rounds, Waiting};
+use super::forward::Forwarder;
+use super::instance::{Instance, Threads, open_log, removed, start_instance};
+use super::options::{Engines, JoinTicket, Listen, StoreOptions, Timing, WhenEmpty};
+use super::read_batch::ReadBatcher;
 use super::space::Space;
 use super::status::{Contact, StoreStatus};
-use super::tasks;
+use super::tasks::{self, TaskParts};
 use crate::backup::Origin;
 use crate::engine::memory::MemoryEngine;
 use crate::engine::metered::MeteredEngines;
@@ -33,48 +34,25 @@ use crate::metrics::StoreMetrics;
 use crate::mvcc::{Fault, FaultKind, MvccOptions, StateMachine};
 use crate::network::client::PeerClients;
 use crate::network::directory::PeerDirectory;
-use crate::network::listener::{PeerKey, accept_peers};
+use crate::network::listener::accept_peers;
 use crate::network::service;
 use crate::network::transport::{Tcp, Transport};
-use crate::node::Pace;
+use crate::node::LogRetention;
 use crate::node::machine::{Machine, MachineShared};
 use crate::snapshot::{SnapshotDir, remove_if_present};
 use crate::types::{log_id, unplaced};
 
+/// How long a stopping store waits for its threads, and then for its databases to be closed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
 /// Ended connections that wait to be looked at; the rest goes unnoticed.
 const LOST_QUEUE: usize = 64;
 
-/// Raft's own threads, where it has some. Ended by [`RaftRuntime::stop`], not by dropping it.
+/// Raft's own threads, where it has some. [`RaftRuntime::stop`] ends them in order; dropping it abandons them without waiting.
 pub(super) struct RaftRuntime {
     runtime: Mutex<Option<Runtime>>,
-}
-
-/// Whose threads a store runs on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Threads {
-    /// A runtime and a log writer of its own.
-    Own,
-    /// The runtime on which it was opened.
-    Callers,
-}
-
-/// What the tasks need besides the core.
-pub(super) struct TaskParts {
-    pub(super) reads: Waiting,
-    pub(super) leader_reads: Waiting,
-    pub(super) parcels: mpsc::Receiver<Parcel>,
-    pub(super) lost: mpsc::Receiver<PeerKey>,
-    pub(super) instance: Instance,
-    pub(super) own_record: store::MemberRecord,
-    pub(super) founder: bool,
-    pub(super) upkeep: Upkeep,
-}
-
-/// How to start a Raft instance.
-pub(super) struct Instance {
-    pub(super) engines: Arc<dyn Engines>,
-    pub(super) pace: Pace,
-    pub(super) threads: Threads,
+    /// How many engines of this store are open.
+    open_engines: watch::Receiver<usize>,
 }
 
 pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntime), StoreError> {
@@ -83,7 +61,9 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let Timing { heartbeat, election_min, election_max, .. } = options.timing;
     tracing::info!(?heartbeat, ?election_min, ?election_max, "the store's clocks");
     let metrics = Arc::new(StoreMetrics::new());
-    let engines: Arc<dyn Engines> = Arc::new(MeteredEngines::new(options.engines, metrics.clone()));
+    let metered = MeteredEngines::new(options.engines, metrics.clone());
+    let open_engines = metered.open_count();
+    let engines: Arc<dyn Engines> = Arc::new(metered);
     let (data_dir, member) = DataDir::open(&options.data_dir)?;
     let data_dir = Arc::new(data_dir);
     let member = match member {
@@ -94,11 +74,12 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         return Err(StoreError::Invalid(removed(member.node_id, &data_dir)));
     }
     let log = open_log(engines.as_ref(), &data_dir, None, threads).map_err(|error| data_dir.lost(error))?;
-    if member.started && log.is_pristine() {
-        return Err(data_dir.lost(StoreError::Corrupt("it is empty although this member has voted".into())));
-    }
-    let (state, machine) = open_state(&engines, &data_dir, &member, &log, &metrics).await?;
+    let opened = match member.started && log.is_pristine() {
+        true => Err(data_dir.lost(StoreError::Corrupt("it is empty although this member has voted".into()))),
+        false => open_state(&engines, &data_dir, &member, &log, &metrics).await,
+    };
     log.close();
+    let (state, machine) = opened?;
 
     let directory = Arc::new(PeerDirectory::new(member.node_id, seeds(&member)?));
     directory.update(crate::types::decode_stored_membership(&state.info().membership)?.membership());
@@ -113,9 +94,9 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         options.timing.rpc,
         metrics.clone(),
     ));
-    let (reads, reads_waiting) = Rounds::new();
-    let (leader_reads, leader_reads_waiting) = Rounds::new();
-    let (forwarder, parcels) = Forwarder::new();
+    let (reads, reads_waiting) = ReadBatcher::new();
+    let (leader_reads, leader_reads_waiting) = ReadBatcher::new();
+    let (forwarder, proposals) = Forwarder::new();
     let (lost_peers, lost) = mpsc::channel(LOST_QUEUE);
     let space = Space::new(data_dir.path(), &options.upkeep);
     space.look(state.size_bytes());
@@ -138,6 +119,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         forwarder,
         space,
         log_engine: Mutex::new(Weak::<MemoryEngine>::new()),
+        log_sizes: Mutex::default(),
         raft: RwLock::new(None),
         membership: tokio::sync::Mutex::new(()),
         origin: RwLock::new(Origin { version: options.version, member_name: options.name, notes: Vec::new() }),
@@ -146,15 +128,19 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
     let parts = TaskParts {
         reads: reads_waiting,
         leader_reads: leader_reads_waiting,
-        parcels,
+        proposals,
         lost,
-        instance: Instance { engines, pace: Pace { snapshot_every: options.snapshot_every, log_kept: options.log_kept }, threads },
+        instance: Instance {
+            engines,
+            retention: LogRetention { snapshot_every: options.snapshot_every, log_kept: options.log_kept },
+            threads,
+        },
         own_record,
         founder: member.founder,
         upkeep: options.upkeep,
     };
     let tls = options.identity.server_config()?;
-    let runtime = RaftRuntime::new(threads)?;
+    let runtime = RaftRuntime::new(threads, open_engines)?;
     let for_runtime = core.clone();
     let started = runtime.spawn(async move {
         let core = for_runtime;
@@ -162,7 +148,7 @@ pub(super) async fn open(options: StoreOptions) -> Result<(Arc<Core>, RaftRuntim
         let connections = accept_peers(listener, tls, directory, lost_peers, core.cancel.clone());
         let sound = core.state.fault().borrow().is_none();
         let log = match sound {
-            true => match tasks::start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await {
+            true => match start_instance(&core, &parts.instance, parts.founder.then_some(&parts.own_record)).await {
                 Ok(log) => Some(log),
                 // Applying the end of the log met damage in the state: that is healed, here as later.
                 Err(error) if core.state.fault().borrow().is_some() => {
@@ -199,28 +185,6 @@ fn check_own_key(directory: &PeerDirectory, member: &MemberFile, key: &Bytes, da
             member.cluster_id
         ))),
         _ => Ok(()),
-    }
-}
-
-/// What a removed member is told, and what it can do.
-pub(super) fn removed(member_id: u64, data_dir: &DataDir) -> String {
-    format!(
-        "member {member_id} was removed from the cluster; to join again as a new member, stop it and empty {}",
-        data_dir.path().display()
-    )
-}
-
-/// Opens and verifies the log.
-pub(super) fn open_log(
-    engines: &dyn Engines,
-    data_dir: &DataDir,
-    durable: Option<watch::Receiver<u64>>,
-    threads: Threads,
-) -> Result<LogStore, StoreError> {
-    let engine = engines.open_log(&data_dir.log())?;
-    match threads {
-        Threads::Own => LogStore::open(engine, durable),
-        Threads::Callers => LogStore::open_on_task(engine, durable),
     }
 }
 
@@ -308,8 +272,8 @@ async fn open_state(
     let applied = info.last_applied.map(|id| log_id(id.term, id.index));
     let ends = log.last_log_id().map_or(0, |id| id.index());
     // Invariant: what was synced in the log when an entry was applied is in the log, and what the log no longer has is in
-    // a snapshot. A snapshot from the leader is installed before the log is purged up to it: who crashes in between has
-    // lost nothing.
+    // a snapshot. A snapshot from the leader is installed before the log is purged up to it: a crash in between
+    // loses nothing.
     if info.log_needed > ends.max(machine.received_last()?.map_or(0, |id| id.index())) {
         let needed = info.log_needed;
         return Err(data_dir.lost(StoreError::Corrupt(format!("it ends at entry {ends}, and {needed} had been on disk"))));
@@ -342,7 +306,7 @@ fn try_open_state(engines: &dyn Engines, directory: &Path, member: &MemberFile) 
 // === impl RaftRuntime ===
 
 impl RaftRuntime {
-    fn new(threads: Threads) -> Result<RaftRuntime, StoreError> {
+    fn new(threads: Threads, open_engines: watch::Receiver<usize>) -> Result<RaftRuntime, StoreError> {
         let runtime = match threads {
             Threads::Callers => None,
             Threads::Own => Some(
@@ -355,7 +319,7 @@ impl RaftRuntime {
                     .map_err(|error| StoreError::io("raft runtime", error))?,
             ),
         };
-        Ok(RaftRuntime { runtime: Mutex::new(runtime) })
+        Ok(RaftRuntime { runtime: Mutex::new(runtime), open_engines })
     }
 
     fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
@@ -365,7 +329,8 @@ impl RaftRuntime {
         }
     }
 
-    /// Ends Raft, its tasks and its threads.
+    /// Ends Raft, its tasks and its threads, and waits until the engines are closed: what follows may open the folder again, or end the process,
+    /// and RocksDB must not be at work while a process destroys its statics.
     pub(super) async fn stop(&self, core: &Core) {
         let raft = core.raft.write().take();
         if let Some(raft) = raft {
@@ -374,12 +339,29 @@ impl RaftRuntime {
             let metrics = raft.metrics();
             tracing::info!(term = metrics.borrow_watched().current_term, "raft has stopped");
         }
-        let runtime = self.runtime.lock().take();
-        if let Some(runtime) = runtime {
-            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await;
-            if let Err(error) = ended {
-                tracing::warn!(%error, "raft's threads did not end in order");
-            }
+        // On the caller's runtime the tasks end when it runs them, and its owner may still read the state.
+        let Some(runtime) = self.runtime.lock().take() else { return };
+        let state = core.state.clone();
+        let ended = tokio::task::spawn_blocking(move || {
+            runtime.shutdown_timeout(STOP_LIMIT);
+            drop(state.release());
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "raft's threads did not end in order");
+        }
+        let mut open = self.open_engines.clone();
+        // An error means that the counter is gone, and all engines with it.
+        if tokio::time::timeout(STOP_LIMIT, open.wait_for(|open| *open == 0)).await.is_err() {
+            tracing::warn!(open = *open.borrow(), "databases are still open {} s after the store has stopped", STOP_LIMIT.as_secs());
+        }
+    }
+}
+
+impl Drop for RaftRuntime {
+    fn drop(&mut self) {
+        // A runtime that is dropped waits for its threads, which panics on a thread that runs asynchronous code.
+        if let Some(runtime) = self.runtime.get_mut().take() {
+            runtime.shutdown_background();
         }
     }
 }

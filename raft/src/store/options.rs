@@ -11,6 +11,7 @@ use trireme_proto::{peer, store};
 
 use crate::engine::Engine;
 use crate::error::StoreError;
+use crate::log::LogKept;
 use crate::network::tls::PeerIdentity;
 use crate::network::transport::Transport;
 
@@ -26,7 +27,7 @@ pub struct StoreOptions {
     pub listen: Listen,
     /// `host:port` at which the other members reach us.
     pub advertise: String,
-    /// URLs of this member's API server, for whoever asks for the members.
+    /// URLs of this member's API server, for readers of the member list.
     pub api_urls: Vec<String>,
     /// URLs at which this member serves the etcd API, for the same.
     pub client_urls: Vec<String>,
@@ -38,9 +39,9 @@ pub struct StoreOptions {
     pub timing: Timing,
     /// Where the bytes go.
     pub engines: Arc<dyn Engines>,
-    /// Applied entries between two snapshots.
+    /// Applied entries between two snapshots, at most. [`u64::MAX`]: as [`Upkeep::log`] says.
     pub snapshot_every: u64,
-    /// Entries kept in the log behind a snapshot, for followers that were away for a short time.
+    /// Entries kept in the log behind a snapshot that is taken for that reason, at most.
     pub log_kept: u64,
     /// How the store looks after itself.
     pub upkeep: Upkeep,
@@ -59,12 +60,26 @@ pub struct Upkeep {
     pub reserve_bytes: u64,
     /// How often the space is looked at.
     pub space_every: Duration,
-    /// History younger than this is kept (as long as nobody holds on to older). Zero: no compaction by itself.
+    /// History younger than this is kept; a holder may keep more. Zero: no compaction by time.
     pub retention: Duration,
     /// ... unless it has more revisions than this.
     pub retention_revisions: i64,
     /// How often the leader compares the replicas. Zero: never.
     pub compare_every: Duration,
+    /// How much log there is.
+    pub log: LogUpkeep,
+}
+
+/// When snapshots are taken, and how much of the log stays behind them: beside what [`StoreOptions::snapshot_every`] and
+/// [`StoreOptions::log_kept`] say in entries, and by what it costs to keep and to do without.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogUpkeep {
+    /// A snapshot is taken when the log has grown by so many bytes since the one before,
+    pub snapshot_bytes: u64,
+    /// ... or when it is this old and anything was written since.
+    pub snapshot_age: Duration,
+    /// How much of the log stays behind it, for followers that were away.
+    pub kept: LogKept,
 }
 
 /// Where peers are awaited.
@@ -168,6 +183,21 @@ impl Default for Upkeep {
             retention: Duration::from_secs(300),
             retention_revisions: 1_000_000,
             compare_every: Duration::from_secs(60),
+            log: LogUpkeep::default(),
+        }
+    }
+}
+
+// === impl LogUpkeep ===
+
+impl Default for LogUpkeep {
+    fn default() -> LogUpkeep {
+        LogUpkeep {
+            snapshot_bytes: 64 << 20,
+            snapshot_age: Duration::from_secs(600),
+            // A start reads all of the log, so it is long only while much is written: then long enough for a follower to be away for a minute
+            // and half a minute to come back in, at ten thousand writes of a kibibyte a second.
+            kept: LogKept { bytes: 64 << 20, young: Duration::from_secs(90), bytes_max: 1 << 30 },
         }
     }
 }

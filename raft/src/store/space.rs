@@ -1,4 +1,4 @@
-//! Space: how much there is, and who may still take of it.
+//! Disk space: how much is free, and which writes are still accepted.
 //!
 //! A store that fills its disk cannot even delete. So growth is refused while there is still room for everything else:
 //!
@@ -127,7 +127,7 @@ impl Space {
         self.status.borrow().level
     }
 
-    /// Looks at the disk, and lets go of the reserve or makes it again.
+    /// Measures the disk, and releases the reserve file or makes it again.
     pub(crate) fn look(&self, size_bytes: u64) -> SpaceStatus {
         let Ok(found) = disk(&self.directory) else { return *self.status.borrow() };
         let held = std::fs::metadata(&self.reserve).map_or(0, |meta| meta.len());
@@ -152,7 +152,7 @@ impl Space {
             }
         }
         self.status.send_if_modified(|current| {
-            // Free bytes change with every write; who waits, waits for the level.
+            // Free bytes change with every write; subscribers wait for the level.
             let changed = current.level != status.level;
             *current = status;
             changed

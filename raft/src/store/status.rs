@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Fence;
@@ -23,7 +24,7 @@ pub enum Role {
     Leader,
 }
 
-/// Who leads, as far as this member knows.
+/// The leader, as far as this member knows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaderInfo {
     /// Its node id.
@@ -58,7 +59,7 @@ pub struct StoreStatus {
     pub role: Role,
     /// The term it knows of.
     pub term: u64,
-    /// Who leads.
+    /// The leader.
     pub leader: Option<LeaderInfo>,
     /// Last entry applied here.
     pub applied_index: u64,
@@ -76,7 +77,7 @@ pub struct StoreStatus {
     pub failure: Option<Arc<str>>,
 }
 
-/// When this member last heard from whom.
+/// The last message from a leader: its sender and its time.
 #[derive(Default)]
 pub(crate) struct Contact {
     last: Mutex<Option<(u64, Instant)>>,
@@ -89,5 +90,12 @@ impl Contact {
 
     pub(crate) fn within(&self, from: u64, limit: std::time::Duration) -> bool {
         self.last.lock().is_some_and(|(id, at)| id == from && at.elapsed() < limit)
+    }
+}
+
+/// Returns when another member than `leader` leads; never where that cannot be known any more.
+pub(crate) async fn leader_changed(mut leads: watch::Receiver<Option<u64>>, leader: u64) {
+    if leads.wait_for(|now| now.is_some_and(|now| now != leader)).await.is_err() {
+        std::future::pending().await
     }
 }

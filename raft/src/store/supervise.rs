@@ -1,7 +1,7 @@
 //! Raft instances end, the store goes on: starts another instance when one has ended, and heals the state first
 //! where that is what ended it.
 //!
-//! Design D8 and D10: after a failed sync nobody knows what is on disk, so the log is closed, opened and verified anew
+//! Design D8 and D10: after a failed sync the content of the disk is unknown, so the log is closed, opened and verified anew
 //! before this member votes again. Damage that is confined to the state is healed here, and keeps the vote:
 //!
 //! | the state is | rebuilt from |
@@ -21,10 +21,9 @@ use trireme_proto::peer;
 
 use super::condition::condition;
 use super::core::Core;
-use super::open::{Instance, open_log};
+use super::instance::{Instance, open_log, start_instance};
 use super::space::SpaceLevel;
 use super::status::Role;
-use super::tasks::start_instance;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::log::LogStore;
@@ -257,8 +256,8 @@ impl Pauses {
 }
 
 impl Core {
-    /// Whether Raft is down on the only voter there is. Nobody else can have acknowledged anything, and what this
-    /// member acknowledged it has applied: its state is as good as a read confirmed by a quorum of one.
+    /// Whether Raft is down on the only voter. No other member can have acknowledged a write, and this member has applied
+    /// everything that it acknowledged, so its state is as good as a read confirmed by a quorum of one.
     pub(crate) fn alone_without_raft(&self) -> bool {
         let status = self.status.borrow();
         let down = status.role == Role::Stopped && status.failure.is_some() && self.raft.read().is_none();

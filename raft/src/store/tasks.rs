@@ -1,12 +1,12 @@
 //! What runs around Raft for as long as the store is open.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, ServerState};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use trireme_proto::store;
 use trireme_proto::store::command::Body;
@@ -14,9 +14,12 @@ use trireme_proto::store::command_result::Result as Outcome;
 
 use super::compare::compare_replicas;
 use super::core::Core;
-use super::forward;
+use super::forward::{self, PendingProposal};
+use super::instance::{Instance, removed};
+use super::log_upkeep::keep_log;
 use super::lost_leader;
-use super::open::{Instance, TaskParts, open_log, removed};
+use super::options::Upkeep;
+use super::read_batch::PendingReads;
 use super::status::{LeaderInfo, Leadership, Role, StoreStatus};
 use super::supervise::supervise;
 use super::upkeep::{keep_space, remove_history, retain};
@@ -24,48 +27,34 @@ use crate::Fence;
 use crate::blocking::blocking;
 use crate::error::StoreError;
 use crate::log::LogStore;
+use crate::network::listener::PeerKey;
 use crate::node;
-use crate::node::machine::Machine;
 use crate::types::unplaced;
 
 /// How often the leader looks for expired leases at least.
 const LEASE_PERIOD: Duration = Duration::from_millis(500);
-/// Progress of apply alone is shown so often at most: under load it would change the status, and wake all who look at it,
+/// Progress of apply alone is published at most this often: under load it would change the status, and wake all its subscribers,
 /// a thousand times a second.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(20);
 /// Remaining times are persisted when they have fallen by this.
 const LEASE_CHECKPOINT_STEP: Duration = Duration::from_secs(300);
 
-/// Starts a Raft instance over a freshly verified log. A founder whose log is empty writes the first configuration.
-pub(super) async fn start_instance(
-    core: &Arc<Core>,
-    instance: &Instance,
-    found: Option<&store::MemberRecord>,
-) -> Result<LogStore, StoreError> {
-    let log = open_log(instance.engines.as_ref(), &core.data_dir, Some(core.machine.durable()), instance.threads)?;
-    let config = node::config(core.cluster_id, core.timing, instance.pace)?;
-    let machine = Machine::new(core.state.clone(), core.machine.clone()).beside_log(log.synced());
-    let pristine = log.is_pristine();
-    let raft = node::start(core.node_id, config, core.clients.clone(), log.clone(), machine).await?;
-    if let Some(record) = found.filter(|_| pristine) {
-        raft.initialize(BTreeMap::from([(core.node_id, unplaced(record.clone()))]))
-            .await
-            .map_err(|error| StoreError::Corrupt(format!("the cluster cannot be founded: {error}")))?;
-    }
-    if log.last_log_id().is_some() && raft.voter_ids().eq([core.node_id]) {
-        // Nobody else can lead: no use in waiting for a heartbeat.
-        raft.trigger().elect(false).await.map_err(|fatal| StoreError::Io(format!("raft: {fatal}")))?;
-    }
-    *core.log_engine.lock() = log.engine();
-    *core.raft.write() = Some(raft);
-    core.status.send_modify(|status| status.failure = None);
-    Ok(log)
+/// What the tasks need besides the core.
+pub(super) struct TaskParts {
+    pub(super) reads: PendingReads,
+    pub(super) leader_reads: PendingReads,
+    pub(super) proposals: mpsc::Receiver<PendingProposal>,
+    pub(super) lost: mpsc::Receiver<PeerKey>,
+    pub(super) instance: Instance,
+    pub(super) own_record: store::MemberRecord,
+    pub(super) founder: bool,
+    pub(super) upkeep: Upkeep,
 }
 
 /// Starts all tasks on the current runtime.
 pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: Option<LogStore>) {
-    let TaskParts { reads, leader_reads, parcels, lost, instance, own_record, founder, upkeep } = parts;
-    tokio::spawn(forward::run(core.clients.clone(), parcels, core.leader.subscribe(), core.timing.request));
+    let TaskParts { reads, leader_reads, proposals, lost, instance, own_record, founder, upkeep } = parts;
+    tokio::spawn(forward::run(core.clients.clone(), proposals, core.leader.subscribe(), core.timing.request));
     until_cancelled(&core, |core| lost_leader::watch(core, lost));
     until_cancelled(&core, |core| reads.run(move || read_round(core.clone())));
     until_cancelled(&core, |core| leader_reads.run(move || leader_round(core.clone())));
@@ -78,6 +67,7 @@ pub(super) fn spawn(core: Arc<Core>, parts: TaskParts, log: Option<LogStore>) {
     until_cancelled(&core, run_leases);
     until_cancelled(&core, remove_history);
     until_cancelled(&core, move |core| keep_space(core, upkeep));
+    until_cancelled(&core, move |core| keep_log(core, upkeep));
     until_cancelled(&core, move |core| retain(core, upkeep));
     until_cancelled(&core, move |core| compare_replicas(core, upkeep.compare_every));
     until_cancelled(&core, |core| async move { core.promote_learners().await });
@@ -135,7 +125,7 @@ async fn watch_status(core: Arc<Core>) {
             let next = observe(&core, &raft);
             let behind = next.leadership.is_some_and(|leadership| !leadership.caught_up);
             let progress_from = Instant::now() + if behind { Duration::ZERO } else { PROGRESS_PERIOD };
-            // Alone there is nobody to send heartbeats to, to elect or to lose contact with: no clock is needed.
+            // A single voter sends no heartbeats and holds no elections: no clock is needed.
             let alone = leads_alone(&core, &raft);
             raft.runtime_config().tick(!alone);
             core.publish(next);
@@ -354,7 +344,7 @@ async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreErro
 async fn correct(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
     let Some(recorded) = core.directory.get(core.node_id) else { return Ok(false) };
     let wanted = unplaced(store::MemberRecord { revision: recorded.revision, ..own.clone() });
-    // Without a key: made by a restore or a reset, and waiting for whoever starts it.
+    // A record without a key was made by a restore or a reset; the member that starts on it fills it in.
     let vacant = recorded.spki.is_empty();
     if recorded == wanted || (recorded.spki != own.spki && !vacant) {
         return Ok(true);

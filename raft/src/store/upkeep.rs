@@ -2,7 +2,7 @@
 //!
 //! Compaction by time works as kube-apiserver's does: every five minutes history goes up to where the revision stood five
 //! minutes before (<https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>,
-//! `--etcd-compaction-interval`). Whoever holds on to older history keeps it (see [`crate::mvcc`]'s holders).
+//! `--etcd-compaction-interval`). A holder keeps older history (see [`crate::mvcc`]'s holders).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +25,9 @@ use crate::error::StoreError;
 const REMOVE_PERIOD: Duration = Duration::from_secs(1);
 /// Changes that one step removes: short enough not to hold up an apply.
 const REMOVE_STEP: usize = 1000;
-/// Entries take this much on disk before a snapshot takes their place, however few they are.
-const LOG_BYTES: u64 = 512 << 20;
+/// The log may take so many times what of it is kept at most ([`LogKept::bytes_max`](crate::log::LogKept)): what it has let go of leaves the
+/// disk later.
+const LOG_SLACK: u64 = 2;
 /// Between two attempts to make room.
 const ROOM_PAUSE: Duration = Duration::from_secs(5);
 /// Samples of the revision within the retention.
@@ -107,7 +108,9 @@ pub(super) async fn keep_space(core: Arc<Core>, upkeep: Upkeep) {
         let space = core.space.look(core.state.size_bytes());
         let log_bytes = core.log_engine.lock().upgrade().map_or(0, |engine| engine.size_bytes());
         let short = space.level != SpaceLevel::Ample;
-        if !short && log_bytes < LOG_BYTES || last_room.is_some_and(|at| at.elapsed() < ROOM_PAUSE) {
+        if !short && log_bytes < upkeep.log.kept.bytes_max.saturating_mul(LOG_SLACK)
+            || last_room.is_some_and(|at| at.elapsed() < ROOM_PAUSE)
+        {
             continue;
         }
         if short {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use trireme_proto::etcd;
-use trireme_raft::{Engines, Listen, PeerIdentity, Store, StoreOptions, StoreStatus, Timing, WhenEmpty};
+use trireme_raft::{Engines, Listen, PeerIdentity, Store, StoreOptions, StoreStatus, Timing, Upkeep, WhenEmpty};
 
 /// Generous: the machine may be busy with ten other builds.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,6 +27,7 @@ pub struct Seat {
     pub address: String,
     pub folder: PathBuf,
     pub timing: Timing,
+    pub upkeep: Upkeep,
     socket: Option<TcpListener>,
 }
 
@@ -50,7 +51,9 @@ impl Seat {
     pub fn new(ca: &Ca, name: &str, base: &std::path::Path) -> Seat {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap().to_string();
-        Seat { name: name.to_owned(), identity: ca.identity(), address, folder: base.join(name), timing: timing(), socket: Some(socket) }
+        let upkeep = Upkeep { reserve_bytes: 0, ..Upkeep::default() };
+        let folder = base.join(name);
+        Seat { name: name.to_owned(), identity: ca.identity(), address, folder, timing: timing(), upkeep, socket: Some(socket) }
     }
 
     pub fn options(&mut self, engines: Arc<dyn Engines>, when_empty: WhenEmpty) -> StoreOptions {
@@ -72,7 +75,7 @@ impl Seat {
             engines,
             snapshot_every: 100_000,
             log_kept: 10_000,
-            upkeep: trireme_raft::Upkeep { reserve_bytes: 0, ..Default::default() },
+            upkeep: self.upkeep,
         }
     }
 
@@ -105,10 +108,15 @@ pub struct Cluster {
 impl Cluster {
     /// A founder and two that joined as learners and were promoted.
     pub async fn start(timing: Timing, engines: Arc<dyn Engines>) -> Cluster {
+        Cluster::start_with(timing, Upkeep { reserve_bytes: 0, ..Upkeep::default() }, engines).await
+    }
+
+    /// The same with an upkeep of its own.
+    pub async fn start_with(timing: Timing, upkeep: Upkeep, engines: Arc<dyn Engines>) -> Cluster {
         log_to_stderr();
         let base = tempfile::tempdir().unwrap();
         let ca = Ca::new();
-        let mut seats: Vec<Seat> = ["a", "b", "c"].map(|name| Seat { timing, ..Seat::new(&ca, name, base.path()) }).into();
+        let mut seats: Vec<Seat> = ["a", "b", "c"].map(|name| Seat { timing, upkeep, ..Seat::new(&ca, name, base.path()) }).into();
         let founder = seats[0].open(engines.clone(), WhenEmpty::Initialize).await;
         until(&founder, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;
         let mut stores = vec![Some(founder)];

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use trireme_raft::engine::{Durability, Engine, Read, WriteBatch};
+use trireme_raft::engine::{Durability, Engine, Read, Table, WriteBatch};
 use trireme_raft::{Engines, StoreError};
 
 /// All members' disks.
@@ -97,8 +98,8 @@ impl Engine for GatedLog {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.inner.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {

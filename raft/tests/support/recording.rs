@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use trireme_proto::store::Vote;
@@ -122,8 +123,8 @@ impl Engine for RecordingLog {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.inner.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {
@@ -159,8 +160,8 @@ impl Engine for RecordingState {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.inner.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.inner.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {

@@ -1,5 +1,5 @@
-//! The framing of RocksDB's journals, its write-ahead log and its manifest, read for one question: may what stands at
-//! the end be dropped?
+//! The framing of RocksDB's journals, its write-ahead log and its manifest, read to decide one question: may the tail
+//! be dropped?
 //!
 //! RocksDB answers it too leniently for a Raft log. In the mode that tolerates a torn tail it takes a record that claims
 //! to be longer than what is left of the file for the last write before a crash, and drops everything from there on. But a flipped bit
@@ -17,7 +17,7 @@
 //! - A tail of zeros was never written (a file system may extend a file before its data), and counts as torn.
 //! - Only the newest journal that holds anything may end torn. Older ones were synced before it was acknowledged.
 //!
-//! What nobody can see is a disk that forgot a whole synced tail and left the file shorter at a record's end. That is
+//! Not detectable here: a disk that lost a whole synced tail and left the file shorter at a record's end. That is
 //! found from outside: by the state, which must not be ahead of the log, and by the leader, which refuses a follower whose log
 //! went backwards.
 //!

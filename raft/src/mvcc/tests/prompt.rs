@@ -2,13 +2,25 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
+
 use super::*;
-use crate::engine::{Durability, Read, WriteBatch};
+use crate::engine::{Durability, Read, Table, WriteBatch};
 
 /// An engine whose writes would have to wait, while it says so.
 struct Stalled {
     inner: Arc<MemoryEngine>,
     stalls: AtomicBool,
+    /// Held while a copy is made of it.
+    copying: Mutex<()>,
+    copies: AtomicBool,
+}
+
+impl Stalled {
+    fn new() -> Stalled {
+        let inner = Arc::new(MemoryEngine::new());
+        Stalled { inner, stalls: AtomicBool::new(false), copying: Mutex::new(()), copies: AtomicBool::new(false) }
+    }
 }
 
 impl Engine for Stalled {
@@ -27,8 +39,10 @@ impl Engine for Stalled {
         self.inner.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.inner.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.copies.store(true, Ordering::SeqCst);
+        let _copying = self.copying.lock();
+        self.inner.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {
@@ -61,7 +75,7 @@ fn value(state: &StateMachine) -> Bytes {
 #[test]
 fn what_would_wait_is_refused_and_applied_once_later() {
     let now = Instant::now();
-    let engine = Arc::new(Stalled { inner: Arc::new(MemoryEngine::new()), stalls: AtomicBool::new(false) });
+    let engine = Arc::new(Stalled::new());
     let state = StateMachine::open(engine.clone(), &MvccOptions::default(), now).unwrap();
     state.apply_promptly(&[put(1, "1")], now).unwrap();
     let before = state.info();
@@ -80,4 +94,28 @@ fn what_would_wait_is_refused_and_applied_once_later() {
     engine.stalls.store(true, Ordering::Relaxed);
     state.apply_batch(&[put(2, "2")], now).unwrap();
     assert_eq!((state.revision(), value(&state)), (3, bytes("2")));
+}
+
+#[test]
+fn applies_go_on_while_a_copy_is_made_and_the_copy_says_what_it_holds() {
+    let now = Instant::now();
+    let engine = Arc::new(Stalled::new());
+    let state = StateMachine::open(engine.clone(), &MvccOptions::default(), now).unwrap();
+    state.apply_promptly(&[put(1, "1")], now).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("copy");
+    let held = engine.copying.lock();
+    let info = std::thread::scope(|scope| {
+        let copying = scope.spawn(|| state.checkpoint(&directory).unwrap());
+        while !engine.copies.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let applied = state.apply_promptly(&[put(2, "2")], now);
+        drop(held);
+        applied.unwrap();
+        copying.join().unwrap()
+    });
+    assert_eq!(info.last_applied, Some(EntryId { term: 1, index: 2 }), "what was written before the copy was made is in it");
+    let copy = StateMachine::open(Arc::new(MemoryEngine::open_checkpoint(&directory).unwrap()), &MvccOptions::default(), now).unwrap();
+    assert_eq!((copy.info(), value(&copy)), (info, bytes("2")));
 }

@@ -5,7 +5,7 @@ use trireme_proto::store::{
     SealedKey, SealedPutCommand,
 };
 
-use super::super::PROPOSAL_WINDOW;
+use super::super::{PROPOSAL_WINDOW, WIDE_LEVEL, WIDE_PROPOSAL_WINDOW};
 use super::*;
 
 #[test]
@@ -45,6 +45,58 @@ fn a_retried_proposal_is_answered_from_memory_for_a_window() {
         let timeless = Command { expires_at_index: 0, ..proposal };
         assert_ne!(machine.command(&timeless).unwrap(), first, "it is forgotten");
         assert_eq!(machine.get("a").unwrap().value, "1");
+    }
+}
+
+/// Blank entries up to `index`.
+fn skip_to(machine: &mut Machine, index: u64) {
+    let blanks: Vec<ApplyEntry> =
+        (machine.log.len() as u64 + 1..=index).map(|index| ApplyEntry { id: EntryId { term: 1, index }, body: EntryBody::Blank }).collect();
+    machine.state.apply_batch(&blanks, machine.now).unwrap();
+    machine.log.extend(blanks);
+}
+
+#[test]
+fn the_wide_level_remembers_proposals_longer_and_those_from_before_as_long_as_ever() {
+    const RAISED: u64 = 5000;
+    let proposal = |id: u8, at: u64, window: u64| Command {
+        proposal_id: Bytes::copy_from_slice(&[id; 16]),
+        expires_at_index: at - 1 + window - 1,
+        ..command(Body::Txn(success([put("a", &id.to_string())])))
+    };
+    for disk in disks() {
+        let mut machine = Machine::new(disk);
+        allocate(&mut machine, member("one", 1, WIDE_LEVEL)).unwrap();
+        skip_to(&mut machine, RAISED - 3);
+        let narrow = [proposal(1, RAISED - 2, PROPOSAL_WINDOW), proposal(2, RAISED - 1, PROPOSAL_WINDOW)];
+        let first = narrow.each_ref().map(|proposal| machine.command(proposal).unwrap());
+        assert_eq!(machine.state.feature_level(), 0);
+        machine.run(Body::FeatureLevelRaise(FeatureLevelCommand { level: WIDE_LEVEL })).unwrap();
+        assert_eq!((machine.log.len() as u64, machine.state.feature_level()), (RAISED, WIDE_LEVEL));
+        let wide = proposal(3, RAISED + 1, WIDE_PROPOSAL_WINDOW);
+        let wide_first = machine.command(&wide).unwrap();
+
+        // The last entry in which the first of them is remembered.
+        skip_to(&mut machine, RAISED - 2 + PROPOSAL_WINDOW - 2);
+        let revision = machine.state.revision();
+        assert_eq!(machine.command(&narrow[0]).unwrap(), first[0]);
+        machine.state.flush().unwrap();
+        machine.crash_and_replay();
+        assert_eq!(machine.state.revision(), revision, "it was applied again");
+        // A new one, whose place in the narrow ring would have been that of the first.
+        let next = proposal(10, machine.log.len() as u64 + 1, WIDE_PROPOSAL_WINDOW);
+        let next_first = machine.command(&next).unwrap();
+        for forgotten in &narrow {
+            assert!(matches!(machine.command(forgotten), Err(StoreError::ProposalExpired)));
+        }
+        assert_eq!(machine.command(&next).unwrap(), next_first);
+        assert_eq!(machine.command(&wide).unwrap(), wide_first);
+        skip_to(&mut machine, RAISED + WIDE_PROPOSAL_WINDOW - 1);
+        machine.state.flush().unwrap();
+        machine.crash_and_replay();
+        assert_eq!(machine.command(&wide).unwrap(), wide_first, "in the last entry of its window");
+        assert!(matches!(machine.command(&wide), Err(StoreError::ProposalExpired)));
+        assert_eq!(machine.get("a").unwrap().value, "10");
     }
 }
 
