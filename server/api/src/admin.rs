@@ -1,4 +1,4 @@
-//! What the operator's commands and a server say to each other, as JSON over the API port, below [`PREFIX`].
+//! The messages between the operator's commands and a server, as JSON over the API port, below [`PREFIX`].
 //!
 //! The paths are no resources: RBAC judges them as non-resource URLs, so `system:masters` passes and nobody else does unless a role
 //! names them.

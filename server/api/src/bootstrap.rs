@@ -1,4 +1,4 @@
-//! The objects besides RBAC that a cluster is born with: namespaces, priority classes, API priority and fairness.
+//! The objects besides RBAC that every cluster starts with: namespaces, priority classes, API priority and fairness.
 //!
 //! Owns the facts; the API server writes them at start and repairs those marked `apf.kubernetes.io/autoupdate-spec`.
 //! Upstream: <https://kubernetes.io/docs/concepts/cluster-administration/flow-control/#defaults>.

@@ -1,79 +1,114 @@
-//! Defaulting of built-in kinds: what upstream's `SetDefaults_*` functions write into fields that nobody set.
+//! Defaults as data: "set this key at that path unless somebody did", which all defaulting is made of.
 //!
-//! Owns the defaults of every version that is served and the always-present zero fields ([`zero`]). Must not allocate
-//! (cluster IPs, node ports), name, or read a clock. Idempotent: the pipeline runs it after decoding and again after
-//! mutating admission. Upstream: `pkg/apis/*/v1/defaults.go`.
+//! Owns the rule for what counts as unset. Which defaults a kind has stands in the kind. Upstream: the generated
+//! `SetObjectDefaults_*` functions.
 
-mod cluster;
-mod network;
-mod pod;
-mod walk;
-mod workload;
-mod zero;
+use serde_json::{Map, Value, json};
 
-use serde_json::Value;
+pub(crate) type Object = Map<String, Value>;
 
-use crate::gvk::GroupVersionKind;
-
-/// Applies the defaults of `gvk` to a decoded object. Unknown kinds are left alone.
-pub fn apply(gvk: &GroupVersionKind, object: &mut Value) {
-    let (group, version, kind) = (gvk.group.as_ref(), gvk.version.as_ref(), gvk.kind.as_ref());
-    zero::shape(group, version, kind, object);
-    if let Some(path) = template_path(group, kind) {
-        pod_template(object, path);
-    }
-    match group {
-        "" => core(kind, object),
-        "apps" | "batch" | "autoscaling" => workload::apply(version, kind, object),
-        "networking.k8s.io" | "discovery.k8s.io" => network::apply(kind, object),
-        _ => cluster::apply(group, kind, object),
-    }
+/// A default's value, written so that a table of them is a `const`.
+#[derive(Clone, Copy)]
+pub(crate) enum Lit {
+    /// A string; replaces an absent or empty one.
+    S(&'static str),
+    /// An integer behind a pointer: an explicit 0 stays.
+    I(i64),
+    /// An integer without a pointer: an explicit 0 counts as unset.
+    Z(i64),
+    /// A boolean behind a pointer.
+    B(bool),
+    /// An empty object.
+    Obj,
+    /// An explicit null: a list or time that upstream's encoder never omits.
+    Null,
+    /// A list of one string.
+    L(&'static str),
+    /// An empty string that is always written.
+    Empty,
 }
 
-fn core(kind: &str, object: &mut Value) {
-    match kind {
-        "Pod" => {
-            zero_pod_spec(object, "spec");
-            zero::pod_status(object);
-            pod::pod(object);
+impl Lit {
+    fn json(self) -> Value {
+        match self {
+            Lit::S(text) => json!(text),
+            Lit::I(number) | Lit::Z(number) => json!(number),
+            Lit::B(flag) => json!(flag),
+            Lit::Obj => json!({}),
+            Lit::Null => Value::Null,
+            Lit::L(text) => json!([text]),
+            Lit::Empty => json!(""),
         }
-        "ReplicationController" => workload::replication_controller(object),
-        "Service" | "Endpoints" => network::apply(kind, object),
-        _ => cluster::apply("", kind, object),
     }
 }
 
-/// Where the pod template of a kind is.
-pub(crate) fn template_path(group: &str, kind: &str) -> Option<&'static str> {
-    match (group, kind) {
-        ("apps", "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet") | ("batch", "Job") | ("", "ReplicationController") => {
-            Some("spec.template")
-        }
-        ("batch", "CronJob") => Some("spec.jobTemplate.spec.template"),
-        ("", "PodTemplate") => Some("template"),
-        _ => None,
+/// One default: under every object that `path` reaches, `key` gets the value unless it has one.
+pub(crate) struct Set(pub(crate) &'static str, pub(crate) &'static str, pub(crate) Lit);
+
+/// Applies defaults in order.
+pub(crate) fn fill(object: &mut Value, rows: &[Set]) {
+    for Set(path, key, lit) in rows {
+        each(object, path, &mut |map| set(map, key, *lit));
     }
 }
 
-fn pod_template(object: &mut Value, path: &str) {
-    walk::each(object, path, &mut |template| {
-        walk::set(template, "metadata", walk::Lit::Obj);
-        walk::set(template, "spec", walk::Lit::Obj);
-    });
-    let spec = format!("{path}.spec");
-    zero_pod_spec(object, &spec);
-    pod::pod_spec(object, &spec);
+/// Sets `key` unless it holds something (see [`Lit`] for what counts as nothing).
+pub(crate) fn set(map: &mut Object, key: &str, lit: Lit) {
+    let unset = match map.get(key) {
+        None => true,
+        Some(Value::Null) => !matches!(lit, Lit::Null),
+        Some(Value::String(text)) => text.is_empty() && matches!(lit, Lit::S(_)),
+        Some(Value::Number(number)) => matches!(lit, Lit::Z(_)) && number.as_i64() == Some(0),
+        Some(Value::Array(list)) => list.is_empty() && matches!(lit, Lit::L(_)),
+        Some(_) => false,
+    };
+    if unset {
+        map.insert(key.to_owned(), lit.json());
+    }
 }
 
-fn zero_pod_spec(object: &mut Value, path: &str) {
-    walk::each(object, path, &mut |spec| {
-        let mut value = Value::Object(std::mem::take(spec));
-        walk::fill(&mut value, zero::POD_SPEC);
-        if let Value::Object(filled) = value {
-            *spec = filled;
+/// Calls `visit` on every object that `path` reaches: segments separated by dots, `name[]` goes through a list.
+/// The empty path is the value itself. What is absent is skipped.
+pub(crate) fn each(value: &mut Value, path: &str, visit: &mut dyn FnMut(&mut Object)) {
+    if path.is_empty() {
+        if let Value::Object(map) = value {
+            visit(map);
         }
-    });
+        return;
+    }
+    let (head, rest) = path.split_once('.').unwrap_or((path, ""));
+    if let Some(name) = head.strip_suffix("[]") {
+        if let Some(Value::Array(items)) = value.get_mut(name) {
+            for item in items {
+                each(item, rest, visit);
+            }
+        }
+    } else if let Some(inner) = value.get_mut(head) {
+        each(inner, rest, visit);
+    }
 }
 
-#[cfg(test)]
-mod tests;
+/// The object at `key`, made empty when absent or null; None when something else is there.
+pub(crate) fn object<'a>(map: &'a mut Object, key: &str) -> Option<&'a mut Object> {
+    let entry = map.entry(key.to_owned()).or_insert(Value::Null);
+    if entry.is_null() {
+        *entry = json!({});
+    }
+    entry.as_object_mut()
+}
+
+/// True when `key` is absent, null or empty.
+pub(crate) fn unset(map: &Object, key: &str) -> bool {
+    match map.get(key) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Array(list)) => list.is_empty(),
+        Some(Value::Object(inner)) => inner.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// The string at `key`, or "".
+pub(crate) fn text<'a>(map: &'a Object, key: &str) -> &'a str {
+    map.get(key).and_then(Value::as_str).unwrap_or_default()
+}

@@ -156,7 +156,7 @@ impl Group<'_> {
 
     fn to_aggregated(&self) -> Value {
         let version = |version: &&str| {
-            let resources: Vec<Value> = self.rows.iter().filter(|r| r.serves(version)).map(|r| aggregated_resource(r)).collect();
+            let resources: Vec<Value> = self.rows.iter().filter(|r| r.serves(version)).map(|r| aggregated_resource(r, version)).collect();
             json!({"version": version, "resources": resources, "freshness": "Current"})
         };
         let versions: Vec<Value> = self.versions.iter().map(version).collect();
@@ -207,10 +207,15 @@ fn plain_subresource(row: &Resource, sub: &Subresource) -> Value {
     out
 }
 
-fn aggregated_resource(row: &Resource) -> Value {
+fn aggregated_resource(row: &Resource, version: &str) -> Value {
+    // Upstream names group and version of kinds that are not built in.
+    let kind = |kind: &str| match crate::resources::find(&row.group, &row.plural) {
+        Some(_) => json!({"group": "", "version": "", "kind": kind}),
+        None => json!({"group": row.group, "version": version, "kind": kind}),
+    };
     let mut out = json!({
         "resource": row.plural,
-        "responseKind": {"group": "", "version": "", "kind": row.kind},
+        "responseKind": kind(&row.kind),
         "scope": if row.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": row.singular,
         "verbs": row.verbs,
@@ -218,9 +223,10 @@ fn aggregated_resource(row: &Resource) -> Value {
     names(&mut out, row);
     if !row.subresources.is_empty() {
         let subresource = |sub: &Subresource| {
+            let own = json!({"group": sub.group, "version": sub.version, "kind": sub.kind});
             json!({
                 "subresource": sub.name,
-                "responseKind": {"group": sub.group, "version": sub.version, "kind": sub.kind},
+                "responseKind": if sub.version.is_empty() { kind(&sub.kind) } else { own },
                 "verbs": sub.verbs,
             })
         };

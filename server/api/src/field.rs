@@ -171,16 +171,6 @@ impl FieldError {
         Self::build(ErrorKind::Invalid, path, BadValue::Shown(value.into()), detail)
     }
 
-    /// "Invalid value: detail", for values that must not be repeated.
-    pub fn invalid_omitted(path: &FieldPath, detail: impl Into<String>) -> Self {
-        Self::build(ErrorKind::Invalid, path, BadValue::Omitted, detail)
-    }
-
-    /// "Invalid value: value: detail", with the cause `FieldValueTypeInvalid`.
-    pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
-        Self::build(ErrorKind::TypeInvalid, path, BadValue::Shown(value.into()), detail)
-    }
-
     /// `Unsupported value: value: supported values: "a", "b"`.
     pub fn not_supported(path: &FieldPath, value: impl Into<Value>, supported: &[&str]) -> Self {
         let detail = if supported.is_empty() {

@@ -1,6 +1,6 @@
-//! What a joining node or server and the cluster say to each other, as JSON over the API port.
+//! The messages between a joining node or server and the cluster, as JSON over the API port.
 //!
-//! Two doors answer strangers: [`CA_PATH`] hands out the authority (whose hash is in the token), and the join paths take a request
+//! Two endpoints answer clients without a certificate: [`CA_PATH`] hands out the authority (whose hash is in the token), and the join paths take a request
 //! with the token as HTTP Basic credentials (`node:<secret>` or `server:<secret>`). [`SERVERS_PATH`] answers authenticated nodes.
 
 use std::net::IpAddr;

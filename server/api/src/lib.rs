@@ -10,26 +10,30 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
 
 pub mod admin;
+pub mod apply;
 pub mod bootstrap;
-pub mod coverage;
-pub mod default;
+pub mod cel;
+pub mod certificate_request;
+pub mod custom;
+mod default;
 pub mod discovery;
 pub mod field;
 pub mod gvk;
 pub mod intstr;
 pub mod join;
+pub mod kinds;
 pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
 pub mod quantity;
+pub mod quota;
 pub mod rbac_defaults;
+pub mod resource;
 pub mod resources;
 pub mod schema;
 pub mod selector;
 pub mod status;
-pub mod strategy;
-pub mod table;
 pub mod time;
 pub mod validate;

@@ -232,11 +232,6 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
     list_at(object, &["metadata", "finalizers"]).iter().filter_map(Value::as_str).collect()
 }
 
-/// Whether `metadata.finalizers` has that name.
-pub fn has_finalizer(object: &Value, finalizer: &str) -> bool {
-    list_at(object, &["metadata", "finalizers"]).iter().any(|f| f.as_str() == Some(finalizer))
-}
-
 /// Replaces `metadata.finalizers`; an empty list removes the field.
 pub fn set_finalizers(object: &mut Value, finalizers: &[&str]) {
     if finalizers.is_empty() {

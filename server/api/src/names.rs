@@ -242,26 +242,6 @@ pub fn is_config_map_key(text: &str) -> Vec<String> {
     errors
 }
 
-/// The name of an environment variable: printable ASCII without `=`.
-pub fn is_env_var_name(text: &str) -> Vec<String> {
-    if !text.is_empty() && text.bytes().all(|b| (0x20..=0x7e).contains(&b) && b != b'=') {
-        return Vec::new();
-    }
-    vec![regex_error(
-        "a valid environment variable name must consist only of printable ASCII characters other than '='",
-        "^[ -<>-~]+$",
-        &[],
-    )]
-}
-
-/// An IP address. Leading zeros in IPv4 are refused.
-pub fn is_ip(text: &str) -> Vec<String> {
-    match text.parse::<std::net::IpAddr>() {
-        Ok(_) => Vec::new(),
-        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
-    }
-}
-
 /// `base` (shortened so that the result is a label) with a suffix of five characters drawn from `entropy`.
 ///
 /// 27⁵ is about 14 million names; the caller tries again with new entropy when the name is taken.

@@ -1,14 +1,17 @@
-//! OpenAPI documents of the built-in API: v3 per group version, v2 as a whole.
+//! OpenAPI documents: v3 per group version, v2 as a whole.
 //!
-//! They are computed from rows and schema tables when somebody asks, written straight into the output, and not kept: an
-//! idle server holds none. What clients read in them is there: schemas with merge keys and kinds, and the operations
+//! They are computed from rows, schema tables and the schemas of definitions when somebody asks, written straight into the output, and
+//! not kept here. What clients read in them is there: schemas with merge keys and kinds, and the operations
 //! with their query parameters, bodies and kinds. Descriptions are left out, so `kubectl explain` shows types only.
 
+mod custom;
+mod dialect;
 mod operations;
 mod schemas;
+mod served;
+mod target;
 mod v2_protobuf;
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
@@ -16,42 +19,16 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::gvk::GroupVersion;
-use crate::resources::Resource;
-use crate::schema::TypeId;
+use dialect::Dialect;
+pub use served::Served;
+pub use served::path_of;
+use target::Used;
 
 /// Media type of the v2 document in protobuf, the only form in which client-go asks for it.
 pub const V2_PROTOBUF_CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
-/// Which of the two languages a document speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// Swagger 2.0
-    V2,
-    /// OpenAPI 3.0
-    V3,
-}
-
-impl Dialect {
-    /// Where schemas live.
-    fn reference(self, name: &str) -> String {
-        match self {
-            Self::V2 => format!("#/definitions/{name}"),
-            Self::V3 => format!("#/components/schemas/{name}"),
-        }
-    }
-}
-
-/// Name of a group version in paths: `api/v1`, `apis/apps/v1`.
-pub fn path_of(group_version: &GroupVersion) -> String {
-    if group_version.group.is_empty() {
-        format!("api/{}", group_version.version)
-    } else {
-        format!("apis/{}/{}", group_version.group, group_version.version)
-    }
-}
-
 /// `/openapi/v3`: where the documents are, each with a hash that changes when the document does.
-pub fn v3_index(rows: &[Resource]) -> Value {
+pub fn v3_index(rows: &[Served]) -> Value {
     let paths: serde_json::Map<String, Value> = group_versions(rows)
         .iter()
         .map(|gv| {
@@ -64,23 +41,33 @@ pub fn v3_index(rows: &[Resource]) -> Value {
 }
 
 /// Hash of the document of a group version, without making it: everything it is made of goes in.
-pub fn v3_hash(rows: &[Resource], group_version: &GroupVersion) -> String {
+pub fn v3_hash(rows: &[Served], group_version: &GroupVersion) -> String {
+    hash(rows.iter().filter(|row| row.is_in(group_version)))
+}
+
+/// Hash of the v2 document.
+pub fn v2_hash(rows: &[Served]) -> String {
+    hash(rows.iter())
+}
+
+fn hash<'a>(rows: impl Iterator<Item = &'a Served>) -> String {
     let mut hasher = Sha256::new();
     hasher.update(env!("CARGO_PKG_VERSION"));
     hasher.update(crate::schema::fingerprint());
-    for row in rows.iter().filter(|r| r.group == group_version.group && r.serves(&group_version.version)) {
-        hasher.update(format!("{row:?}"));
+    for row in rows {
+        hasher.update(format!("{:?}", row.resource));
+        hasher.update(row.published.as_ref().map_or([0; 32], |published| published.digest));
     }
     hex::encode_upper(hasher.finalize())
 }
 
 /// `/openapi/v3/api/v1` or `/openapi/v3/apis/GROUP/VERSION`; None if nothing is served there.
-pub fn v3(rows: &[Resource], group_version: &GroupVersion) -> Option<Bytes> {
-    let rows: Vec<&Resource> = rows.iter().filter(|r| r.group == group_version.group && r.serves(&group_version.version)).collect();
+pub fn v3(rows: &[Served], group_version: &GroupVersion) -> Option<Bytes> {
+    let rows: Vec<&Served> = rows.iter().filter(|row| row.is_in(group_version)).collect();
     if rows.is_empty() {
         return None;
     }
-    let mut used = BTreeSet::new();
+    let mut used = Used::default();
     let mut out = String::from(r#"{"openapi":"3.0.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":{"#);
     write_paths(&mut out, Dialect::V3, &rows, Some(&group_version.version), &mut used);
     out.push_str(r#"},"components":{"schemas":{"#);
@@ -90,9 +77,9 @@ pub fn v3(rows: &[Resource], group_version: &GroupVersion) -> Option<Bytes> {
 }
 
 /// `/openapi/v2` in JSON.
-pub fn v2(rows: &[Resource]) -> Bytes {
-    let rows: Vec<&Resource> = rows.iter().collect();
-    let mut used = BTreeSet::new();
+pub fn v2(rows: &[Served]) -> Bytes {
+    let rows: Vec<&Served> = rows.iter().collect();
+    let mut used = Used::default();
     let mut out = String::from(r#"{"swagger":"2.0","info":{"title":"Kubernetes","version":"v1.36.0"},"paths":{"#);
     write_paths(&mut out, Dialect::V2, &rows, None, &mut used);
     out.push_str(r#"},"definitions":{"#);
@@ -102,15 +89,15 @@ pub fn v2(rows: &[Resource]) -> Bytes {
 }
 
 /// `/openapi/v2` in protobuf (gnostic's `openapi.v2.Document`).
-pub fn v2_protobuf(rows: &[Resource]) -> Bytes {
+pub fn v2_protobuf(rows: &[Served]) -> Bytes {
     v2_protobuf::encode(rows)
 }
 
-fn group_versions(rows: &[Resource]) -> Vec<GroupVersion> {
+fn group_versions(rows: &[Served]) -> Vec<GroupVersion> {
     let mut seen: Vec<GroupVersion> = Vec::new();
     for row in rows {
-        for version in row.versions.iter() {
-            let gv = GroupVersion { group: row.group.clone(), version: version.clone() };
+        for version in row.resource.versions.iter() {
+            let gv = GroupVersion { group: row.resource.group.clone(), version: version.clone() };
             if !seen.contains(&gv) {
                 seen.push(gv);
             }
@@ -119,10 +106,10 @@ fn group_versions(rows: &[Resource]) -> Vec<GroupVersion> {
     seen
 }
 
-fn write_paths(out: &mut String, dialect: Dialect, rows: &[&Resource], version: Option<&str>, used: &mut BTreeSet<TypeId>) {
+fn write_paths(out: &mut String, dialect: Dialect, rows: &[&Served], version: Option<&str>, used: &mut Used) {
     let mut first = true;
     for row in rows {
-        for served in row.versions.iter().filter(|v| version.is_none_or(|only| *v == only)) {
+        for served in row.resource.versions.iter().filter(|v| version.is_none_or(|only| *v == only)) {
             for (path, item) in operations::paths(row, served, dialect, used) {
                 write_member(out, &mut first, &path, &item);
             }
@@ -130,10 +117,10 @@ fn write_paths(out: &mut String, dialect: Dialect, rows: &[&Resource], version: 
     }
 }
 
-fn write_schemas(out: &mut String, dialect: Dialect, used: BTreeSet<TypeId>) {
+fn write_schemas(out: &mut String, dialect: Dialect, used: Used) {
     let mut first = true;
-    for ty in schemas::closure(used) {
-        write_member(out, &mut first, ty.name(), &schemas::schema(ty, dialect));
+    for (name, schema) in used.definitions(dialect) {
+        write_member(out, &mut first, &name, &schema);
     }
 }
 
@@ -147,7 +134,12 @@ fn write_member(out: &mut String, first: &mut bool, key: &str, value: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::builtin;
+    use crate::resource::Published;
+
+    fn builtin() -> &'static [Served] {
+        static BUILTIN: std::sync::LazyLock<Vec<Served>> = std::sync::LazyLock::new(|| served::builtin().collect());
+        &BUILTIN
+    }
 
     fn document(gv: &GroupVersion) -> Value {
         serde_json::from_slice(&v3(builtin(), gv).expect("served")).expect("JSON")
@@ -200,5 +192,31 @@ mod tests {
         let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().expect("listed");
         assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
         assert!(index["paths"]["api/v1"].is_object());
+    }
+
+    #[test]
+    fn a_resource_that_was_defined_is_described() {
+        let crd = json!({"spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "foos"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "subresources": {"scale": {"specReplicasPath": ".spec.n", "statusReplicasPath": ".status.n"}},
+            "schema": {"openAPIV3Schema": {"type": "object", "description": "A foo.", "properties": {"spec": {"type": "object"}}}}}]},
+            "status": {"acceptedNames": {"singular": "foo", "kind": "Foo", "listKind": "FooList"}}});
+        let definition = crate::custom::define::define(&crd).expect("a definition").remove(0);
+        let of = |published: Option<Published>| Served { resource: definition.resource.clone(), published };
+        let rows = [of(definition.published.clone())];
+        let gv = GroupVersion::new("example.com", "v1");
+        let document: Value = serde_json::from_slice(&v3(&rows, &gv).expect("served")).expect("JSON");
+        let schema = &document["components"]["schemas"]["com.example.v1.Foo"];
+        assert_eq!(schema["description"], "A foo.");
+        assert_eq!(schema["x-kubernetes-group-version-kind"], json!([{"group": "example.com", "version": "v1", "kind": "Foo"}]));
+        let create = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/foos"]["post"];
+        let body = &create["requestBody"]["content"]["application/json"]["schema"]["$ref"];
+        assert_eq!(body, "#/components/schemas/com.example.v1.Foo");
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.iter().all(|target| document.pointer(&target[1..]).is_some()), "{found:?}");
+        let swagger: Value = serde_json::from_slice(&v2(&rows)).expect("JSON");
+        assert!(swagger["definitions"]["com.example.v1.FooList"]["properties"]["items"].is_object());
+        assert!(!v2_protobuf(&rows).is_empty());
+        assert_ne!(v2_hash(&rows), v2_hash(&[of(None)]), "the hash knows the schema");
     }
 }

@@ -1,8 +1,10 @@
 //! The three patches of the Kubernetes API: JSON patch (RFC 6902), merge patch (RFC 7386) and strategic merge patch.
 //!
-//! Server-side apply has rules of its own and isn't here. Patches work on whole objects; the caller decodes the result
+//! Server-side apply has rules of its own: [`crate::apply`]. Patches work on whole objects; the caller decodes the result
 //! again, so that unknown fields, types and validation are judged as for an update.
 
+mod configuration;
+mod error;
 mod json;
 mod strategic;
 
@@ -10,46 +12,13 @@ use serde_json::Value;
 
 use crate::field::{FieldError, FieldErrors, FieldPath};
 use crate::gvk::{GroupKind, GroupVersionKind};
-use crate::schema::{self, Decoded, FieldValidation};
+use crate::schema::{self, Conformed, Decoded, FieldValidation};
 use crate::status::Status;
 
+pub use configuration::merge_configuration;
+pub use error::{JSON_PATCH_MAX_COPY_BYTES, JSON_PATCH_MAX_OPERATIONS, PATCH_RESULT_MAX_BYTES, PatchError};
 pub use json::json_patch;
 pub use strategic::strategic_merge_patch;
-
-/// Most operations in a JSON patch.
-pub const JSON_PATCH_MAX_OPERATIONS: usize = 10_000;
-
-/// Why a patch doesn't apply.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PatchError {
-    /// The patch is no patch at all: 400.
-    #[error("{0}")]
-    Malformed(String),
-    /// A JSON patch that is right but doesn't fit the object (a failed test, an absent path): 422.
-    #[error("{0}")]
-    Inapplicable(String),
-    /// More operations than allowed: 413.
-    #[error("The allowed maximum operations in a JSON patch is {JSON_PATCH_MAX_OPERATIONS}, got {0}")]
-    TooManyOperations(usize),
-    /// A strategic merge patch that contradicts the schema. Upstream has no reason for it and answers 500.
-    #[error("{0}")]
-    Unmergeable(String),
-}
-
-// === impl PatchError ===
-
-impl PatchError {
-    /// What the client gets.
-    pub fn to_status(&self) -> Status {
-        match self {
-            Self::Malformed(message) => Status::bad_request(message.as_str()),
-            // Upstream says no more than this about the operation that failed.
-            Self::Inapplicable(_) => Status::generic_invalid("the server rejected our request due to an error in our request"),
-            Self::TooManyOperations(_) => Status::request_entity_too_large(&self.to_string()),
-            Self::Unmergeable(message) => Status::failure(500, "", message.as_str()),
-        }
-    }
-}
 
 /// 422 for a patch whose result doesn't decode: `"" is invalid: patch: Invalid value: ...`.
 pub fn invalid(patch: &str, detail: &str) -> Status {
@@ -62,26 +31,46 @@ pub fn decode_result(patched: Value, gvk: &GroupVersionKind, validation: FieldVa
     let Some(ty) = schema::type_of(&gvk.group, &gvk.version, &gvk.kind) else {
         return Err(Status::internal(format!("no schema for {gvk}")));
     };
+    decode_untyped_result(patched, gvk, validation, |patched| schema::conform_value(patched, ty))
+}
+
+/// As [`decode_result`], for an object whose types are not in the tables; `conform` makes it fit what is known of it.
+pub fn decode_untyped_result(
+    patched: Value,
+    gvk: &GroupVersionKind,
+    validation: FieldValidation,
+    conform: impl FnOnce(Value) -> Result<Conformed, String>,
+) -> Result<Decoded, Status> {
+    if depth(&patched) > schema::MAX_DEPTH {
+        return Err(Status::generic_invalid("the patched object is nested too deeply"));
+    }
     let text = patched.to_string();
-    let conformed = schema::conform_value(patched, ty).map_err(|e| invalid(&text, &e))?;
+    if text.len() > PATCH_RESULT_MAX_BYTES {
+        return Err(PatchError::ResultTooLarge.to_status());
+    }
+    let conformed = conform(patched).map_err(|e| invalid(&text, &e))?;
     let warnings = validation.judge(conformed.problems).map_err(|e| invalid(&text, &e))?;
     let mut object = conformed.object;
     crate::meta::set_gvk(&mut object, gvk);
     Ok(Decoded { object, warnings })
 }
 
+/// How many maps and lists are inside of one another.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or_default(),
+        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
+        _ => 0,
+    }
+}
+
 /// Applies a merge patch (RFC 7386): null removes, objects merge, everything else replaces. At the top it must be an object.
 pub fn merge_patch(original: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if !patch.is_object() {
-        return Err(not_a_map("error decoding patch: ", patch));
+        return Err(error::not_a_map("error decoding patch: ", patch));
     }
     json_patch::merge(original, patch);
     Ok(())
-}
-
-fn not_a_map(prefix: &str, patch: &Value) -> PatchError {
-    let word = schema::type_word(patch);
-    PatchError::Malformed(format!("{prefix}json: cannot unmarshal {word} into Go value of type map[string]interface {{}}"))
 }
 
 #[cfg(test)]

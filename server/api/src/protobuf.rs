@@ -11,6 +11,7 @@
 mod decode;
 mod encode;
 mod generated;
+mod list;
 mod special;
 mod tables;
 mod wire;
@@ -20,6 +21,7 @@ mod tests;
 
 use serde_json::{Map, Value};
 
+pub use self::list::ListEncoder;
 use self::tables::{Message, Shape, Target};
 use self::wire::Reader;
 use crate::gvk::{GroupVersion, GroupVersionKind};

@@ -1,4 +1,4 @@
-//! The RBAC objects that a cluster is born with, as tables of facts.
+//! The RBAC objects that every cluster starts with, as tables of facts.
 //!
 //! Owns: upstream's default ClusterRoles, Roles and their bindings
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>) and the few that

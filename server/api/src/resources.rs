@@ -9,9 +9,6 @@ use std::borrow::Cow;
 use crate::gvk::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Name};
 
 mod generated;
-mod selectable;
-
-pub use selectable::{field_value, selectable_fields};
 
 /// A resource and how it is named, served and stored.
 #[derive(Clone, Debug)]

@@ -1,18 +1,23 @@
 //! Schemas of built-in kinds, and decoding of request bodies by them.
 //!
 //! The tables hold facts of Kubernetes' published OpenAPI document (names, types, list types, merge keys); they cost no
-//! memory beyond the pages that are read. A CRD's schema is another matter, and arrives with CRDs.
+//! memory beyond the pages that are read. Schemas of custom resources are another matter: [`crate::custom`].
 
 mod conform;
 mod decode;
 mod generated;
 mod go_json;
+mod open;
 mod tables;
 mod yaml;
 
-pub use decode::{Conformed, ContentType, Decoded, FieldValidation, conform_value, decode, decode_any, parse_json, parse_yaml, prune};
+pub use conform::Conformed;
+pub use decode::{
+    ContentType, Decoded, FieldValidation, conform_value, decode, decode_any, parse_configuration, parse_json, parse_yaml, prune,
+};
 pub(crate) use decode::{settle, summary};
 pub use go_json::MAX_DEPTH;
+pub use open::{conform_metadata, conform_open_value, decode_open, decode_untyped};
 pub use tables::{Field, Kind, ListType, TypeId, definition, roots, type_of, types};
 
 /// Go's word for the type of a JSON value ("string", "object"), as error messages name it.

@@ -179,13 +179,6 @@ impl Status {
         Self::conflict(resource, name, "the object has been modified; please apply your changes to the latest version and try again")
     }
 
-    /// 409: server-side apply met fields of other managers.
-    pub fn apply_conflict(message: &str, causes: Vec<StatusCause>) -> Self {
-        let mut status = Self::failure(409, "Conflict", message);
-        status.details = Some(StatusDetails { causes, ..StatusDetails::default() });
-        status
-    }
-
     /// 422: the object failed validation.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &FieldErrors) -> Self {
         let causes = errors

@@ -1,13 +1,14 @@
 //! Paths and their operations.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 
-use super::{Dialect, schemas};
+use super::custom;
+use super::dialect::Dialect;
+use super::served::{Served, path_of};
+use super::target::{Target, Used};
 use crate::gvk::{GroupVersion, GroupVersionKind, Name};
 use crate::resources::Resource;
-use crate::schema::{TypeId, definition, type_of};
+use crate::schema::{definition, type_of};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const PATCH_TYPES: [&str; 4] = [
@@ -47,27 +48,33 @@ struct Operation<'a> {
     id: &'static str,
     query: Vec<(&'static str, &'static str)>,
     body: Option<Body>,
-    answer: Option<TypeId>,
+    answer: Option<Target>,
     kind: &'a GroupVersionKind,
 }
 
 enum Body {
-    Object(TypeId),
+    Object(Target),
     Patch,
-    Optional(TypeId),
+    Optional(Target),
 }
 
 struct Context<'a> {
     gv: GroupVersion,
     row: &'a Resource,
+    /// Whether its schema stands beside the tables.
+    is_published: bool,
     dialect: Dialect,
 }
 
 /// The paths of a resource in a version; the types that they name are added to `used`.
-pub(super) fn paths(row: &Resource, version: &str, dialect: Dialect, used: &mut BTreeSet<TypeId>) -> Vec<(String, Value)> {
+pub(super) fn paths(served: &Served, version: &str, dialect: Dialect, used: &mut Used) -> Vec<(String, Value)> {
+    let row = &*served.resource;
+    if let Some(published) = &served.published {
+        custom::add(row, version, published, dialect, used);
+    }
     let gv = GroupVersion { group: row.group.clone(), version: Name::Owned(version.to_owned()) };
-    let context = Context { gv, row, dialect };
-    let base = format!("/{}", super::path_of(&context.gv));
+    let context = Context { gv, row, is_published: served.published.is_some(), dialect };
+    let base = format!("/{}", path_of(&context.gv));
     let scope = if row.namespaced { "/namespaces/{namespace}" } else { "" };
     let kind = context.gv.with_kind(row.kind.clone());
     let mut paths = Vec::new();
@@ -101,25 +108,28 @@ fn capital(word: &str) -> String {
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-fn meta_type(name: &str) -> Option<TypeId> {
-    definition(&format!("{META}.{name}"))
+fn meta_type(name: &str) -> Option<Target> {
+    definition(&format!("{META}.{name}")).map(Target::Type)
 }
 
 // === impl Context ===
 
 impl Context<'_> {
-    fn type_of(&self, kind: &GroupVersionKind) -> Option<TypeId> {
-        type_of(&kind.group, &kind.version, &kind.kind)
+    fn type_of(&self, kind: &GroupVersionKind) -> Option<Target> {
+        if self.is_published && kind.group == self.gv.group {
+            return Some(Target::Named(custom::name(&kind.group, &kind.version, &kind.kind)));
+        }
+        type_of(&kind.group, &kind.version, &kind.kind).map(Target::Type)
     }
 
     fn list<'k>(&self, kind: &'k GroupVersionKind) -> Operation<'k> {
-        let answer = type_of(&self.gv.group, &self.gv.version, &self.row.list_kind);
+        let answer = self.type_of(&self.gv.with_kind(self.row.list_kind.clone()));
         Operation { method: "get", action: "list", id: "list", query: LIST_PARAMETERS.to_vec(), body: None, answer, kind }
     }
 
     fn create<'k>(&self, kind: &'k GroupVersionKind) -> Operation<'k> {
         let ty = self.type_of(kind);
-        let body = ty.map(Body::Object);
+        let body = ty.clone().map(Body::Object);
         Operation { method: "post", action: "post", id: "create", query: WRITE_PARAMETERS.to_vec(), body, answer: ty, kind }
     }
 
@@ -145,15 +155,31 @@ impl Context<'_> {
         let ty = self.type_of(kind);
         let mut operations = Vec::new();
         if has("get") {
-            operations.push(Operation { method: "get", action: "get", id: "read", query: Vec::new(), body: None, answer: ty, kind });
+            operations.push(Operation {
+                method: "get",
+                action: "get",
+                id: "read",
+                query: Vec::new(),
+                body: None,
+                answer: ty.clone(),
+                kind,
+            });
         }
         if has("update") {
-            let (query, body) = (WRITE_PARAMETERS.to_vec(), ty.map(Body::Object));
-            operations.push(Operation { method: "put", action: "put", id: "replace", query, body, answer: ty, kind });
+            let (query, body) = (WRITE_PARAMETERS.to_vec(), ty.clone().map(Body::Object));
+            operations.push(Operation { method: "put", action: "put", id: "replace", query, body, answer: ty.clone(), kind });
         }
         if has("patch") {
             let query = WRITE_PARAMETERS.into_iter().chain([("force", "boolean")]).collect();
-            operations.push(Operation { method: "patch", action: "patch", id: "patch", query, body: Some(Body::Patch), answer: ty, kind });
+            operations.push(Operation {
+                method: "patch",
+                action: "patch",
+                id: "patch",
+                query,
+                body: Some(Body::Patch),
+                answer: ty.clone(),
+                kind,
+            });
         }
         if with_delete && has("delete") {
             let body = meta_type("DeleteOptions").map(Body::Optional);
@@ -163,7 +189,7 @@ impl Context<'_> {
         operations
     }
 
-    fn path_item(&self, path: &str, scope: &str, suffix: &str, operations: &[Operation<'_>], used: &mut BTreeSet<TypeId>) -> Value {
+    fn path_item(&self, path: &str, scope: &str, suffix: &str, operations: &[Operation<'_>], used: &mut Used) -> Value {
         let mut item = Map::new();
         let in_path: Vec<Value> = ["name", "namespace"]
             .into_iter()
@@ -196,11 +222,7 @@ impl Context<'_> {
         parameter
     }
 
-    fn reference(&self, ty: TypeId) -> Value {
-        Value::Object(schemas::reference(ty, self.dialect))
-    }
-
-    fn operation(&self, operation: &Operation<'_>, id: &str, used: &mut BTreeSet<TypeId>) -> Value {
+    fn operation(&self, operation: &Operation<'_>, id: &str, used: &mut Used) -> Value {
         let mut parameters: Vec<Value> = operation.query.iter().map(|(name, ty)| self.parameter("query", name, ty)).collect();
         let tag =
             format!("{}_{}", if self.gv.group.is_empty() { "core" } else { self.gv.group.trim_end_matches(".k8s.io") }, self.gv.version);
@@ -212,33 +234,27 @@ impl Context<'_> {
                 "group": operation.kind.group, "version": operation.kind.version, "kind": operation.kind.kind,
             },
         });
-        let (types, schema, required): (&[&str], Option<Value>, bool) = match operation.body {
-            Some(Body::Object(ty)) => {
-                used.insert(ty);
-                (&BODY_TYPES, Some(self.reference(ty)), true)
-            }
-            Some(Body::Optional(ty)) => {
-                used.insert(ty);
-                (&BODY_TYPES, Some(self.reference(ty)), false)
-            }
-            Some(Body::Patch) => {
-                let ty = meta_type("Patch");
-                used.extend(ty);
-                (&PATCH_TYPES, ty.map(|ty| self.reference(ty)), true)
-            }
+        let mut refer = |target: &Target| {
+            used.add(target);
+            target.reference(self.dialect)
+        };
+        // What has no types has no protobuf form, and no strategic merge.
+        let body_types = if self.is_published { &BODY_TYPES[..2] } else { &BODY_TYPES[..] };
+        let patch_types: Vec<&str> = PATCH_TYPES.into_iter().filter(|ty| !self.is_published || !ty.contains("strategic")).collect();
+        let (types, schema, required): (&[&str], Option<Value>, bool) = match &operation.body {
+            Some(Body::Object(target)) => (body_types, Some(refer(target)), true),
+            Some(Body::Optional(target)) => (body_types, Some(refer(target)), false),
+            Some(Body::Patch) => (&patch_types, meta_type("Patch").as_ref().map(&mut refer), true),
             None => (&[], None, false),
         };
-        let answer = operation.answer.map(|ty| {
-            used.insert(ty);
-            self.reference(ty)
-        });
+        let answer = operation.answer.as_ref().map(&mut refer);
         match self.dialect {
             Dialect::V2 => {
                 if let Some(schema) = schema {
                     parameters.push(json!({"name": "body", "in": "body", "required": required, "schema": schema}));
                     out["consumes"] = json!(types);
                 }
-                out["produces"] = json!(BODY_TYPES);
+                out["produces"] = json!(body_types);
                 out["responses"] = match answer {
                     Some(schema) => json!({"200": {"description": "OK", "schema": schema}}),
                     None => json!({"200": {"description": "OK"}}),
@@ -252,7 +268,7 @@ impl Context<'_> {
                     out["requestBody"] = json!({"required": required, "content": content(types, &schema)});
                 }
                 out["responses"] = match answer {
-                    Some(schema) => json!({"200": {"description": "OK", "content": content(&BODY_TYPES, &schema)}}),
+                    Some(schema) => json!({"200": {"description": "OK", "content": content(body_types, &schema)}}),
                     None => json!({"200": {"description": "OK"}}),
                 };
             }

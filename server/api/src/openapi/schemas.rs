@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::Dialect;
+use super::dialect::Dialect;
 use crate::schema::{Field, Kind, ListType, TypeId, roots};
 
 /// The types and everything that they refer to, sorted.
@@ -43,7 +43,7 @@ pub(super) fn schema(ty: TypeId, dialect: Dialect) -> Value {
 fn object(ty: TypeId, dialect: Dialect) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("type".to_owned(), "object".into());
-    let properties: Map<String, Value> = ty.fields().map(|f| (f.name().to_owned(), property(f, dialect))).collect();
+    let properties: Map<String, Value> = ty.fields().map(|f| (f.name().to_owned(), property(ty, f, dialect))).collect();
     if !properties.is_empty() {
         out.insert("properties".to_owned(), Value::Object(properties));
     }
@@ -54,7 +54,31 @@ fn object(ty: TypeId, dialect: Dialect) -> Map<String, Value> {
     out
 }
 
-fn property(field: Field, dialect: Dialect) -> Value {
+/// What the fields of every object's metadata mean: the one type that readers of any kind look up.
+fn describe(owner: TypeId, field: Field) -> Option<&'static str> {
+    if owner.name() != "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta" {
+        return None;
+    }
+    Some(match field.name() {
+        "annotations" => "Annotations are notes of tools and people about the object; nothing is selected by them.",
+        "creationTimestamp" => "CreationTimestamp is a timestamp: when the server made the object.",
+        "deletionGracePeriodSeconds" => "How long the object may take to end after it was marked as being deleted.",
+        "deletionTimestamp" => "When the object was marked as being deleted, or will have ended.",
+        "finalizers" => "Names of what has to be done before the object can go; it stays until the list is empty.",
+        "generateName" => "The beginning of a name that the server completes, if no name is given.",
+        "generation" => "Counts the changes of what is wanted.",
+        "labels" => "Labels put the object into groups that selectors name.",
+        "managedFields" => "Who set which field.",
+        "name" => "The name, unique among objects of the kind in the namespace. It cannot change.",
+        "namespace" => "The namespace that the name is unique in.",
+        "ownerReferences" => "Objects that this one depends on: it is deleted when all of them are gone.",
+        "resourceVersion" => "Changes with every write; two reads with the same one saw the same object.",
+        "uid" => "Tells the object from others that had or will have its name.",
+        _ => return None,
+    })
+}
+
+fn property(owner: TypeId, field: Field, dialect: Dialect) -> Value {
     let mut out = reference(field.type_id(), dialect);
     let mut extend = |key: &str, value: Value| out.insert(format!("x-kubernetes-{key}"), value);
     match field.list_type() {
@@ -77,6 +101,9 @@ fn property(field: Field, dialect: Dialect) -> Value {
     }
     if field.is_atomic_map() {
         extend("map-type", "atomic".into());
+    }
+    if let Some(text) = describe(owner, field) {
+        out.insert("description".to_owned(), text.into());
     }
     Value::Object(out)
 }

@@ -3,32 +3,32 @@
 //! client-go asks for v2 in this form only. The parts that our documents have are encoded from their JSON; numbers in
 //! comments are field numbers of gnostic's `OpenAPIv2.proto`. An extension's value is YAML text, for which JSON will do.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{Dialect, operations, schemas};
-use crate::resources::Resource;
+use super::dialect::Dialect;
+use super::operations;
+use super::served::Served;
+use super::target::Used;
 
 /// A message under construction.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
 /// Encodes the document of all rows.
-pub(super) fn encode(rows: &[Resource]) -> Bytes {
-    let mut used = BTreeSet::new();
+pub(super) fn encode(rows: &[Served]) -> Bytes {
+    let mut used = Used::default();
     let mut paths = Message::default();
     for row in rows {
-        for version in row.versions.iter() {
+        for version in row.resource.versions.iter() {
             for (path, item) in operations::paths(row, version, Dialect::V2, &mut used) {
                 paths.message(2, &named(&path, &path_item(&item)));
             }
         }
     }
     let mut definitions = Message::default();
-    for ty in schemas::closure(used) {
-        definitions.message(1, &named(ty.name(), &schema(&schemas::schema(ty, Dialect::V2))));
+    for (name, value) in used.definitions(Dialect::V2) {
+        definitions.message(1, &named(&name, &schema(&value)));
     }
     let mut info = Message::default();
     info.text(1, "Kubernetes");
@@ -80,6 +80,22 @@ impl Message {
         }
     }
 
+    /// A number as a double.
+    fn float(&mut self, field: u64, value: &Value) {
+        if let Some(number) = value.as_f64() {
+            self.varint(field << 3 | 1);
+            self.0.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+
+    /// A number that is not negative.
+    fn count(&mut self, field: u64, value: &Value) {
+        if let Some(number) = value.as_u64() {
+            self.varint(field << 3);
+            self.varint(number);
+        }
+    }
+
     /// The strings of a list.
     fn texts(&mut self, field: u64, list: &Value) {
         for item in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -90,11 +106,16 @@ impl Message {
     /// All `x-` members.
     fn extensions(&mut self, field: u64, object: &Value) {
         for (key, value) in members(object).filter(|(key, _)| key.starts_with("x-")) {
-            let mut any = Self::default();
-            any.text(2, &value.to_string());
-            self.message(field, &named(key, &any));
+            self.message(field, &named(key, &any(value)));
         }
     }
+}
+
+/// Any value, as YAML.
+fn any(value: &Value) -> Message {
+    let mut out = Message::default();
+    out.text(2, &value.to_string());
+    out
 }
 
 fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
@@ -182,9 +203,35 @@ fn schema(value: &Value) -> Message {
     let mut out = Message::default();
     out.member(1, value, "$ref");
     out.member(2, value, "format");
+    out.member(3, value, "title");
+    out.member(4, value, "description");
+    if let Some(default) = value.get("default") {
+        out.message(5, &any(default));
+    }
+    for (field, key) in [(6, "multipleOf"), (7, "maximum"), (9, "minimum")] {
+        out.float(field, &value[key]);
+    }
+    out.flag(8, &value["exclusiveMaximum"]);
+    out.flag(10, &value["exclusiveMinimum"]);
+    for (field, key) in
+        [(11, "maxLength"), (12, "minLength"), (14, "maxItems"), (15, "minItems"), (17, "maxProperties"), (18, "minProperties")]
+    {
+        out.count(field, &value[key]);
+    }
+    out.member(13, value, "pattern");
     out.texts(19, &value["required"]);
-    if let Some(values) = value.get("additionalProperties") {
-        out.message(21, &wrapped(1, &schema(values)));
+    for allowed in value["enum"].as_array().into_iter().flatten() {
+        out.message(20, &any(allowed));
+    }
+    match value.get("additionalProperties") {
+        Some(Value::Bool(allowed)) => {
+            let mut item = Message::default();
+            item.varint(2 << 3);
+            item.varint(u64::from(*allowed));
+            out.message(21, &item);
+        }
+        Some(values) => out.message(21, &wrapped(1, &schema(values))),
+        None => {}
     }
     if let Some(word) = value["type"].as_str() {
         let mut types = Message::default();
@@ -208,7 +255,6 @@ fn schema(value: &Value) -> Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::builtin;
 
     /// Fields of a message: (number, bytes of a length-delimited field).
     fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
@@ -239,7 +285,7 @@ mod tests {
 
     #[test]
     fn definitions_can_be_read_back() {
-        let document = encode(builtin());
+        let document = encode(&crate::openapi::served::builtin().collect::<Vec<_>>());
         let top = fields(&document);
         let definitions = top.iter().find(|(number, _)| *number == 9).expect("definitions").1;
         let pod =

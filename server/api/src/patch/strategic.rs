@@ -13,9 +13,11 @@
 //! "$setElementOrder/f": [...]           the order of the list f afterwards; the rest keeps its place between them
 //! ```
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
-use super::PatchError;
+use super::error::{PatchError, not_a_map};
 use crate::schema::{Field, Kind, TypeId};
 
 const PATCH: &str = "$patch";
@@ -25,8 +27,10 @@ const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 
 /// Applies a strategic merge patch to an object of type `ty`. On an error the original is of no more use.
 pub fn strategic_merge_patch(ty: TypeId, original: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let Value::Object(patch_map) = patch else {
-        return Err(super::not_a_map("", patch));
+    let mut patch = patch.clone();
+    whole_numbers(&mut patch);
+    let Value::Object(patch_map) = &patch else {
+        return Err(not_a_map("", &patch));
     };
     let map = match std::mem::take(original) {
         Value::Object(map) => map,
@@ -34,6 +38,23 @@ pub fn strategic_merge_patch(ty: TypeId, original: &mut Value, patch: &Value) ->
     };
     *original = Value::Object(merge_map(map, patch_map, Some(ty))?);
     Ok(())
+}
+
+/// Upstream decodes this patch into untyped numbers, so a whole number may be spelled with a fraction or an exponent.
+fn whole_numbers(value: &mut Value) {
+    const EXACT_BELOW: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(float) = number.as_f64().filter(|float| float.fract() == 0.0 && float.abs() < EXACT_BELOW) {
+                #[allow(clippy::cast_possible_truncation)]
+                let whole = float as i64;
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// How a list field is patched.
@@ -106,7 +127,7 @@ fn merge_map(mut original: Map<String, Value>, patch: &Map<String, Value>, ty: O
     // Directives for lists that the patch doesn't otherwise mention.
     for (key, removed) in &deletions {
         if let (false, Some(Value::Array(items))) = (patch.contains_key(*key), original.get_mut(*key)) {
-            items.retain(|item| !removed.contains(item));
+            delete_from(items, removed);
         }
     }
     for (key, order) in &orders {
@@ -165,8 +186,8 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &Map<String, Value>) ->
     let Some(directive) = patch.get(RETAIN_KEYS) else {
         return Ok(());
     };
-    let keys = directive.as_array().map(Vec::as_slice).unwrap_or_default();
-    let listed = |key: &String| keys.iter().any(|k| k.as_str() == Some(key));
+    let keys: HashSet<&str> = directive.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let listed = |key: &String| keys.contains(key.as_str());
     let missing = patch.iter().any(|(key, value)| !is_directive(key) && !value.is_null() && !listed(key));
     if missing || !directive.is_array() {
         return Err(PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
@@ -209,25 +230,36 @@ fn merge_list(
         merge_objects(original.clone(), patch, key, rule.element)?
     } else {
         let mut items = original.clone();
-        items.retain(|item| !deletions.contains(item));
-        for item in patch {
-            if !items.contains(item) {
-                items.push(item.clone());
-            }
-        }
+        delete_from(&mut items, deletions);
+        let mut known: HashSet<String> = items.iter().map(Value::to_string).collect();
+        items.extend(patch.iter().filter(|item| known.insert(item.to_string())).cloned());
         items
     };
-    Ok(Value::Array(match order {
-        Some(order) => reorder(merged, order, &original, rule),
-        None => merged,
-    }))
+    // Without an order of its own the patch is the order: its items come as it has them, new ones before the others.
+    Ok(Value::Array(reorder(merged, order.unwrap_or(patch), &original, rule)))
+}
+
+/// Removes scalars from a list.
+fn delete_from(items: &mut Vec<Value>, removed: &[Value]) {
+    if !removed.is_empty() {
+        let removed: HashSet<String> = removed.iter().map(Value::to_string).collect();
+        items.retain(|item| !removed.contains(&item.to_string()));
+    }
 }
 
 fn only_directive(item: &Value) -> bool {
     item.as_object().is_some_and(|map| map.len() == 1 && map.contains_key(PATCH))
 }
 
-fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Option<TypeId>) -> Result<Vec<Value>, PatchError> {
+fn merge_objects(items: Vec<Value>, patch: &[Value], key: &str, element: Option<TypeId>) -> Result<Vec<Value>, PatchError> {
+    // Where each key stands; a deleted item leaves its place empty.
+    let mut items: Vec<Option<Value>> = items.into_iter().map(Some).collect();
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (index, item) in items.iter().enumerate() {
+        if let Some(value) = item.as_ref().and_then(|item| item.get(key)) {
+            places.entry(value.to_string()).or_default().push(index);
+        }
+    }
     for item in patch {
         let Value::Object(patch_item) = item else {
             return Err(PatchError::Malformed("invalid JSON document".to_owned()));
@@ -238,37 +270,51 @@ fn merge_objects(mut items: Vec<Value>, patch: &[Value], key: &str, element: Opt
         let Some(wanted) = patch_item.get(key) else {
             return Err(no_merge_key(item, key));
         };
-        let found = items.iter().position(|have| have.get(key) == Some(wanted));
-        let deletes = patch_item.get(PATCH).and_then(Value::as_str) == Some("delete");
-        match (found, deletes) {
-            (_, true) => items.retain(|have| have.get(key) != Some(wanted)),
-            (Some(i), false) => {
-                let Value::Object(have) = std::mem::take(&mut items[i]) else {
+        let name = wanted.to_string();
+        if patch_item.get(PATCH).and_then(Value::as_str) == Some("delete") {
+            places.remove(&name).into_iter().flatten().for_each(|index| items[index] = None);
+            continue;
+        }
+        match places.get(&name).and_then(|indexes| indexes.first()) {
+            Some(&index) => {
+                let Some(Value::Object(have)) = items[index].take() else {
                     return Err(no_merge_key(item, key));
                 };
-                items[i] = Value::Object(merge_map(have, patch_item, element)?);
+                let merged = merge_map(have, patch_item, element)?;
+                if merged.get(key) != Some(wanted) {
+                    // `$patch: replace` without the key, say: the item is no longer known by it.
+                    places.remove(&name);
+                }
+                items[index] = Some(Value::Object(merged));
             }
-            (None, false) => {
+            None => {
                 // Merged into nothing, so that directives inside of the new item are followed too.
-                items.push(Value::Object(merge_map(Map::new(), patch_item, element)?));
+                places.insert(name, vec![items.len()]);
+                items.push(Some(Value::Object(merge_map(Map::new(), patch_item, element)?)));
             }
         }
     }
-    Ok(items)
+    Ok(items.into_iter().flatten().collect())
 }
 
 /// Items named by `order` come in that order; each other item stays behind the item that it followed on the server.
 fn reorder(items: Vec<Value>, order: &[Value], server: &[Value], rule: ListRule) -> Vec<Value> {
     let identity = |item: &Value| match rule.merge_key {
-        Some(key) if item.is_object() => item.get(key).cloned().unwrap_or(Value::Null),
-        _ => item.clone(),
+        Some(key) if item.is_object() => item.get(key).unwrap_or(&Value::Null).to_string(),
+        _ => item.to_string(),
     };
-    let order: Vec<Value> = order.iter().map(identity).collect();
-    let rank = |item: &Value| order.iter().position(|o| *o == identity(item));
+    let ranks = |list: &[Value]| {
+        let mut ranks = HashMap::with_capacity(list.len());
+        list.iter().enumerate().for_each(|(index, item)| {
+            ranks.entry(identity(item)).or_insert(index);
+        });
+        ranks
+    };
+    let (order, server) = (ranks(order), ranks(server));
+    let rank = |item: &Value| order.get(&identity(item)).copied();
+    let place = |item: &Value| server.get(&identity(item)).copied();
     let (mut ordered, rest): (Vec<Value>, Vec<Value>) = items.into_iter().partition(|item| rank(item).is_some());
-    ordered.sort_by_key(|item| rank(item));
-    let server: Vec<Value> = server.iter().map(identity).collect();
-    let place = |item: &Value| server.iter().position(|s| *s == identity(item));
+    ordered.sort_by_cached_key(rank);
     // Both sequences are walked; an item that only the server has goes first if the server has it before the other.
     let mut merged = Vec::with_capacity(ordered.len() + rest.len());
     let mut rest = rest.into_iter().peekable();
@@ -343,10 +389,10 @@ mod tests {
                 spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "2"}]})),
             ),
             (
-                "new items are appended",
+                "new items come before those that only the server has",
                 spec(two.clone()),
                 spec(json!({"containers": [{"name": "c"}]})),
-                spec(json!({"containers": [{"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}, {"name": "c"}]})),
+                spec(json!({"containers": [{"name": "c"}, {"name": "a", "image": "1", "args": ["x"]}, {"name": "b", "image": "1"}]})),
             ),
             (
                 "atomic lists are replaced",
@@ -382,7 +428,7 @@ mod tests {
                 "lists of scalars unite",
                 finalizers.clone(),
                 json!({"metadata": {"finalizers": ["b", "d"]}}),
-                json!({"metadata": {"finalizers": ["a", "b", "c", "d"]}}),
+                json!({"metadata": {"finalizers": ["a", "b", "d", "c"]}}),
             ),
             (
                 "scalars are deleted",

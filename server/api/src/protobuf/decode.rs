@@ -120,6 +120,6 @@ pub(super) fn value(item: Item<'_>, target: Target, name: &'static str, depth: u
             message(item.bytes(name)?, inner, depth + 1, &mut object)?;
             Value::Object(object)
         }
-        _ => return special::decode(item.bytes(name)?, target, name, depth),
+        _ => return special::decode(item.bytes(name)?, target, name, depth, message),
     }))
 }

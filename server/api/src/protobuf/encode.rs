@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value};
 
+use super::special::misfit;
 use super::tables::{Field, Message};
 use super::{MAX_DEPTH, ProtobufError, Shape, Target, special, wire};
 
@@ -39,10 +40,6 @@ pub(super) fn message(object: &Map<String, Value>, message: Message, depth: usiz
         }
     }
     Ok(())
-}
-
-pub(super) fn misfit(value: &Value, field: &'static str) -> ProtobufError {
-    ProtobufError::Value { field, problem: format!("a {} does not fit", crate::schema::type_word(value)) }
 }
 
 /// A slot of a list or map: one that is null has to be there all the same.
@@ -87,7 +84,7 @@ pub(super) fn value(
             return Err(misfit(other, name));
         }
         (_, content) => {
-            let bytes = special::encode(content, target, name, depth)?;
+            let bytes = special::encode(content, target, name, depth, value)?;
             wire::put_bytes(out, number, &bytes);
         }
     }

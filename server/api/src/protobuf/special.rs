@@ -3,14 +3,30 @@
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value};
 
-use super::encode::misfit;
 use super::tables::Message;
 use super::wire::{self, Reader};
 use super::{ProtobufError, Target};
 use crate::{schema, time};
 
+/// Decodes a message of the tables into an object; special messages hold such messages.
+pub(super) type DecodeMessage = fn(&[u8], Message, usize, &mut Map<String, Value>) -> Result<(), ProtobufError>;
+
+/// Encodes a value of the tables under a field number.
+pub(super) type EncodeValue = fn(&Value, u32, Target, &'static str, usize, &mut Vec<u8>) -> Result<(), ProtobufError>;
+
+/// A value that a field of the tables cannot hold.
+pub(super) fn misfit(value: &Value, field: &'static str) -> ProtobufError {
+    ProtobufError::Value { field, problem: format!("a {} does not fit", schema::type_word(value)) }
+}
+
 /// Decodes a special message; None where Go's JSON has null.
-pub(super) fn decode(bytes: &[u8], target: Target, name: &'static str, depth: usize) -> Result<Option<Value>, ProtobufError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    target: Target,
+    name: &'static str,
+    depth: usize,
+    message: DecodeMessage,
+) -> Result<Option<Value>, ProtobufError> {
     match target {
         Target::Quantity => quantity(bytes, name).map(Some),
         Target::IntOrString => int_or_string(bytes, name).map(Some),
@@ -26,12 +42,18 @@ pub(super) fn decode(bytes: &[u8], target: Target, name: &'static str, depth: us
             }
             Ok(Some(Value::Array(list)))
         }
-        _ => schema_or(bytes, target, name, depth),
+        _ => schema_or(bytes, target, name, depth, message),
     }
 }
 
 /// Encodes the content of a special message.
-pub(super) fn encode(value: &Value, target: Target, name: &'static str, depth: usize) -> Result<Vec<u8>, ProtobufError> {
+pub(super) fn encode(
+    value: &Value,
+    target: Target,
+    name: &'static str,
+    depth: usize,
+    encode: EncodeValue,
+) -> Result<Vec<u8>, ProtobufError> {
     let mut out = Vec::new();
     match (target, value) {
         (Target::Quantity, Value::String(text)) => wire::put_bytes(&mut out, 1, text.as_bytes()),
@@ -52,25 +74,25 @@ pub(super) fn encode(value: &Value, target: Target, name: &'static str, depth: u
         }
         (Target::Strings, Value::Array(items)) => {
             for item in items {
-                super::encode::value(item, 1, Target::String, name, depth, &mut out)?;
+                encode(item, 1, Target::String, name, depth, &mut out)?;
             }
         }
         (Target::SchemaOrArray, Value::Array(items)) => {
             for item in items {
-                put_schema(&mut out, 2, item, name, depth)?;
+                put_schema(&mut out, 2, item, name, depth, encode)?;
             }
         }
         (Target::SchemaOrBool, Value::Bool(allows)) => wire::put_number(&mut out, 1, i64::from(*allows)),
         (Target::SchemaOrBool, Value::Object(_)) => {
             wire::put_number(&mut out, 1, 1);
-            put_schema(&mut out, 2, value, name, depth)?;
+            put_schema(&mut out, 2, value, name, depth, encode)?;
         }
         (Target::SchemaOrStrings, Value::Array(items)) => {
             for item in items {
-                super::encode::value(item, 2, Target::String, name, depth, &mut out)?;
+                encode(item, 2, Target::String, name, depth, &mut out)?;
             }
         }
-        (Target::SchemaOrArray | Target::SchemaOrStrings, Value::Object(_)) => put_schema(&mut out, 1, value, name, depth)?,
+        (Target::SchemaOrArray | Target::SchemaOrStrings, Value::Object(_)) => put_schema(&mut out, 1, value, name, depth, encode)?,
         (_, other) => return Err(misfit(other, name)),
     }
     Ok(out)
@@ -82,9 +104,16 @@ fn put_int_or_string(out: &mut Vec<u8>, kind: i64, number: i64, text: &str) {
     wire::put_bytes(out, 3, text.as_bytes());
 }
 
-fn put_schema(out: &mut Vec<u8>, number: u32, value: &Value, name: &'static str, depth: usize) -> Result<(), ProtobufError> {
+fn put_schema(
+    out: &mut Vec<u8>,
+    number: u32,
+    value: &Value,
+    name: &'static str,
+    depth: usize,
+    encode: EncodeValue,
+) -> Result<(), ProtobufError> {
     let message = Message::json_schema().ok_or_else(|| misfit(value, name))?;
-    super::encode::value(value, number, Target::Message(message), name, depth + 1, out)
+    encode(value, number, Target::Message(message), name, depth + 1, out)
 }
 
 /// A floating-point number as Go's JSON writes it: without a fraction if there is none.
@@ -157,15 +186,21 @@ fn raw_json(bytes: &[u8], name: &'static str) -> Result<Option<Value>, ProtobufE
     Ok(Some(value).filter(|v| !v.is_null()))
 }
 
-fn schema_or(bytes: &[u8], target: Target, name: &'static str, depth: usize) -> Result<Option<Value>, ProtobufError> {
+fn schema_or(
+    bytes: &[u8],
+    target: Target,
+    name: &'static str,
+    depth: usize,
+    message: DecodeMessage,
+) -> Result<Option<Value>, ProtobufError> {
     let (mut schema, mut allows, mut list) = (None, false, Vec::new());
     let schema_number = if target == Target::SchemaOrBool { 2 } else { 1 };
     let mut reader = Reader::new(bytes);
     while let Some((number, item)) = reader.next()? {
         match (number, target) {
-            (1 | 2, _) if number == schema_number => schema = Some(schema_of(item.bytes(name)?, depth)?),
+            (1 | 2, _) if number == schema_number => schema = Some(schema_of(item.bytes(name)?, depth, message)?),
             (1, _) => allows = item.varint(name)? != 0,
-            (2, Target::SchemaOrArray) => list.push(schema_of(item.bytes(name)?, depth)?),
+            (2, Target::SchemaOrArray) => list.push(schema_of(item.bytes(name)?, depth, message)?),
             (2, _) => list.push(Value::String(item.text(name)?)),
             _ => {}
         }
@@ -178,9 +213,9 @@ fn schema_or(bytes: &[u8], target: Target, name: &'static str, depth: usize) -> 
     })
 }
 
-fn schema_of(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
+fn schema_of(bytes: &[u8], depth: usize, decode: DecodeMessage) -> Result<Value, ProtobufError> {
     let mut object = Map::new();
     let message = Message::json_schema().ok_or_else(|| ProtobufError::Kind("JSONSchemaProps".to_owned()))?;
-    super::decode::message(bytes, message, depth + 1, &mut object)?;
+    decode(bytes, message, depth + 1, &mut object)?;
     Ok(Value::Object(object))
 }

@@ -230,3 +230,19 @@ proptest! {
         let _ = decode(&bytes[..at]);
     }
 }
+
+#[test]
+fn a_list_in_pieces_is_the_list() {
+    let map = |n: usize| json!({"metadata": {"name": format!("m{n}"), "namespace": "ns"}, "data": {"k": "v".repeat(n * 10)}});
+    for count in [0, 1, 300] {
+        let items: Vec<Value> = (0..count).map(map).collect();
+        let metadata = json!({"resourceVersion": "7", "continue": "next", "remainingItemCount": 3});
+        let mut list = ListEncoder::new(&GroupVersionKind::new("", "v1", "ConfigMap")).unwrap();
+        items.iter().for_each(|item| list.push(item.as_object().unwrap()).unwrap());
+        let pieces = list.finish("v1", "ConfigMapList", metadata.as_object().unwrap()).unwrap();
+        assert_eq!(pieces.len() > 3, count > 100, "large lists come in pieces");
+        let whole = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items});
+        assert_eq!(pieces.concat(), encode(&whole).unwrap());
+    }
+    assert!(ListEncoder::new(&GroupVersionKind::new("example.com", "v1", "Foo")).is_err());
+}

@@ -18,7 +18,7 @@ pub(super) enum Item<'a> {
     Fixed64(u64),
     Bytes(&'a [u8]),
     Fixed32,
-    /// A group: nobody writes them, and nobody reads them.
+    /// A group: deprecated, never written and skipped on read.
     Group,
 }
 
@@ -181,7 +181,12 @@ pub(super) fn put_double(out: &mut Vec<u8>, field: u32, value: f64) {
 
 /// Writes text, bytes or a message.
 pub(super) fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
-    put_varint(out, u64::from(field) << 3 | u64::from(BYTES));
-    put_varint(out, bytes.len() as u64);
+    put_bytes_head(out, field, bytes.len());
     out.extend_from_slice(bytes);
+}
+
+/// Writes what stands before `len` bytes of text, bytes or a message.
+pub(super) fn put_bytes_head(out: &mut Vec<u8>, field: u32, len: usize) {
+    put_varint(out, u64::from(field) << 3 | u64::from(BYTES));
+    put_varint(out, len as u64);
 }

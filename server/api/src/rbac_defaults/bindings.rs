@@ -15,7 +15,7 @@ pub(super) const ROLES: &[(&str, &str, &[Rule])] = &[
 ];
 
 /// ClusterRole (same name as the binding) and its subjects: `u:` user, `g:` group, `s:` service account in kube-system.
-/// system:node is bound to nobody: the Node authorizer speaks for kubelets.
+/// system:node has no binding: the Node authorizer speaks for kubelets.
 #[rustfmt::skip]
 pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &[&str])] = &[
     ("cluster-admin", &["g:system:masters"]),
@@ -31,7 +31,10 @@ pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &[&str])] = &[
     ("system:service-account-issuer-discovery", &["g:system:serviceaccounts"]),
     ("system:volume-scheduler", &["u:system:kube-scheduler"]),
     ("trireme:agent", &["g:system:nodes"]),
-    ("trireme:controllers", &["s:deployment-controller", "s:replicaset-controller", "s:namespace-controller", "s:root-ca-cert-publisher"]),
+    ("trireme:network-policies", &["s:networkpolicy-controller"]),
+    ("trireme:controllers", &["s:deployment-controller", "s:replicaset-controller", "s:namespace-controller", "s:root-ca-cert-publisher", "s:disruption-controller", "s:replication-controller", "s:job-controller", "s:cronjob-controller", "s:daemon-set-controller", "s:statefulset-controller", "s:resourcequota-controller", "s:pvc-protection-controller", "s:pv-protection-controller"]),
+    ("trireme:volume-binder", &["s:persistent-volume-binder"]),
+    ("trireme:custom-resources", &["s:custom-resource-definition-controller"]),
 ];
 
 /// RoleBindings: namespace, name, Role, subjects (as above).

@@ -30,6 +30,12 @@ pub(super) const SYSTEM_ROLES: &[(&str, &[Rule])] = &[
     ("system:volume-scheduler", &[rule("", "persistentvolumes", "get,list,patch,update,watch"), rule("storage.k8s.io", "storageclasses", READ), rule("", "persistentvolumeclaims", "get,list,patch,update,watch")]),
     // Ours: one identity does on a node what kubelet, service proxy, DNS and pod network do; they follow all nodes and endpoints.
     ("trireme:agent", &[rule("", "nodes,services", READ), rule("discovery.k8s.io", "endpointslices", READ)]),
+    // Trireme's own: upstream has no controller that reports unenforced NetworkPolicies.
+    ("trireme:network-policies", &[EVENTS]),
     // Ours: upstream's controllers update what ours patch. Bound to those that need it.
-    ("trireme:controllers", &[rule("apps", "deployments,deployments/status,replicasets,replicasets/status", "patch"), rule("", "namespaces/status", "patch"), named("", "configmaps", "kube-root-ca.crt", "patch")]),
+    ("trireme:controllers", &[rule("apps", "deployments,deployments/status,replicasets,replicasets/status", "patch"), rule("", "namespaces/status", "patch"), rule("policy", "poddisruptionbudgets/status", "patch"), rule("", "replicationcontrollers/status", "patch"), rule("batch", "jobs/status,cronjobs/status", "patch"), rule("apps", "daemonsets/status,statefulsets/status", "patch"), rule("", "resourcequotas/status,persistentvolumeclaims,persistentvolumes", "patch"), named("", "configmaps", "kube-root-ca.crt", "patch")]),
+    // Ours: upstream's controller updates what ours patches, and its provisioners are programs of their own.
+    ("trireme:volume-binder", &[rule("", "persistentvolumeclaims,persistentvolumeclaims/status,persistentvolumes,persistentvolumes/status", "patch"), rule("", "nodes", "get"), rule("", "nodes/proxy", "delete")]),
+    // Ours: upstream's API server grants names to definitions and empties them by itself.
+    ("trireme:custom-resources", &[rule("apiextensions.k8s.io", "customresourcedefinitions", "get,list,patch,watch"), rule("apiextensions.k8s.io", "customresourcedefinitions/status", "patch"), rule("*", "*", "delete,deletecollection,get,list")]),
 ];

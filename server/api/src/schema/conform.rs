@@ -1,16 +1,26 @@
 //! Making JSON fit a type of the tables: the recursive part of decoding.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
-use super::decode::Conformed;
 use super::go_json::{Node, number};
-use super::tables::{Field, Kind, TypeId};
+use super::tables::{Field, Kind, TypeId, definition};
 use crate::field::quote;
 use crate::quantity::Quantity;
 use crate::time;
 
 /// More problems than this are not reported, as upstream.
 const PROBLEMS_MAX: usize = 100;
+
+/// An object made to fit its type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conformed {
+    /// What is left.
+    pub object: Value,
+    /// What was dropped: `unknown field "a.b"`, `duplicate field "a.b"`.
+    pub problems: Vec<String>,
+}
 
 /// State of one walk over a document.
 #[derive(Default)]
@@ -28,6 +38,16 @@ pub(super) struct Conformer {
 /// Makes a document fit a type.
 pub(super) fn conform(node: Node, ty: TypeId) -> Result<Conformed, String> {
     let mut conformer = Conformer::default();
+    let object = conformer.value(node, ty).unwrap_or_else(|| Value::Object(Map::new()));
+    match conformer.error {
+        Some(error) => Err(error),
+        None => Ok(Conformed { object, problems: conformer.problems }),
+    }
+}
+
+/// Makes a value that stands at `path` fit its type. Type errors name the type alone.
+pub(super) fn conform_at(node: Node, ty: TypeId, path: &str) -> Result<Conformed, String> {
+    let mut conformer = Conformer { path: path.to_owned(), ..Conformer::default() };
     let object = conformer.value(node, ty).unwrap_or_else(|| Value::Object(Map::new()));
     match conformer.error {
         Some(error) => Err(error),
@@ -78,7 +98,10 @@ impl Conformer {
     /// None where nothing is left: null, or an error.
     fn value(&mut self, node: Node, ty: TypeId) -> Option<Value> {
         match (ty.kind(), node) {
-            (Kind::Any | Kind::AnyObject, node) => Some(node.into_value()),
+            (Kind::Any | Kind::AnyObject, node) => match nested(ty) {
+                Some(inner) => self.nested(node, inner),
+                None => Some(node.into_value()),
+            },
             (_, Node::Null) => None,
             (Kind::Struct, Node::Object(pairs)) => Some(self.object(pairs, ty)),
             (Kind::Map(element), Node::Object(pairs)) => Some(self.map(pairs, element)),
@@ -105,6 +128,18 @@ impl Conformer {
         }
     }
 
+    /// A schema, or a list of schemas, or something else. Upstream's decoders of these read what is inside without reporting it.
+    fn nested(&mut self, node: Node, ty: TypeId) -> Option<Value> {
+        let known = self.problems.len();
+        let value = match node {
+            Node::Object(pairs) => Some(self.object(pairs, ty)),
+            Node::Array(items) => Some(items.into_iter().filter_map(|item| self.nested(item, ty)).collect()),
+            other => Some(other.into_value()),
+        };
+        self.problems.truncate(known);
+        value
+    }
+
     fn object(&mut self, pairs: Vec<(String, Node)>, ty: TypeId) -> Value {
         let mut map = Map::new();
         let mut seen: Vec<&'static str> = Vec::with_capacity(pairs.len());
@@ -116,8 +151,9 @@ impl Conformer {
                 Some(field) => {
                     if seen.contains(&field.name()) {
                         self.problem(format!("duplicate field {}", quote(&self.path)));
+                    } else {
+                        seen.push(field.name());
                     }
-                    seen.push(field.name());
                     self.fields.push(field.name());
                     self.owner = short_name(ty);
                     let value = self.value(node, field.type_id());
@@ -212,18 +248,27 @@ impl Conformer {
     }
 }
 
-/// Whether an empty value is the same as none: upstream's encoder omits optional lists and maps without entries, and the
-/// empty strings of metadata. Other empty strings stay, because many of them mean something.
+/// The schema type that a value of `ty` may hold (`JSONSchemaPropsOrBool` and the like), which the published document calls any value.
+fn nested(ty: TypeId) -> Option<TypeId> {
+    static SCHEMA: LazyLock<Option<TypeId>> =
+        LazyLock::new(|| definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps"));
+    if ty.name().contains("JSONSchemaPropsOr") { *SCHEMA } else { None }
+}
+
+/// Whether an empty value is the same as none: upstream's encoder omits optional lists and maps without entries, and the zero of
+/// scalars that are no pointers there. Other zeros stay, because they mean something.
 fn omitted_empty(value: &Value, owner: TypeId, field: Field) -> bool {
-    let empty = match value {
-        Value::Array(items) => items.is_empty() && matches!(field.type_id().kind(), Kind::List(_)),
-        Value::Object(map) => map.is_empty() && matches!(field.type_id().kind(), Kind::Map(_)),
-        Value::String(text) => text.is_empty() && short_name(owner) == "ObjectMeta",
-        _ => false,
-    };
     // Optional in the schema, yet always written.
     let always_written = matches!((short_name(owner), field.name()), ("Role" | "ClusterRole", "rules"));
-    empty && !field.is_required() && !always_written
+    let optional = !field.is_required() && !always_written;
+    match (value, field.type_id().kind()) {
+        (Value::Array(items), Kind::List(_)) => optional && items.is_empty(),
+        (Value::Object(map), Kind::Map(_)) => optional && map.is_empty(),
+        (Value::String(text), _) => field.omits_zero() && text.is_empty(),
+        (Value::Number(number), _) => field.omits_zero() && number.as_f64() == Some(0.0),
+        (Value::Bool(flag), _) => field.omits_zero() && !flag,
+        _ => false,
+    }
 }
 
 /// What Go's decoder leaves in a slot of a list or map that is null.

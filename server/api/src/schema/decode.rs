@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::conform::{Conformer, conform};
+use super::conform::{Conformed, Conformer, conform};
 use super::go_json::{self, Node};
 use super::tables::{TypeId, type_of};
 use crate::field::{FieldError, FieldPath, quote};
@@ -43,15 +43,6 @@ pub struct Decoded {
     pub object: Value,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
-}
-
-/// An object made to fit its type.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Conformed {
-    /// What is left.
-    pub object: Value,
-    /// What was dropped: `unknown field "a.b"`, `duplicate field "a.b"`.
-    pub problems: Vec<String>,
 }
 
 // === impl FieldValidation ===
@@ -100,15 +91,8 @@ pub fn decode_any(
     let Some(default) = expected.first() else {
         return Err(Status::internal("no kind expected"));
     };
-    let unrecognized = |error: &str| {
-        let summary = summary(body);
-        Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({summary})",
-            default.kind
-        ))
-    };
-    let node = read(body, content_type).map_err(|e| unrecognized(&e))?;
-    let given = given_kind(&node, default).map_err(|e| unrecognized(&e))?;
+    let node = read(body, content_type).map_err(|e| unrecognized(body, default, &e))?;
+    let given = given_kind(&node, default).map_err(|e| unrecognized(body, default, &e))?;
     settle(&given, expected, validation, |ty| conform(node, ty))
 }
 
@@ -158,7 +142,36 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, String> {
     super::yaml::parse(body).map(Node::into_value)
 }
 
-fn read(body: &[u8], content_type: ContentType) -> Result<Node, String> {
+/// A configuration that is to be applied, in YAML or JSON, and what is wrong with it all the same: keys that it has twice. Of these the
+/// last one counts.
+pub fn parse_configuration(body: &[u8]) -> Result<(Value, Option<String>), String> {
+    let node = read(body, ContentType::Yaml)?;
+    let known = || super::yaml::duplicate(body).unwrap_or_else(|| "yaml: a key is already set in its map".to_owned());
+    let duplicate = has_duplicates(&node).then(known);
+    Ok((node.into_value(), duplicate))
+}
+
+fn has_duplicates(node: &Node) -> bool {
+    match node {
+        Node::Object(pairs) => {
+            let mut seen = std::collections::HashSet::with_capacity(pairs.len());
+            pairs.iter().any(|(key, value)| !seen.insert(key) || has_duplicates(value))
+        }
+        Node::Array(items) => items.iter().any(has_duplicates),
+        _ => false,
+    }
+}
+
+/// 400 for a body that is no object with a kind.
+pub(super) fn unrecognized(body: &[u8], default: &GroupVersionKind, error: &str) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: {error} ({})",
+        default.kind,
+        summary(body)
+    ))
+}
+
+pub(super) fn read(body: &[u8], content_type: ContentType) -> Result<Node, String> {
     match content_type {
         ContentType::Json | ContentType::Protobuf => go_json::parse(body),
         // JSON is YAML too, and read faster.
@@ -167,7 +180,7 @@ fn read(body: &[u8], content_type: ContentType) -> Result<Node, String> {
 }
 
 /// The kind that the body names; what it leaves out comes from the default.
-fn given_kind(node: &Node, default: &GroupVersionKind) -> Result<GroupVersionKind, String> {
+pub(super) fn given_kind(node: &Node, default: &GroupVersionKind) -> Result<GroupVersionKind, String> {
     const PROBE: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let text = |key: &str| match node.get(key) {
         None | Some(Node::Null) => Ok(""),
@@ -291,6 +304,26 @@ mod tests {
             json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"creationTimestamp": "2024-01-01T00:00:00Z"},
                 "spec": {"volumes": [{"name": "v", "emptyDir": {}}], "overhead": {"cpu": "1", "memory": "1Gi"}, "containers": [{"name": "c", "livenessProbe": {"httpGet": {"port": "web"}}}]}})
         );
+    }
+
+    #[test]
+    fn case_14_zeros_that_go_omits_are_not_kept() {
+        let body = b"spec:\n  hostNetwork: off\n  hostPID: false\n  hostUsers: false\n  automountServiceAccountToken: no\n  nodeName: ''\n  \
+            runtimeClassName: ''\n  priority: 0\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: ''\n    tty: off\n    stdin: on\n    \
+            ports: [{hostPort: 0, containerPort: 0}]\n    readinessProbe: {initialDelaySeconds: 0, terminationGracePeriodSeconds: 0, grpc: {port: 0, service: ''}}\n";
+        let decoded = decode(body, ContentType::Yaml, &pod(), FieldValidation::Strict).expect("decodes");
+        // Pointers keep their zero, and so does what is always written.
+        let container = json!({"name": "", "stdin": true, "ports": [{"containerPort": 0}],
+            "readinessProbe": {"terminationGracePeriodSeconds": 0, "grpc": {"port": 0, "service": ""}}});
+        assert_eq!(
+            decoded.object["spec"],
+            json!({"hostUsers": false, "automountServiceAccountToken": false, "runtimeClassName": "", "priority": 0,
+                "terminationGracePeriodSeconds": 0, "containers": [container]})
+        );
+        let claim = GroupVersionKind::new("", "v1", "PersistentVolumeClaim");
+        let body = br#"{"spec":{"storageClassName":"","volumeName":""},"data":0}"#;
+        let decoded = decode(body, ContentType::Json, &claim, FieldValidation::Ignore).expect("decodes");
+        assert_eq!(decoded.object["spec"], json!({"storageClassName": ""}), "no class is something else than the default one");
     }
 
     #[test]

@@ -219,9 +219,19 @@ impl Field {
         Some(string(self.0[3])).filter(|k| !k.is_empty())
     }
 
+    /// Whether a zero (an empty string, 0, false) is the same as none: Go's JSON never shows it.
+    pub fn omits_zero(self) -> bool {
+        self.0[2] & 1 << 7 != 0
+    }
+
     /// Whether server-side apply owns the map as a whole.
     pub fn is_atomic_map(self) -> bool {
         self.0[2] & 1 << 6 != 0
+    }
+
+    /// Whether server-side apply owns the map field by field though its type is atomic (x-kubernetes-map-type: granular).
+    pub fn is_granular_map(self) -> bool {
+        self.0[2] & 1 << 8 != 0
     }
 }
 
@@ -243,6 +253,8 @@ mod tests {
         assert!(pod_spec.field("volumes").is_some_and(|f| f.patch_retains_keys() && f.patch_merges()));
         let ports = definition("io.k8s.api.core.v1.ServiceSpec").and_then(|t| t.field("ports")).expect("field");
         assert_eq!(ports.list_map_keys().collect::<Vec<_>>(), ["port", "protocol"]);
+        let claim = definition("io.k8s.api.core.v1.PersistentVolumeSpec").and_then(|t| t.field("claimRef")).expect("field");
+        assert!(claim.type_id().is_atomic() && claim.is_granular_map() && !claim.is_atomic_map());
         assert!(type_of("apps", "v1", "Nope").is_none() && pod_spec.field("nope").is_none());
     }
 

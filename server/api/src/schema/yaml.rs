@@ -12,7 +12,7 @@ use super::go_json::{MAX_DEPTH, Node};
 /// Parses a document, keeping duplicate keys.
 pub(super) fn parse(body: &[u8]) -> Result<Node, String> {
     let text = std::str::from_utf8(body).map_err(|_| "error converting YAML to JSON: yaml: invalid UTF-8".to_owned())?;
-    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough, with_snippet: false };
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough, with_snippet: false, legacy_octal_numbers: true };
     let node: YamlNode = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
         let text = e.to_string();
         format!("error converting YAML to JSON: yaml: {}", text.lines().next().unwrap_or_default())
@@ -21,6 +21,19 @@ pub(super) fn parse(body: &[u8]) -> Result<Node, String> {
         return Err("error converting YAML to JSON: yaml: exceeded max depth".to_owned());
     }
     Ok(node.0)
+}
+
+/// Where a document has a key twice in one mapping, in the words of upstream's YAML library; None: nowhere.
+pub(super) fn duplicate(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let options = serde_saphyr::options! { duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::Error, with_snippet: false, legacy_octal_numbers: true };
+    match serde_saphyr::from_str_with_options::<YamlNode>(text, options) {
+        Err(serde_saphyr::Error::DuplicateMappingKey { key, location }) => {
+            let key = crate::field::quote(&key.unwrap_or_default());
+            Some(format!("yaml: unmarshal errors:\n  line {}: key {key} already set in map", location.line()))
+        }
+        _ => None,
+    }
 }
 
 fn depth(node: &Node) -> usize {
@@ -60,8 +73,16 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Number(number.to_string()))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Node, E> {
-        Ok(serde_json::Number::from_f64(number).map_or(Node::Null, |n| Node::Number(n.to_string())))
+    /// As Go's JSON encoder writes it: a whole number has no fraction, however it was spelled (`1e1`, `10.0`).
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Node, E> {
+        const EXPONENT_FROM: f64 = 1e21;
+        if number.fract() == 0.0 && number.abs() < EXPONENT_FROM {
+            return Ok(Node::Number(format!("{number:.0}")));
+        }
+        match serde_json::Number::from_f64(number) {
+            Some(number) => Ok(Node::Number(number.to_string())),
+            None => Err(E::custom(format!("json: unsupported value: {number}"))),
+        }
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {

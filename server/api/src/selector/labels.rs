@@ -166,11 +166,6 @@ impl LabelSelector {
         Self { requirements, nothing: false }
     }
 
-    /// Parses the string form of `?labelSelector=`.
-    pub fn parse(text: &str) -> Result<Self, SelectorError> {
-        super::parse::parse(text)
-    }
-
     /// From a `metav1.LabelSelector`: absent (null) matches nothing, empty everything.
     pub fn from_object(selector: &Value) -> Result<Self, SelectorError> {
         let Some(map) = selector.as_object() else {

@@ -37,8 +37,15 @@ struct Parser {
     position: usize,
 }
 
+impl LabelSelector {
+    /// Parses the string form of `?labelSelector=`.
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        parse(text)
+    }
+}
+
 /// Parses a whole selector.
-pub(super) fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
+fn parse(text: &str) -> Result<LabelSelector, SelectorError> {
     let mut parser = Parser { items: scan(text), position: 0 };
     Ok(LabelSelector::from_requirements(parser.selector().map_err(SelectorError)?))
 }

@@ -3,15 +3,17 @@
 //! Upstream: `k8s.io/apimachinery/pkg/api/validation/objectmeta.go`.
 
 use super::at::At;
+use crate::apply::{MANAGER_MAX_BYTES, unprintable};
 use crate::names;
 
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
+const SUBRESOURCE_MAX_BYTES: usize = 256;
 
 /// The rule that a kind's names follow.
-pub(super) type NameRule = fn(&str) -> Vec<String>;
+pub type NameRule = fn(&str) -> Vec<String>;
 
 /// `metadata` of a new object; its name is already generated.
-pub(super) fn create(meta: &At<'_>, namespaced: bool, rule: NameRule) {
+pub(crate) fn create(meta: &At<'_>, namespaced: bool, rule: NameRule, bare_finalizers: bool) {
     let generate = meta.at("generateName");
     if generate.is_full() {
         // What follows is appended, so a trailing dash is fine here.
@@ -28,7 +30,8 @@ pub(super) fn create(meta: &At<'_>, namespaced: bool, rule: NameRule) {
         name.obeys(rule);
     }
     namespace(meta, namespaced);
-    common(meta);
+    meta.at("generation").non_negative();
+    common(meta, bare_finalizers);
 }
 
 fn namespace(meta: &At<'_>, namespaced: bool) {
@@ -40,16 +43,43 @@ fn namespace(meta: &At<'_>, namespaced: bool) {
     }
 }
 
-fn common(meta: &At<'_>) {
-    meta.at("generation").non_negative();
+fn common(meta: &At<'_>, bare_finalizers: bool) {
     labels(&meta.at("labels"));
     annotations(&meta.at("annotations"));
     owners(&meta.at("ownerReferences"));
-    finalizers(&meta.at("finalizers"));
+    managers(&meta.at("managedFields"));
+    let all = meta.at("finalizers");
+    finalizers(&all);
+    if !bare_finalizers {
+        all.items().for_each(|name| standard_finalizer(&name));
+    }
+}
+
+/// Who manages which field.
+fn managers(list: &At<'_>) {
+    for entry in list.items() {
+        let (operation, fields_type) = (entry.at("operation"), entry.at("fieldsType"));
+        if !matches!(operation.text(), "Apply" | "Update") {
+            operation.invalid("must be `Apply` or `Update`");
+        }
+        if !matches!(fields_type.text(), "" | "FieldsV1") {
+            fields_type.invalid("must be `FieldsV1`");
+        }
+        let (manager, subresource) = (entry.at("manager"), entry.at("subresource"));
+        if manager.text().len() > MANAGER_MAX_BYTES {
+            manager.too_long(MANAGER_MAX_BYTES);
+        }
+        if let Some((position, c)) = unprintable(manager.text()) {
+            manager.invalid(format!("invalid character U+{:04X} (at position {position})", u32::from(c)));
+        }
+        if subresource.text().len() > SUBRESOURCE_MAX_BYTES {
+            subresource.too_long(SUBRESOURCE_MAX_BYTES);
+        }
+    }
 }
 
 /// Labels, wherever they are written: keys are qualified names, values label values. The path names the map.
-pub(super) fn labels(labels: &At<'_>) {
+pub(crate) fn labels(labels: &At<'_>) {
     for (key, value) in labels.entries() {
         let whole = value.named(labels.path.clone());
         for message in names::is_qualified_name(key) {
@@ -62,7 +92,7 @@ pub(super) fn labels(labels: &At<'_>) {
 }
 
 /// Annotations: keys are qualified names in any case, and all together are small.
-pub(super) fn annotations(annotations: &At<'_>) {
+pub(crate) fn annotations(annotations: &At<'_>) {
     let mut bytes = 0;
     for (key, value) in annotations.entries() {
         for message in names::is_qualified_name(&key.to_lowercase()) {
@@ -113,8 +143,15 @@ fn finalizers(finalizers: &At<'_>) {
     }
 }
 
+/// A finalizer without a domain has one of Kubernetes' own names. Upstream: `validateKubeFinalizerName`.
+pub(crate) fn standard_finalizer(name: &At<'_>) {
+    if !name.text().contains('/') && !matches!(name.text(), "kubernetes" | "orphan" | "foregroundDeletion") {
+        name.invalid("name is neither a standard finalizer name nor is it fully qualified");
+    }
+}
+
 /// `metadata` of a changed object against what is stored.
-pub(super) fn update(meta: &At<'_>, old: &At<'_>) {
+pub(crate) fn update(meta: &At<'_>, old: &At<'_>, bare_finalizers: bool) {
     if old.at("deletionTimestamp").is_set() {
         let before = old.at("finalizers").strings();
         let mut extra: Vec<&str> = meta.at("finalizers").strings().into_iter().filter(|name| !before.contains(name)).collect();
@@ -136,22 +173,19 @@ pub(super) fn update(meta: &At<'_>, old: &At<'_>) {
     for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta.at(key).immutable(&old.at(key));
     }
-    labels(&meta.at("labels"));
-    annotations(&meta.at("annotations"));
-    owners(&meta.at("ownerReferences"));
-    finalizers(&meta.at("finalizers"));
+    common(meta, bare_finalizers);
 }
 
 /// The selector of a workload, budget or policy. Upstream: `metav1/validation.ValidateLabelSelector`.
-pub(super) fn selector(selector: &At<'_>) {
+pub(crate) fn selector(selector: &At<'_>) {
     labels(&selector.at("matchLabels"));
     for term in selector.at("matchExpressions").items() {
         let values = term.at("values");
         match term.at("operator").text() {
-            "In" | "NotIn" if values.len() == 0 => {
+            "In" | "NotIn" if values.is_empty() => {
                 values.required("must be specified when `operator` is 'In' or 'NotIn'");
             }
-            "Exists" | "DoesNotExist" if values.len() > 0 => {
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
                 values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
@@ -165,17 +199,17 @@ pub(super) fn selector(selector: &At<'_>) {
 }
 
 /// A label's key by itself.
-pub(super) fn label_name(key: &At<'_>) {
+pub(crate) fn label_name(key: &At<'_>) {
     key.obeys(names::is_qualified_name);
 }
 
 /// True when the label selector selects the labels.
-pub(super) fn selects(selector: &serde_json::Value, labels: &At<'_>) -> bool {
+pub(crate) fn selects(selector: &serde_json::Value, labels: &At<'_>) -> bool {
     let Ok(selector) = crate::selector::LabelSelector::from_object(selector) else { return false };
     selector.matches(labels.map())
 }
 
 /// True for a selector without any term.
-pub(super) fn is_empty_selector(selector: &At<'_>) -> bool {
-    selector.at("matchLabels").len() == 0 && selector.at("matchExpressions").len() == 0
+pub(crate) fn is_empty_selector(selector: &At<'_>) -> bool {
+    selector.at("matchLabels").is_empty() && selector.at("matchExpressions").is_empty()
 }

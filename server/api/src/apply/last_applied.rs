@@ -1,0 +1,51 @@
+//! The annotation in which `kubectl apply` keeps what it applied, where it merges in the client.
+
+use serde_json::Value;
+
+use super::check::check;
+use super::compare::{Side, compare};
+use super::fields::fields_of;
+use super::set::Set;
+use super::topology::Node;
+use crate::meta;
+
+const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// All annotations of an object together are not bigger.
+const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
+
+/// The fields that the annotation has and the object still has with the same values: they are kubectl's. None: there is no
+/// annotation of this version.
+pub fn unchanged_fields(node: Node<'_>, live: &Value, api_version: &str) -> Option<Set> {
+    let text = meta::annotation(live, ANNOTATION).filter(|text| !text.is_empty())?;
+    let applied: Value = serde_json::from_str(text).ok()?;
+    if meta::api_version(&applied) != api_version || check(node, &applied).is_err() {
+        return None;
+    }
+    let comparison = compare(node, Side::Is(&applied), Side::Is(live));
+    let changed = comparison.written().union(&comparison.removed);
+    Some(fields_of(node, &applied).difference(&changed))
+}
+
+/// Keeps the annotation of an object that has one up to date with what is applied now. One that would be too big is dropped.
+pub fn refresh(object: &mut Value, applied: &Value) {
+    if meta::annotation(object, ANNOTATION).is_none_or(str::is_empty) {
+        return;
+    }
+    let mut configuration = applied.clone();
+    without(&mut configuration);
+    let text = format!("{configuration}\n");
+    let others = meta::annotations(object).into_iter().flatten().filter(|(key, _)| *key != ANNOTATION);
+    let bytes = |value: &Value| value.as_str().map_or(0, str::len);
+    let total: usize = others.map(|(key, value)| key.len() + bytes(value)).sum::<usize>() + ANNOTATION.len() + text.len();
+    if total > ANNOTATIONS_MAX_BYTES {
+        without(object);
+    } else {
+        meta::set_annotation(object, ANNOTATION, &text);
+    }
+}
+
+fn without(object: &mut Value) {
+    if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(ANNOTATION);
+    }
+}
