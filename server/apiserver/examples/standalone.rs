@@ -4,17 +4,18 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../tests/api/support.rs"]
+#[allow(dead_code, clippy::unwrap_used, clippy::panic)]
 mod support;
 
 use support::Cluster;
-use trireme_apiserver::pki::Profile;
+use trireme_cluster::pki::Profile;
 
 #[tokio::main]
 async fn main() {
     let mut args = std::env::args().skip(1);
     let (listen, folder) = (args.next().unwrap(), args.next().unwrap());
-    let cluster = Cluster::start_on(&listen, |_| {}).await;
+    let cluster = Cluster::start_on(&listen, |_, _| {}).await;
     let admin = cluster.issue(&Profile::Admin);
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(format!("{folder}/admin.crt"), &admin.certificate_pem).unwrap();

@@ -1,108 +1,72 @@
-//! The admission chain: what may be written, what is filled in, and what must hold together with it.
+//! Admission: what may be written, what is filled in, and what must hold together with it.
 //!
-//! Plugins run in upstream's order, first those that change the object, then those that only judge it. A plugin
-//! never writes to the store: what must be true at the moment of the write comes back as compares, what must be
-//! written with it as operations (D6).
+//! The [`Admission`] that the registry is given is a [`chain::Chain`] of [`plugin::Plugin`]s in upstream's order. A plugin never writes to
+//! the store: what must be true at the moment of the write is a condition of the object's transaction, what must be written with
+//! it an operation ([`effects::Effects`], D6).
 //!
-//! Owns the order and the built-in plugins. Must not do: defaulting and validation of the object's own fields
-//! (`trireme-api`), HTTP.
+//! Owns the order and the built-in plugins. Must not do: defaulting and validation of the object's own fields (`trireme-api`), HTTP.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/>.
+//!
+//! # Quota
+//!
+//! A create charges a quota by writing the quota's `status.used` in its own transaction. The condition on the quota is one per namespace, so
+//! creates in a namespace with quotas come one after another: on one server they wait for one another ([`plugins::resource_quota`]), between
+//! servers they conflict and run again. Namespaces without quotas pay nothing.
 
-pub mod certificates;
-pub mod default_classes;
-pub mod namespace_lifecycle;
-pub mod node_restriction;
-pub mod node_tokens;
-pub mod nodes;
-pub mod priority;
-pub mod service_account;
-pub mod tolerations;
+pub mod builtin;
+pub mod cel;
+pub mod chain;
+pub mod effects;
+pub mod match_conditions;
+pub mod metrics;
+pub mod plugin;
+pub mod plugins;
+pub mod policies;
+pub mod request;
+pub mod review_request;
+pub mod rules;
+pub mod toleration_seconds;
+pub mod webhooks;
 
-use std::sync::Arc;
-
+use futures::future::BoxFuture;
 use serde_json::Value;
 use trireme_api::{meta, status::Status};
 
-use crate::{
-    admission_request::{AdmissionEffects, AdmissionRequest, Operation},
-    authz::{Authorizer, EscalationCheck, review::needs_escalation_check},
-    error::Answer,
-    lookup::{LookedUp, ObjectReader},
-};
+use crate::admission::effects::Effects;
+use crate::admission::request::AdmissionRequest;
+use crate::error::Answer;
+use crate::storage::lookup::{LookedUp, ObjectReader};
 
-/// All built-in plugins in their order. Cheap to clone.
-#[derive(Clone)]
-pub struct AdmissionChain {
-    authorizer: Authorizer,
-    reader: Arc<dyn ObjectReader>,
+/// What the registry asks about every mutation, in this order.
+pub trait Admission: Send + Sync + 'static {
+    /// Changes the object before it has its final form.
+    fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> BoxFuture<'a, Answer<Effects>>;
+
+    /// Allocates what the object needs for itself. It has its name; it is not validated yet.
+    fn allocate(&self, request: &mut AdmissionRequest, effects: &mut Effects) -> Answer<()>;
+
+    /// Judges the object in the form in which it will be stored.
+    fn validate<'a>(&'a self, request: &'a AdmissionRequest, effects: &'a mut Effects) -> BoxFuture<'a, Answer<()>>;
+
+    /// Frees what an object holds whose removal is part of the transaction.
+    fn release(&self, removed: Removed<'_>, object: &Value, effects: &mut Effects);
 }
 
-impl AdmissionChain {
-    /// The chain over what `authorizer` reads from.
-    pub fn new(authorizer: Authorizer) -> AdmissionChain {
-        AdmissionChain { reader: authorizer.reader().clone(), authorizer }
-    }
-
-    /// The mutating phase.
-    ///
-    /// The places that are kept in the order and have no plugin yet: LimitRanger (after NamespaceLifecycle), PodSecurity
-    /// (after TaintNodesByCondition), StorageObjectInUseProtection and RuntimeClass (after DefaultTolerationSeconds),
-    /// MutatingAdmissionPolicy and MutatingAdmissionWebhook (last).
-    pub async fn admit(&self, request: &mut AdmissionRequest) -> Answer<AdmissionEffects> {
-        let mut effects = namespace_lifecycle::admit(&*self.reader, request).await?;
-        // place: LimitRanger
-        service_account::admit(&*self.reader, request).await?;
-        node_restriction::admit(&self.authorizer, request).await?;
-        nodes::taint_not_ready(request);
-        // place: PodSecurity
-        priority::admit(&*self.reader, request).await?;
-        tolerations::admit(request);
-        default_classes::storage_class(&*self.reader, request);
-        // place: StorageObjectInUseProtection
-        // place: RuntimeClass
-        certificates::set_requester(request);
-        default_classes::ingress_class(&*self.reader, request);
-        // place: MutatingAdmissionPolicy, MutatingAdmissionWebhook
-        effects.warnings.dedup();
-        Ok(effects)
-    }
-
-    /// The validating phase.
-    ///
-    /// The places that are kept in the order and have no plugin yet: LimitRanger, PodSecurity, RuntimeClass,
-    /// ValidatingAdmissionPolicy, ValidatingAdmissionWebhook, and last of all ResourceQuota: it counts only what everything
-    /// else admitted, and its usage must join the object's transaction.
-    pub async fn validate(&self, request: &AdmissionRequest) -> Answer<AdmissionEffects> {
-        self.check_escalation(request).await?;
-        // place: LimitRanger, PodSecurity
-        priority::validate(&*self.reader, request)?;
-        // place: RuntimeClass
-        certificates::validate(&self.authorizer, request).await?;
-        // place: ValidatingAdmissionPolicy, ValidatingAdmissionWebhook
-        // place: ResourceQuota
-        Ok(AdmissionEffects::default())
-    }
-
-    /// Not a plugin upstream (there it wraps the storage of roles and bindings), but the same moment: after every
-    /// mutation, before the write.
-    async fn check_escalation(&self, request: &AdmissionRequest) -> Answer<()> {
-        let (group, resource) = (request.resource.group.as_ref(), request.resource.resource.as_ref());
-        if !request.subresource.is_empty() || !needs_escalation_check(group, resource) {
-            return Ok(());
-        }
-        let (Operation::Create | Operation::Update, Some(new)) = (request.operation, &request.object) else {
-            return Ok(());
-        };
-        EscalationCheck { user: &request.user, resource, namespace: &request.namespace, new, old: request.old_object.as_deref() }
-            .run(&self.authorizer)
-            .await
-    }
+/// The resource of an object that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Removed<'a> {
+    /// Storage group, empty for core.
+    pub group: &'a str,
+    /// Plural name.
+    pub plural: &'a str,
 }
 
-/// Whether the request is on this resource (and not on one of its subresources, unless named).
-fn is_on(request: &AdmissionRequest, group: &str, plural: &str, subresource: &str) -> bool {
-    request.resource.group == group && request.resource.resource == plural && request.subresource == subresource
+impl Removed<'_> {
+    /// Whether it is this resource.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        self.group == group && self.plural == plural
+    }
 }
 
 /// The 403 of a plugin, naming the object as well as it can be named.
@@ -114,7 +78,7 @@ fn shown_name(request: &AdmissionRequest) -> String {
     if !request.name.is_empty() {
         return request.name.clone();
     }
-    let from = |read: fn(&Value) -> &str| request.object.as_ref().map(read).filter(|name| !name.is_empty());
+    let from = |read: fn(&Value) -> &str| request.object().map(read).filter(|name| !name.is_empty());
     from(meta::name).or_else(|| from(meta::generate_name)).unwrap_or("Unknown").to_owned()
 }
 

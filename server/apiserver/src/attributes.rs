@@ -2,6 +2,7 @@
 //!
 //! Answers to upstream's `authorizer.Attributes`.
 
+use crate::http::request_info::RequestInfo;
 use crate::user::UserInfo;
 
 /// One request as authorization sees it.
@@ -35,6 +36,24 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// A request of `user`.
+    pub fn of(user: &UserInfo, info: &RequestInfo) -> Attributes {
+        Attributes {
+            user: user.clone(),
+            verb: info.verb.clone(),
+            resource_request: info.resource_request,
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            namespace: info.namespace.clone(),
+            name: info.name.clone(),
+            path: info.path.clone(),
+            field_selector: info.field_selector.clone(),
+            label_selector: info.label_selector.clone(),
+        }
+    }
+
     /// Whether the verb changes nothing.
     pub fn is_read_only(&self) -> bool {
         matches!(self.verb.as_str(), "get" | "list" | "watch")

@@ -9,9 +9,13 @@
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
+pub mod bearer;
+pub mod bound;
 pub mod front_proxy;
 pub mod impersonation;
+pub mod legacy_token;
 pub mod review;
+pub mod signing_key;
 pub mod token;
 pub mod token_request;
 pub mod x509;
@@ -21,16 +25,18 @@ use std::{collections::HashMap, sync::Arc};
 use http::{HeaderMap, header::AUTHORIZATION};
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use trireme_api::status::Status;
 
-use crate::{
-    pki::{ClusterKeys, PkiError},
-    user::{GROUP_AUTHENTICATED, UserInfo},
-};
+use crate::error::Error;
+use crate::user::{GROUP_AUTHENTICATED, UserInfo};
 
+pub use signing_key::SigningKey;
 pub use token::ServiceAccountTokens;
-pub use x509::{Peer, accept_any_verifier, server_config};
+pub use x509::{Peer, accept_any_verifier};
+
+use bearer::Bearer;
 
 /// Paths that answer to requests without credentials.
 const ANONYMOUS_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
@@ -48,11 +54,15 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// Trusts the cluster's client and front-proxy authorities and its service-account keys.
-    pub fn new(keys: &ClusterKeys, tokens: Arc<ServiceAccountTokens>) -> Result<Authenticator, PkiError> {
+    /// Trusts these authorities of clients and of front proxies, and the service-account keys of `tokens`.
+    pub fn new(
+        clients: Vec<CertificateDer<'static>>,
+        front_proxies: Vec<CertificateDer<'static>>,
+        tokens: Arc<ServiceAccountTokens>,
+    ) -> Result<Authenticator, Error> {
         Ok(Authenticator {
-            clients: Arc::new(x509::ChainVerifier::new(&keys.client_ca.certificate_pem)?),
-            front_proxies: Arc::new(x509::ChainVerifier::new(&keys.front_proxy_ca.certificate_pem)?),
+            clients: Arc::new(x509::ChainVerifier::new(clients)?),
+            front_proxies: Arc::new(x509::ChainVerifier::new(front_proxies)?),
             tokens,
             judged: Arc::default(),
         })
@@ -64,7 +74,7 @@ impl Authenticator {
     }
 
     /// Judges the certificates of a connection. Good ones are remembered (their end is looked at for each request).
-    pub fn peer(&self, chain: &[rustls_pki_types::CertificateDer<'_>], now: Timestamp) -> Peer {
+    pub fn peer(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Peer {
         if chain.is_empty() {
             return Peer::None;
         }
@@ -95,15 +105,18 @@ impl Authenticator {
         if let Some(user) = peer.client(now) {
             return Ok(authenticated(user.clone()));
         }
-        let bearer = bearer_token(headers);
-        if let Some(token) = &bearer {
-            return match self.tokens.authenticate(token, &[], now).await {
-                Ok(found) => Ok(authenticated(found.user)),
-                Err(reason) => {
-                    tracing::debug!(%reason, "bearer token refused");
-                    Err(unauthorized())
-                }
-            };
+        match bearer::token(headers) {
+            Bearer::Token(token) => {
+                return match self.tokens.authenticate(&token, &[], now).await {
+                    Ok(found) => Ok(authenticated(found.user)),
+                    Err(reason) => {
+                        tracing::debug!(%reason, "bearer token refused");
+                        Err(unauthorized())
+                    }
+                };
+            }
+            Bearer::Invalid => return Err(unauthorized()),
+            Bearer::None => {}
         }
         let presented = peer.was_presented() || headers.contains_key(AUTHORIZATION);
         if !presented && ANONYMOUS_PATHS.contains(&path) {
@@ -124,22 +137,6 @@ fn authenticated(mut user: UserInfo) -> UserInfo {
         user.groups.push(GROUP_AUTHENTICATED.to_owned());
     }
     user
-}
-
-/// The bearer token of a request: from the Authorization header, or (browsers cannot set that on a WebSocket)
-/// from a subprotocol.
-fn bearer_token(headers: &HeaderMap) -> Option<String> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
-        let token = token.trim();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
-    }
-    const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
-    let offered = headers.get_all("sec-websocket-protocol").iter().filter_map(|value| value.to_str().ok());
-    let encoded = offered.flat_map(|value| value.split(',')).find_map(|p| p.trim().strip_prefix(PROTOCOL))?;
-    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-    let decoded = BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
-    String::from_utf8(decoded).ok().filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]

@@ -18,11 +18,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use trireme_api::{gvk::GroupResource, status::Status};
 
-use crate::{
-    attributes::Attributes,
-    lookup::{LookedUp, ObjectReader},
-    user::GROUP_MASTERS,
-};
+use crate::attributes::Attributes;
+use crate::storage::lookup::{LookedUp, ObjectReader};
+use crate::user::GROUP_MASTERS;
 
 pub use escalation::EscalationCheck;
 pub use node::NodeAuthorizer;

@@ -1,49 +1,50 @@
 //! The one way out of the server, to nodes, pods and webhooks (D8).
 //!
-//! Direct today; a tunnel that agents open to every server can take its place without any caller knowing.
+//! Callers say where to and on which node that is; whether the connection is made directly or through the tunnel that the node's agent
+//! opened is decided here.
+
+mod direct;
+pub mod services;
+mod tunnels;
+pub mod webhooks;
 
 use std::io;
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr};
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+
+pub use direct::Direct;
+pub use tunnels::{OpenTunnel, TunnelUse, Tunnels};
 
 /// A byte stream in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
+/// Which part of the cluster is behind an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// No node and no pod of this cluster.
+    #[default]
+    Elsewhere,
+    /// The kubelet of this node.
+    Kubelet(String),
+    /// A pod on this node.
+    Pod(String),
+}
+
+/// Whether an address may be that of a node or a pod.
+pub fn is_global_unicast(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            !(v4 == Ipv4Addr::BROADCAST || v4.is_unspecified() || v4.is_loopback() || v4.is_multicast() || v4.is_link_local())
+        }
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local()),
+    }
+}
+
 /// Opens connections on behalf of the server.
 pub trait Egress: Send + Sync + 'static {
     /// Connects to a port of a host (an address, or a name of this cluster).
-    fn connect(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
-}
-
-/// Connects directly.
-#[derive(Clone, Copy, Debug)]
-pub struct Direct {
-    /// How long a connection may take to be made.
-    pub timeout: Duration,
-}
-
-impl Default for Direct {
-    fn default() -> Direct {
-        Direct { timeout: Duration::from_secs(10) }
-    }
-}
-
-impl Egress for Direct {
-    fn connect(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
-        let (host, timeout) = (host.trim_matches(['[', ']']).to_owned(), self.timeout);
-        async move {
-            let stream = tokio::time::timeout(timeout, TcpStream::connect((host.as_str(), port)))
-                .await
-                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("dial tcp {host}:{port}: i/o timeout")))?
-                .map_err(|e| io::Error::new(e.kind(), format!("dial tcp {host}:{port}: connect: {e}")))?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as Box<dyn Stream>)
-        }
-        .boxed()
-    }
+    fn connect(&self, host: &str, port: u16, place: &Place) -> BoxFuture<'static, io::Result<Box<dyn Stream>>>;
 }

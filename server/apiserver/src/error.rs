@@ -4,7 +4,7 @@ use trireme_api::gvk::GroupResource;
 use trireme_api::status::Status;
 use trireme_raft::StoreError;
 
-use crate::sealing::SealingError;
+use crate::storage::sealing::SealingError;
 
 /// Why the server could not start or go on.
 #[derive(Debug, thiserror::Error)]

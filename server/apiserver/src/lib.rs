@@ -3,77 +3,64 @@
 //! Owns everything between a socket and a transaction. Must not know how the store replicates (`trireme-raft`), and holds no
 //! controller logic. Answers to upstream's `k8s.io/apiserver` and `pkg/registry`.
 //!
-//! A request passes [`filters`], is dispatched by [`handlers`], reads from the [`cache`] or goes through the [`registry`]'s
+//! A request passes [`chain`], is dispatched by [`endpoints`], reads from the [`storage::cache`] or goes through the [`registry`]'s
 //! pipeline into one transaction.
 
-pub mod admin;
 pub mod admission;
-pub mod admission_request;
-pub mod allocate;
 pub mod attributes;
 pub mod authn;
 pub mod authz;
-pub mod bootstrap;
-pub mod cache;
-pub mod component;
-pub mod convert;
+pub mod catalog;
+pub mod chain;
+pub mod conversion;
 pub mod egress;
-pub mod encode;
+pub mod endpoints;
 mod error;
-pub mod filters;
-pub mod handlers;
-pub mod health;
-pub mod join;
-pub mod keys;
-pub mod lookup;
+pub mod http;
 pub mod metrics;
-pub mod negotiate;
-mod openapi;
 mod options;
-pub mod pending_kinds;
-pub mod pki;
-pub mod query;
 pub mod registry;
-pub mod request_info;
-pub mod respond;
-pub mod rows;
-pub mod sealing;
-pub mod selection;
-pub mod serve;
 pub mod server;
-pub mod tokens;
-pub mod transform;
+mod server_keys;
+pub mod storage;
 pub mod user;
 pub mod version;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ::http::{Request, Response};
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Request, Response};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use trireme_api::resource::Definition;
 use trireme_raft::Store;
 
-pub use admission_request::{AdmissionEffects, AdmissionRequest, Operation};
+pub use admission::effects::Effects;
+pub use admission::request::{AdmissionRequest, Operation};
 pub use attributes::Attributes;
-pub use error::{Answer, Error};
-pub use lookup::{LookedUp, ObjectReader};
+pub use error::{Answer, Error, store_status};
+pub use http::respond::{Body, BoxError};
 pub use options::ApiServerOptions;
-pub use respond::{Body, BoxError};
+pub use server_keys::ServerKeys;
+pub use storage::lookup::{LookedUp, ObjectReader};
 pub use user::{Caller, UserInfo};
 
 use authn::{Authenticator, Peer, ServiceAccountTokens};
-use cache::Cache;
-use filters::Source;
-use registry::Registry;
-use rows::Rows;
-use sealing::Keyring;
+use catalog::rows::Rows;
+use chain::body::budget::BodyBudget;
+use chain::call::Source;
+use chain::flowcontrol::inflight::InFlight;
+use http::body::Payload;
+use http::serve::Service;
 use server::{Security, Server};
+use storage::Storage;
+use storage::cache::Cache;
+use storage::sealing::Keyring;
 
 /// A running API server. Cheap to clone.
 #[derive(Clone)]
@@ -85,34 +72,50 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Fills the watch cache from the store and starts to follow it. Nothing is served yet.
-    pub async fn start(options: ApiServerOptions, store: Store) -> Result<ApiServer, Error> {
+    pub async fn start(options: ApiServerOptions, keys: ServerKeys, store: Store) -> Result<ApiServer, Error> {
         let stopping = CancellationToken::new();
-        let sealing_keys = options.keys.keyring_keys().map_err(|e| Error::Option(format!("encryption keys: {e}")))?;
-        let keyring = Arc::new(Keyring::new(sealing_keys));
+        let keyring = Arc::new(Keyring::new(keys.data));
         let rows = Arc::new(Rows::builtin(options.watch_window_bytes));
         let cache = Cache::start(store.clone(), rows.clone(), keyring.clone(), stopping.clone())?;
         let store_status = store.status();
-        let registry = Arc::new(Registry::new(store, cache, rows.clone(), keyring));
-        let authorizer = authz::Authorizer::new(registry.clone());
-        let signing = options.keys.service_account.load().map_err(|e| Error::Option(format!("service-account keys: {e}")))?;
+        let storage = Arc::new(Storage::new(store, cache, rows.clone(), keyring));
+        let authorizer = authz::Authorizer::new(storage.clone());
         let issuer = ServiceAccountTokens::default_issuer(&options.cluster_domain);
-        let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), signing, registry.clone()));
-        let authenticator = Authenticator::new(&options.keys, tokens).map_err(|e| Error::Option(format!("authorities: {e}")))?;
-        let security = Security { authenticator, admission: admission::AdmissionChain::new(authorizer.clone()), authorizer };
-        let (reading, writing) = (options.max_requests_inflight, options.max_mutating_requests_inflight);
+        let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), keys.service_account, storage.clone()));
+        let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?;
+        let tunnels = Arc::new(egress::Tunnels::new(options.tunnels, options.egress.clone()));
+        let conversions = Arc::new(conversion::Conversions::new(tunnels.clone(), storage.clone()));
+        let environment = admission::plugin::Environment {
+            reader: storage.clone(),
+            store: storage.clone(),
+            authorizer: authorizer.clone(),
+            egress: tunnels.clone(),
+            ranges: options.ranges.clone(),
+            tolerations: options.tolerations,
+        };
+        let plugins = admission::builtin::plugins(&environment, &options.admission).map_err(Error::Option)?;
+        let admission = admission::chain::Chain::new(plugins);
+        let metrics = metrics::Metrics::new();
+        admission.metrics().register(metrics.registry());
+        let security = Security { authenticator, admission, authorizer };
+        let inflight = InFlight::new(options.max_requests_inflight, options.max_mutating_requests_inflight, metrics.inflight.clone());
         let server = Server {
             options,
             rows,
-            registry,
+            storage,
+            conversions,
             security,
-            metrics: metrics::Metrics::new(),
-            reading: Arc::new(Semaphore::new(reading)),
-            writing: Arc::new(Semaphore::new(writing)),
+            metrics,
+            inflight,
+            bodies: BodyBudget::default(),
             bootstrapped: AtomicBool::new(false),
-            join: std::sync::OnceLock::new(),
-            admin: admin::Admin::default(),
+            extra_routes: std::sync::OnceLock::new(),
+            operator_routes: endpoints::operator::OperatorRoutes::default(),
+            tunnels,
             stopping,
-            contact_lost: health::ContactLost::default(),
+            compressor: chain::compression::Compressor::default(),
+            openapi: endpoints::openapi::kept::KeptDocuments::default(),
+            contact_lost: endpoints::health::contact::ContactLost::default(),
             store_status,
         };
         Ok(ApiServer { server: Arc::new(server) })
@@ -127,44 +130,25 @@ impl ApiServer {
             ending.cancelled().await;
             stopping.cancel();
         });
-        serve::serve(serve::Front::Api(self.clone()), listener, tls, shutdown).await;
+        http::serve::serve(Arc::new(self.clone()), listener, tls, shutdown).await;
     }
 
-    /// Serves a component's health and metrics over HTTPS until `shutdown`; `tls` as for [`ApiServer::serve`].
-    pub async fn serve_component(
-        component: Arc<component::Component>,
-        listener: TcpListener,
-        tls: Arc<rustls::ServerConfig>,
-        shutdown: CancellationToken,
-    ) {
-        serve::serve(serve::Front::Component(component), listener, tls, shutdown).await;
+    /// An endpoint for health and metrics of a component, to be served with [`http::serve::serve`]; this server judges who asks.
+    pub fn component(&self, name: &'static str, metrics: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> http::component::Component {
+        let security = &self.server.security;
+        let tls_errors = self.server.metrics.tls_handshake_errors.clone();
+        http::component::Component::new(name, security.authenticator.clone(), security.authorizer.clone(), tls_errors, metrics)
     }
 
-    /// The in-process door: the same filters, the caller's identity already known.
+    /// A request of a part of this process: the same filters, the caller's identity already known.
     pub async fn call(&self, caller: Caller, request: Request<Bytes>) -> Response<Body> {
-        filters::run(self.server.clone(), Source::Inside(Box::new(caller.user), caller.fence), request).boxed().await
-    }
-
-    /// A door for [`bootstrap::Bootstrap`]: writes under `fence` as an administrator.
-    pub fn door(&self, fence: Option<trireme_raft::Fence>) -> bootstrap::Door {
-        use http_body_util::BodyExt;
-        let api = self.clone();
-        bootstrap::Door::new(Arc::new(move |request| {
-            let api = api.clone();
-            let caller = Caller { user: UserInfo::new("system:apiserver", &[user::GROUP_MASTERS, user::GROUP_AUTHENTICATED]), fence };
-            async move {
-                let response = api.call(caller, request).await;
-                let code = response.status().as_u16();
-                let body = response.into_body().collect().await.map_err(|e| e.to_string())?;
-                Ok((code, body.to_bytes()))
-            }
-            .boxed()
-        }))
+        let source = Source::InProcess(Box::new(caller.user), caller.fence);
+        chain::run(self.server.clone(), source, request.map(Payload::from)).boxed().await
     }
 
     /// A request from the network; its connection's [`Peer`] is an extension.
-    pub async fn handle(&self, request: Request<Bytes>) -> Response<Body> {
-        filters::run(self.server.clone(), Source::Network, request).boxed().await
+    pub async fn handle(&self, request: Request<impl Into<Payload>>) -> Response<Body> {
+        chain::run(self.server.clone(), Source::Network, request.map(Into::into)).boxed().await
     }
 
     /// What the certificates of a connection prove.
@@ -173,8 +157,18 @@ impl ApiServer {
     }
 
     /// The objects, for parts of this process that read them.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.server.registry
+    pub fn storage(&self) -> &Arc<Storage> {
+        &self.server.storage
+    }
+
+    /// Serves a resource that is defined at run time: all views of one storage. It takes the place of one of the same name.
+    pub async fn serve_resource(&self, views: Vec<Arc<Definition>>) -> Result<(), Error> {
+        self.server.storage.cache.add_row(views).await.map(|_| ())
+    }
+
+    /// Stops serving a resource; its objects stay in the store. False if it is not served.
+    pub async fn stop_serving(&self, group: &str, plural: &str) -> bool {
+        self.server.storage.cache.remove_row(group, plural).await
     }
 
     /// The authorizer.
@@ -194,22 +188,27 @@ impl ApiServer {
 
     /// Whether `/readyz` passes.
     pub fn is_ready(&self) -> bool {
-        health::is_ready(&self.server)
+        endpoints::health::is_ready(&self.server)
     }
 
-    /// From now on the objects that a cluster is born with are there: `/readyz` may pass.
+    /// Whether the objects that every cluster has are there.
+    pub fn is_bootstrapped(&self) -> bool {
+        self.server.bootstrapped.load(Ordering::Acquire)
+    }
+
+    /// From now on the objects that every cluster has are there: `/readyz` may pass.
     pub fn mark_bootstrapped(&self) {
         self.server.bootstrapped.store(true, Ordering::Release);
     }
 
-    /// Opens the doors for joining nodes and servers. A second call changes nothing.
-    pub fn open_join(&self, join: join::JoinService) {
-        let _ = self.server.join.set(join);
+    /// Adds routes outside the Kubernetes API. A second call changes nothing.
+    pub fn set_extra_routes(&self, routes: Arc<dyn http::extra_routes::ExtraRoutes>) {
+        let _ = self.server.extra_routes.set(routes);
     }
 
-    /// Opens endpoints for the operator below `/trireme/v1/<name of the family>`.
-    pub fn open_admin(&self, family: Arc<dyn admin::AdminFamily>) {
-        self.server.admin.open(family);
+    /// Adds endpoints for the operator below `/trireme/v1/<name of the family>`.
+    pub fn add_operator_routes(&self, family: Arc<dyn endpoints::operator::RouteFamily>) {
+        self.server.operator_routes.add(family);
     }
 
     /// Shows in `/metrics` when these certificates end.
@@ -223,8 +222,18 @@ impl ApiServer {
     pub fn stop(&self) {
         self.server.stopping.cancel();
     }
+}
 
-    pub(crate) fn count_tls_error(&self) {
+impl Service for ApiServer {
+    fn peer(&self, chain: &[CertificateDer<'_>]) -> Peer {
+        ApiServer::peer(self, chain)
+    }
+
+    fn answer(&self, request: Request<Payload>) -> BoxFuture<'_, Response<Body>> {
+        self.handle(request).boxed()
+    }
+
+    fn count_tls_error(&self) {
         self.server.metrics.tls_handshake_errors.inc();
     }
 }

@@ -3,12 +3,17 @@
 //! Values that something else already knows (objects in the cache) are read when somebody scrapes; only requests are counted as
 //! they happen. What other parts of the process show here too (its memory, its certificates) they register themselves.
 
+pub mod labels;
+
 use std::time::Duration;
 
-use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
-use crate::request_info::RequestInfo;
-use crate::rows::Rows;
+use crate::catalog::rows::Rows;
+
+pub use labels::RequestLabels;
 
 /// Upstream's buckets of request durations.
 const DURATION_BUCKETS: [f64; 24] =
@@ -28,13 +33,10 @@ pub struct Metrics {
     /// Requests being served, by `mutating` or `readOnly`.
     pub inflight: IntGaugeVec,
     /// Watches and other long requests.
-    pub long_running: IntGaugeVec,
-    /// Watch events sent.
-    pub watch_events: IntCounterVec,
-    /// Bytes of watch events sent.
-    pub watch_bytes: HistogramVec,
-    /// Requests refused because too many were in flight, or a filter gave up.
-    pub terminations: IntCounterVec,
+    long_running: IntGaugeVec,
+    watch_events: IntCounterVec,
+    watch_bytes: HistogramVec,
+    terminations: IntCounterVec,
     /// TLS handshakes that failed.
     pub tls_handshake_errors: IntCounter,
     /// Authentications, by `success`, `failure`, `error`.
@@ -197,9 +199,8 @@ impl Metrics {
     }
 
     /// Counts a finished request.
-    pub fn observe(&self, info: &RequestInfo, dry_run: bool, code: u16, took: Duration, size_bytes: Option<u64>, long_running: bool) {
-        let verb = verb(info);
-        let labels = labels(info, &verb);
+    pub fn observe(&self, request: &RequestLabels, dry_run: bool, code: u16, took: Duration, size_bytes: Option<u64>, long_running: bool) {
+        let labels = request.values();
         let dry_run = if dry_run { "All" } else { "" };
         let code = code.to_string();
         let with = |more: &[&str]| -> Vec<String> { labels.iter().copied().chain(more.iter().copied()).map(str::to_owned).collect() };
@@ -207,16 +208,31 @@ impl Metrics {
         if !long_running {
             self.durations.with_label_values(&with(&[dry_run])).observe(took.as_secs_f64());
             self.sli_durations.with_label_values(&labels).observe(took.as_secs_f64());
-            if let (Some(size), true) = (size_bytes, info.resource_request) {
+            if let (Some(size), true) = (size_bytes, request.names_resource()) {
                 self.response_sizes.with_label_values(&labels).observe(size as f64);
             }
         }
     }
 
+    /// Counts a request that a filter refused to protect the server.
+    pub fn observe_termination(&self, request: &RequestLabels, code: u16) {
+        self.terminations.with_label_values(&request.termination(&code.to_string())).inc();
+    }
+
     /// Counts a long-running request while the guard lives.
-    pub fn long_running_guard(&self, info: &RequestInfo) -> GaugeGuard {
-        let verb = verb(info);
-        GaugeGuard::new(self.long_running.with_label_values(&labels(info, &verb)))
+    fn long_running_guard(&self, request: &RequestLabels) -> GaugeGuard {
+        GaugeGuard::new(self.long_running.with_label_values(&request.values()))
+    }
+
+    /// What a watch counts while it lives.
+    pub fn watch_counters(&self, request: &RequestLabels) -> WatchCounters {
+        let [_, group, version, resource, ..] = request.values();
+        let labels = [group, version, resource];
+        WatchCounters {
+            events: self.watch_events.with_label_values(&labels),
+            bytes: self.watch_bytes.with_label_values(&labels),
+            _running: self.long_running_guard(request),
+        }
     }
 
     /// The exposition text.
@@ -237,36 +253,26 @@ impl Metrics {
     }
 }
 
-fn verb(info: &RequestInfo) -> String {
-    match info.verb.as_str() {
-        "create" => "POST".to_owned(),
-        "update" => "PUT".to_owned(),
-        other => other.to_uppercase(),
+/// The counters of one watch.
+pub struct WatchCounters {
+    events: IntCounter,
+    bytes: Histogram,
+    _running: GaugeGuard,
+}
+
+impl WatchCounters {
+    /// Counts an event that was sent.
+    pub fn count(&self, bytes: usize) {
+        self.events.inc();
+        self.bytes.observe(bytes as f64);
     }
 }
 
-fn labels<'a>(info: &'a RequestInfo, verb: &'a str) -> [&'a str; 7] {
-    let scope = if !info.resource_request {
-        ""
-    } else if !info.name.is_empty() {
-        "resource"
-    } else if !info.namespace.is_empty() {
-        "namespace"
-    } else {
-        "cluster"
-    };
-    // Paths of strangers must not become label values.
-    let (group, version, resource, subresource) =
-        if info.resource_request { (&*info.group, &*info.version, &*info.resource, &*info.subresource) } else { ("", "", "", "") };
-    [verb, group, version, resource, subresource, scope, "apiserver"]
-}
-
 /// Adds one to a gauge as long as it lives.
-pub struct GaugeGuard(prometheus::IntGauge);
+struct GaugeGuard(prometheus::IntGauge);
 
 impl GaugeGuard {
-    /// Counts up.
-    pub fn new(gauge: prometheus::IntGauge) -> GaugeGuard {
+    fn new(gauge: prometheus::IntGauge) -> GaugeGuard {
         gauge.inc();
         GaugeGuard(gauge)
     }

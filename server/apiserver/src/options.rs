@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::allocate::Ranges;
-use crate::egress::{Direct, Egress};
-use crate::pki::ClusterKeys;
+use crate::admission::builtin::Selection;
+use crate::admission::plugins::service_allocation::Ranges;
+use crate::admission::toleration_seconds::TolerationSeconds;
+use crate::egress::{Direct, Egress, TunnelUse};
 
 /// Everything that [`crate::ApiServer::start`] needs besides the store.
 pub struct ApiServerOptions {
-    /// The cluster's authorities, service-account keys and encryption keys.
-    pub keys: Arc<ClusterKeys>,
     /// Ranges of Service addresses and node ports.
     pub ranges: Ranges,
+    /// Which admission plugins run.
+    pub admission: Selection,
+    /// What pods get that name no toleration of nodes that are not ready or unreachable.
+    pub tolerations: TolerationSeconds,
     /// The cluster's DNS domain: names the token issuer.
     pub cluster_domain: String,
     /// `host:port` under which clients reach this server; shown in discovery.
@@ -25,18 +28,20 @@ pub struct ApiServerOptions {
     pub max_mutating_requests_inflight: usize,
     /// Bytes of changes that each resource keeps for watchers.
     pub watch_window_bytes: usize,
-    /// The way to nodes and pods.
+    /// The way to nodes and pods that no tunnel leads to.
     pub egress: Arc<dyn Egress>,
+    /// For what the tunnels of agents are used.
+    pub tunnels: TunnelUse,
     /// TLS towards kubelets: our client certificate, and the CA that signed theirs. None: no logs, no exec.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
 }
 
-impl ApiServerOptions {
-    /// Defaults for a cluster with these keys.
-    pub fn new(keys: Arc<ClusterKeys>) -> ApiServerOptions {
+impl Default for ApiServerOptions {
+    fn default() -> ApiServerOptions {
         ApiServerOptions {
-            keys,
             ranges: Ranges::default(),
+            admission: Selection::default(),
+            tolerations: TolerationSeconds::default(),
             cluster_domain: "cluster.local".to_owned(),
             advertise_address: "127.0.0.1:6443".to_owned(),
             request_timeout: Duration::from_secs(60),
@@ -44,6 +49,7 @@ impl ApiServerOptions {
             max_mutating_requests_inflight: 200,
             watch_window_bytes: 4 * 1024 * 1024,
             egress: Arc::new(Direct::default()),
+            tunnels: TunnelUse::KubeletsAndPods,
             kubelet_tls: None,
         }
     }

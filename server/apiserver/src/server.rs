@@ -3,29 +3,35 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trireme_raft::StoreStatus;
 
-use crate::admin::Admin;
-use crate::admission::AdmissionChain;
+use crate::admission::chain::Chain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
-use crate::health::ContactLost;
-use crate::join::JoinService;
+use crate::catalog::rows::Rows;
+use crate::chain::body::budget::BodyBudget;
+use crate::chain::compression::Compressor;
+use crate::chain::flowcontrol::inflight::InFlight;
+use crate::conversion::Conversions;
+use crate::egress::Tunnels;
+use crate::endpoints::health::contact::ContactLost;
+use crate::endpoints::openapi::kept::KeptDocuments;
+use crate::endpoints::operator::OperatorRoutes;
+use crate::http::extra_routes::ExtraRoutes;
 use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
-use crate::registry::Registry;
-use crate::rows::Rows;
+use crate::storage::Storage;
 
-/// Who decides about requests.
+/// What decides about requests.
 pub struct Security {
-    /// Who asks.
+    /// Which user asks.
     pub authenticator: Authenticator,
-    /// Whether he may.
+    /// Whether the user may.
     pub authorizer: Authorizer,
     /// Whether and how it is written.
-    pub admission: AdmissionChain,
+    pub admission: Chain,
 }
 
 /// Everything a request needs.
@@ -35,21 +41,29 @@ pub struct Server {
     /// What is served.
     pub rows: Arc<Rows>,
     /// The objects.
-    pub registry: Arc<Registry>,
+    pub storage: Arc<Storage>,
+    /// The way to other versions of them, where webhooks convert.
+    pub conversions: Arc<Conversions>,
     /// Identity, authorization, admission.
     pub security: Security,
     /// What `/metrics` shows.
     pub metrics: Metrics,
-    /// Places for reading requests.
-    pub reading: Arc<Semaphore>,
-    /// Places for changing requests.
-    pub writing: Arc<Semaphore>,
-    /// Set when the objects that a cluster is born with are there.
+    /// The places of requests in flight.
+    pub inflight: InFlight,
+    /// The memory that bodies of requests may take.
+    pub bodies: BodyBudget,
+    /// Compresses large answers.
+    pub compressor: Compressor,
+    /// OpenAPI documents that were compressed before.
+    pub openapi: KeptDocuments,
+    /// Set when the objects that every cluster has from its start are there.
     pub bootstrapped: AtomicBool,
-    /// The doors for joining nodes and servers, once they are open.
-    pub join: OnceLock<JoinService>,
+    /// Routes outside the Kubernetes API, once another part has set them.
+    pub extra_routes: OnceLock<Arc<dyn ExtraRoutes>>,
     /// The operator's endpoints.
-    pub admin: Admin,
+    pub operator_routes: OperatorRoutes,
+    /// The tunnels that agents have opened, and the way to nodes and pods.
+    pub tunnels: Arc<Tunnels>,
     /// Cancelled when the server stops: ends watches and tunnels.
     pub stopping: CancellationToken,
     /// Since when there is no contact, as health checks saw it.

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 pub const GROUP_AUTHENTICATED: &str = "system:authenticated";
 /// The group of requests without credentials.
 pub const GROUP_UNAUTHENTICATED: &str = "system:unauthenticated";
+/// The group of all kubelets.
+pub const GROUP_NODES: &str = "system:nodes";
 /// The group that authorization always allows.
 pub const GROUP_MASTERS: &str = "system:masters";
 /// The name of requests without credentials.
@@ -43,10 +45,10 @@ impl UserInfo {
     }
 }
 
-/// The caller behind the in-process door: identity already known, and the fence its writes carry.
+/// A part of this process as a client: its identity, and the fence that its writes carry.
 #[derive(Clone, Debug)]
 pub struct Caller {
-    /// Who calls.
+    /// The identity of the caller.
     pub user: UserInfo,
     /// The leadership under which the caller writes; `None` for unfenced callers.
     pub fence: Option<trireme_raft::Fence>,

@@ -13,7 +13,7 @@ const UID: &str = "x-remote-uid";
 const GROUP: &str = "x-remote-group";
 const EXTRA: &str = "x-remote-extra-";
 
-/// Reads the headers; `None` when they name nobody. Only to be called for a verified front proxy.
+/// Reads the headers; `None` when they name no user. Only to be called for a verified front proxy.
 pub fn user(headers: &HeaderMap) -> Option<UserInfo> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let name = text(USER).filter(|name| !name.is_empty())?;

@@ -6,11 +6,9 @@ use http::HeaderMap;
 use trireme_api::status::Status;
 
 use super::front_proxy::{extra, values};
-use crate::{
-    attributes::Attributes,
-    authz::{Authorizer, rbac::SERVICE_ACCOUNT_PREFIX},
-    user::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS, UserInfo},
-};
+use crate::attributes::Attributes;
+use crate::authz::{Authorizer, rbac::SERVICE_ACCOUNT_PREFIX};
+use crate::user::{GROUP_AUTHENTICATED, GROUP_UNAUTHENTICATED, USER_ANONYMOUS, UserInfo};
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";

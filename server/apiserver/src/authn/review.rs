@@ -28,7 +28,7 @@ pub async fn token(tokens: &ServiceAccountTokens, mut review: Value, now: Timest
     Ok(review)
 }
 
-/// Tells the caller who he is.
+/// Tells callers their own identity.
 pub fn own(user: &UserInfo, mut review: Value, now: Timestamp) -> Value {
     meta::set_creation_timestamp(&mut review, &trireme_api::time::format(now));
     review["status"] = json!({"userInfo": user_value(user)});

@@ -5,10 +5,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    authz::{Authorizer, tests::FakeReader},
-    pki::{ClusterKeys, Profile, authority::certificates},
-};
+use crate::authz::{Authorizer, tests::FakeReader};
+use trireme_cluster::pki::{ClusterKeys, Profile, authority::certificates};
 
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const YEAR: i64 = 365 * 86_400;
@@ -41,9 +39,12 @@ fn world() -> World {
     reader.put("", "nodes", json!({"metadata": {"name": "n1", "uid": "node-1"}}));
     reader.put("", "secrets", object("s", "secret-1"));
     let keys = ClusterKeys::generate(at(0)).unwrap();
-    let signing = keys.service_account.load().unwrap();
+    let own = keys.api_server_keys().unwrap();
+    let signing = (keys.service_account.pkcs8.iter())
+        .map(|key| SigningKey::from_pkcs8(&base64::Engine::decode(&base64::prelude::BASE64_STANDARD, key).unwrap()).unwrap())
+        .collect();
     let tokens = ServiceAccountTokens::new(ISSUER, vec![], signing, reader.clone());
-    let authenticator = Authenticator::new(&keys, Arc::new(tokens)).unwrap();
+    let authenticator = Authenticator::new(own.client_authorities, own.front_proxy_authorities, Arc::new(tokens)).unwrap();
     World { reader, keys, authenticator }
 }
 

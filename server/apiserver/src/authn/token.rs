@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use trireme_api::{meta, time};
 
-use crate::{
-    authz::rbac::SERVICE_ACCOUNT_PREFIX,
-    lookup::ObjectReader,
-    pki::{PkiError, SigningKey, service_account},
-    user::UserInfo,
-};
+pub use crate::authn::bound::Bound;
+use crate::authn::legacy_token::{self, LegacyClaims};
+use crate::authn::signing_key::{self, SigningKey};
+use crate::authz::rbac::SERVICE_ACCOUNT_PREFIX;
+use crate::storage::lookup::ObjectReader;
+use crate::user::UserInfo;
 
 /// Verified signatures that are remembered; they are dropped together when the table is full.
 const REMEMBERED_MAX: usize = 1024;
@@ -26,16 +26,6 @@ const REMEMBERED_MAX: usize = 1024;
 const DELETION_LEEWAY_SECS: i64 = 60;
 /// No token of ours is longer; longer ones are not even decoded.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-
-/// An object that a token is bound to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bound {
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub uid: String,
-}
 
 /// The private claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,18 +79,25 @@ pub struct Authenticated {
     pub audiences: Vec<String>,
 }
 
+/// The claims of a token whose signature is good.
+#[derive(Clone)]
+enum Verified {
+    Bound(Arc<Claims>),
+    Legacy(Arc<LegacyClaims>),
+}
+
 /// Mints and verifies tokens.
 pub struct ServiceAccountTokens {
     issuer: String,
     audiences: Vec<String>,
     keys: Vec<SigningKey>,
     reader: Arc<dyn ObjectReader>,
-    remembered: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    remembered: Mutex<HashMap<[u8; 32], Verified>>,
 }
 
 impl ServiceAccountTokens {
-    /// Tokens of `issuer`, accepted for `audiences` (the issuer itself when empty). `keys` as of
-    /// [`crate::pki::ServiceAccountKeys::load`].
+    /// Tokens of `issuer`, accepted for `audiences` (the issuer itself when empty). The first of
+    /// `keys` signs.
     pub fn new(
         issuer: impl Into<String>,
         mut audiences: Vec<String>,
@@ -135,19 +132,28 @@ impl ServiceAccountTokens {
 
     /// The document behind `/openid/v1/jwks`.
     pub fn jwks(&self) -> Value {
-        service_account::jwks(&self.keys)
+        signing_key::jwks(&self.keys)
     }
 
-    /// The document behind `/.well-known/openid-configuration`; `server` is `https://<advertised address>`.
+    /// The document behind `/.well-known/openid-configuration`; `server` is the advertised address with its port.
     pub fn openid_configuration(&self, server: &str) -> Value {
-        service_account::openid_configuration(&self.issuer, &format!("{server}/openid/v1/jwks"))
+        signing_key::openid_configuration(&self.issuer, &format!("https://{server}/openid/v1/jwks"))
     }
 
     /// Signs a token.
-    pub fn sign(&self, claims: &Claims) -> Result<String, PkiError> {
-        let key = self.keys.first().ok_or(PkiError::Crypto("no service-account key"))?;
+    pub fn sign(&self, claims: &Claims) -> Result<String, String> {
+        self.sign_claims(claims)
+    }
+
+    /// Signs a token that does not expire, for a Secret to hold.
+    pub fn sign_legacy(&self, claims: &LegacyClaims) -> Result<String, String> {
+        self.sign_claims(claims)
+    }
+
+    fn sign_claims<C: Serialize>(&self, claims: &C) -> Result<String, String> {
+        let key = self.keys.first().ok_or("no service-account key")?;
         let header = json!({"alg": "ES256", "kid": key.key_id()});
-        let claims = serde_json::to_vec(claims).map_err(|error| PkiError::malformed("claims", error))?;
+        let claims = serde_json::to_vec(claims).map_err(|error| format!("claims: {error}"))?;
         let input = format!("{}.{}", BASE64_URL_SAFE_NO_PAD.encode(header.to_string()), BASE64_URL_SAFE_NO_PAD.encode(claims));
         let signature = key.sign(input.as_bytes())?;
         Ok(format!("{input}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature)))
@@ -156,7 +162,10 @@ impl ServiceAccountTokens {
     /// Judges a token for one of `audiences` (the API server's own when empty). The error is for logs and
     /// TokenReview, not for the bearer.
     pub async fn authenticate(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Authenticated, String> {
-        let claims = self.verified(token)?;
+        let claims = match self.verified(token)? {
+            Verified::Bound(claims) => claims,
+            Verified::Legacy(claims) => return self.authenticate_legacy(&claims, token, audiences, now).await,
+        };
         self.check_times(&claims, now)?;
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         let matching: Vec<_> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
@@ -173,8 +182,42 @@ impl ServiceAccountTokens {
         Ok(Authenticated { user: user_of(&claims), audiences: matching })
     }
 
+    /// A token without an audience is meant for the API server.
+    async fn authenticate_legacy(
+        &self,
+        claims: &LegacyClaims,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Authenticated, String> {
+        let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
+        let matching: Vec<_> = wanted.iter().filter(|audience| self.audiences.contains(audience)).cloned().collect();
+        if matching.is_empty() {
+            return Err(format!("the token is for the API server, not for the target audiences {wanted:?}"));
+        }
+        if let Err(first) = self.check_legacy_objects(claims, token, now) {
+            // What is missing here may exist already: created through another server a moment ago.
+            if !self.reader.refresh().await {
+                return Err(first);
+            }
+            self.check_legacy_objects(claims, token, now)?;
+        }
+        let groups = vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{}", claims.namespace)];
+        let user = UserInfo { name: claims.sub.clone(), uid: claims.account_uid.clone(), groups, ..UserInfo::default() };
+        Ok(Authenticated { user, audiences: matching })
+    }
+
+    fn check_legacy_objects(&self, claims: &LegacyClaims, token: &str, now: Timestamp) -> Result<(), String> {
+        if claims.sub != format!("{SERVICE_ACCOUNT_PREFIX}{}:{}", claims.namespace, claims.account) {
+            return Err("subject does not match the service account".to_owned());
+        }
+        let secret = self.reader.get("", "secrets", &claims.namespace, &claims.secret);
+        claims.check_secret(secret.as_ref().map(|found| &*found.object), token)?;
+        self.check_one("serviceaccounts", &claims.namespace, &claims.account(), now)
+    }
+
     /// The claims, if the signature is ours.
-    fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {
+    fn verified(&self, token: &str) -> Result<Verified, String> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err("token is too long".to_owned());
         }
@@ -182,7 +225,7 @@ impl ServiceAccountTokens {
         if let Some(claims) = self.remembered.lock().get(&digest) {
             return Ok(claims.clone());
         }
-        let claims = Arc::new(self.decode(token)?);
+        let claims = self.decode(token)?;
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
@@ -191,7 +234,7 @@ impl ServiceAccountTokens {
         Ok(claims)
     }
 
-    fn decode(&self, token: &str) -> Result<Claims, String> {
+    fn decode(&self, token: &str) -> Result<Verified, String> {
         #[derive(Deserialize)]
         struct Header {
             alg: String,
@@ -212,11 +255,21 @@ impl ServiceAccountTokens {
         if !ours {
             return Err(INVALID.to_owned());
         }
-        let claims: Claims = serde_json::from_slice(&decode(payload)?).map_err(|_| INVALID)?;
-        if claims.iss != self.issuer {
-            return Err(format!("issuer {:?} is not ours", claims.iss));
+        #[derive(Deserialize)]
+        struct Issued {
+            iss: String,
         }
-        Ok(claims)
+        let payload = decode(payload)?;
+        let issued: Issued = serde_json::from_slice(&payload).map_err(|_| INVALID)?;
+        if issued.iss == legacy_token::ISSUER {
+            let claims: LegacyClaims = serde_json::from_slice(&payload).map_err(|_| INVALID)?;
+            return Ok(Verified::Legacy(Arc::new(claims)));
+        }
+        if issued.iss != self.issuer {
+            return Err(format!("issuer {:?} is not ours", issued.iss));
+        }
+        let claims: Claims = serde_json::from_slice(&payload).map_err(|_| INVALID)?;
+        Ok(Verified::Bound(Arc::new(claims)))
     }
 
     fn check_times(&self, claims: &Claims, now: Timestamp) -> Result<(), String> {

@@ -13,7 +13,8 @@ use trireme_api::{
 };
 
 use super::token::{Bound, Claims, KubernetesClaims, ServiceAccountTokens};
-use crate::{authz::rbac::SERVICE_ACCOUNT_PREFIX, lookup::LookedUp};
+use crate::authz::rbac::SERVICE_ACCOUNT_PREFIX;
+use crate::storage::lookup::LookedUp;
 
 const EXPIRATION_SECS_DEFAULT: i64 = 3600;
 const EXPIRATION_SECS_MIN: i64 = 600;

@@ -15,10 +15,8 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest, Sha256};
 
-use crate::{
-    pki::{PkiError, authority::certificates},
-    user::UserInfo,
-};
+use crate::error::Error;
+use crate::user::UserInfo;
 
 /// Common names under which the front proxy is believed.
 const FRONT_PROXY_NAMES: &[&str] = &["front-proxy-client"];
@@ -72,16 +70,15 @@ pub struct ChainVerifier {
 }
 
 impl ChainVerifier {
-    /// Trusts the certificates of this PEM bundle.
-    pub fn new(ca_pem: &str) -> Result<ChainVerifier, PkiError> {
+    /// Trusts these authorities.
+    pub fn new(authorities: Vec<CertificateDer<'static>>) -> Result<ChainVerifier, Error> {
+        let unusable = |error: &dyn std::fmt::Display| Error::Tls(format!("client authority: {error}"));
         let mut roots = RootCertStore::empty();
-        for certificate in certificates(ca_pem)? {
-            roots.add(certificate).map_err(|error| PkiError::malformed("client authority", error))?;
+        for certificate in authorities {
+            roots.add(certificate).map_err(|error| unusable(&error))?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| PkiError::malformed("client authority", error))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().map_err(|error| unusable(&error))?;
         Ok(ChainVerifier { verifier })
     }
 
@@ -129,22 +126,6 @@ fn user_of(leaf: &x509_parser::certificate::X509Certificate<'_>, der: &[u8]) -> 
         groups: leaf.subject().iter_organization().map(text).collect(),
         extra: [("authentication.kubernetes.io/credential-id".to_owned(), vec![credential])].into(),
     }
-}
-
-/// The TLS side of the API server's port: HTTP/2 and HTTP/1.1, any client certificate (judged afterwards).
-pub fn server_config(serving: &crate::pki::Issued) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-    use rustls_pki_types::{PrivateKeyDer, pem::PemObject};
-    let malformed = |error: &dyn std::fmt::Display| PkiError::malformed("serving certificate", error);
-    let chain = certificates(&serving.certificate_pem)?;
-    let key = PrivateKeyDer::from_pem_slice(serving.key_pem.as_bytes()).map_err(|error| malformed(&error))?;
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| malformed(&error))?
-        .with_client_cert_verifier(accept_any_verifier())
-        .with_single_cert(chain, key)
-        .map_err(|error| malformed(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// For the TLS handshake: asks for a certificate, requires none, and takes any whose key the client holds.

@@ -82,6 +82,28 @@ fn covers(held: &PolicyRule, single: &PolicyRule) -> bool {
                 || wanted.split_once('/').is_some_and(|(_, subresource)| entry.strip_prefix("*/") == Some(subresource))
         })
     });
-    let names = held.resource_names.is_empty() || (!single.resource_names.is_empty() && all(&held.resource_names, &single.resource_names));
+    // Names have no wildcard: a rule for the name `*` is one for an object of that name.
+    let named = !single.resource_names.is_empty() && single.resource_names.iter().all(|name| held.resource_names.contains(name));
+    let names = held.resource_names.is_empty() || named;
     verbs && all(&held.api_groups, &single.api_groups) && resources && names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_20_names_have_no_wildcard() {
+        let rule = |names: &[&str]| PolicyRule {
+            api_groups: vec![String::new()],
+            resources: vec!["secrets".to_owned()],
+            verbs: vec!["get".to_owned()],
+            resource_names: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..PolicyRule::default()
+        };
+        assert_eq!(missing(&[rule(&["*"])], &[rule(&["db"])]), [rule(&["db"])]);
+        assert_eq!(missing(&[rule(&["*"])], &[rule(&[])]), [rule(&[])]);
+        assert!(missing(&[rule(&["db", "x"])], &[rule(&["db"])]).is_empty());
+        assert!(missing(&[rule(&[])], &[rule(&["db"])]).is_empty());
+    }
 }

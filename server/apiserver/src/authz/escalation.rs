@@ -1,4 +1,4 @@
-//! Nobody grants what he does not hold: checked on every write of a role or binding.
+//! No user grants permissions beyond their own: checked on every write of a role or binding.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#restrictions-on-role-creation-or-update>.
 
@@ -6,15 +6,13 @@ use serde_json::Value;
 use trireme_api::{gvk::GroupResource, meta, status::Status};
 
 use super::{Authorizer, RBAC_GROUP, covers, rbac::RoleRef, rule::PolicyRule};
-use crate::{
-    attributes::Attributes,
-    user::{GROUP_MASTERS, UserInfo},
-};
+use crate::attributes::Attributes;
+use crate::user::{GROUP_MASTERS, UserInfo};
 
 /// A write of an RBAC object as the check sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct EscalationCheck<'a> {
-    /// Who writes.
+    /// The user who writes.
     pub user: &'a UserInfo,
     /// `roles`, `clusterroles`, `rolebindings` or `clusterrolebindings`.
     pub resource: &'a str,

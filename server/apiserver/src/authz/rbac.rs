@@ -8,7 +8,8 @@ use std::{collections::HashMap, sync::Arc};
 use serde_json::Value;
 
 use super::rule::PolicyRule;
-use crate::{attributes::Attributes, user::UserInfo};
+use crate::attributes::Attributes;
+use crate::user::UserInfo;
 
 /// Prefix of the user names of service accounts.
 pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";

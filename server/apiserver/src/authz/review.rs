@@ -14,7 +14,8 @@ use trireme_api::{
 };
 
 use super::{Authorizer, RBAC_GROUP};
-use crate::{attributes::Attributes, user::UserInfo};
+use crate::attributes::Attributes;
+use crate::user::UserInfo;
 
 const GROUP: &str = "authorization.k8s.io";
 

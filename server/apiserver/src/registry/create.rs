@@ -2,17 +2,20 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
+use trireme_api::meta;
 use trireme_api::status::Status;
-use trireme_api::{meta, validate};
 
-use super::pipeline::{MAX_ATTEMPTS, Mutation};
-use super::{Commit, Put, identity};
-use crate::admission_request::{AdmissionEffects, Operation};
-use crate::allocate;
+use crate::admission::effects::Effects;
+use crate::admission::request::Operation;
+use crate::catalog::origin::Origin;
 use crate::error::Answer;
+use crate::registry::identity;
+use crate::registry::mutation::{MAX_ATTEMPTS, Mutation};
+use crate::storage::Commit;
+use crate::storage::Put;
 
 impl Mutation<'_> {
-    /// Creates `object` (in the addressed version, decoded). Returns it as stored, in the storage version.
+    /// Creates `object` (in the addressed version, decoded). Returns it in the version that is worked on.
     pub async fn create(&mut self, object: Value, name: &str) -> Answer<Value> {
         let mut object = self.to_storage(object)?;
         identity::settle_namespace(&mut object, self.row.resource.namespaced, self.namespace)?;
@@ -23,18 +26,25 @@ impl Mutation<'_> {
             Err(Status::internal("resourceVersion should not be set on objects to be created"))?;
         }
         self.default(&mut object);
+        if !std::mem::take(&mut self.is_tracked) {
+            self.track(None, &mut object)?;
+        }
         for attempt in 1.. {
+            // In each attempt: the definition may be what has changed.
+            if self.row.origin.as_ref().is_some_and(Origin::is_closing) {
+                Err(Status::failure(405, "MethodNotAllowed", "create not allowed while custom resource definition is terminating"))?;
+            }
             let (created, key, effects) = self.prepare_create(object.clone()).await?;
             let name = meta::name(&created).to_owned();
             if self.dry_run {
-                if self.server.registry.read(self.row, &key)?.is_some() {
+                if self.storage.read(self.row, &key)?.is_some() {
                     Err(Status::already_exists(&self.group_resource(), &name))?;
                 }
                 return Ok(created);
             }
-            let lease = self.lease().await?;
-            let put = Put::Object(&created, lease);
-            let commit = self.server.registry.commit(self.row, &key, 0, put, &effects, self.fence, "create").await;
+            let (lease, encoded) = (self.lease().await?, self.encoded(&created).await?);
+            let put = Put::Object(&encoded, lease);
+            let commit = self.storage.commit(self.row, &key, 0, put, &effects, self.fence, "create").await;
             if commit.is_err() {
                 self.forget_lease();
             }
@@ -55,7 +65,7 @@ impl Mutation<'_> {
                 }
                 // Something that admission or allocation relied on has changed: decide again, on what is true now.
                 Commit::Stale(None) if attempt < MAX_ATTEMPTS => {
-                    self.server.registry.refresh(self.row).await?;
+                    self.storage.refresh(self.row).await?;
                 }
                 Commit::Stale(None) => Err(Status::server_timeout(&self.group_resource(), "create", 1))?,
             }
@@ -63,29 +73,35 @@ impl Mutation<'_> {
         unreachable_attempts()
     }
 
-    async fn prepare_create(&mut self, object: Value) -> Answer<(Value, String, AdmissionEffects)> {
-        let mut effects = AdmissionEffects::default();
+    async fn prepare_create(&mut self, object: Value) -> Answer<(Value, String, Effects)> {
         let requested = meta::name(&object).to_owned();
         let mut request = self.admission_request(Operation::Create, &requested, Some(object), None);
-        self.admit(&mut request, &mut effects).await?;
-        let mut object = request.object.take().unwrap_or_default();
+        let mut effects = self.admit(&mut request).await?;
+        // What defines the resource is what this server knows: nothing is left behind in a resource that has gone.
+        if let Some(origin) = &self.row.origin {
+            effects.require(&origin.key, origin.revision());
+        }
+        let mut object = request.take_object();
 
-        identity::fill_new(&mut object, Timestamp::now());
+        let now = Timestamp::now();
+        identity::fill_new(&mut object, now);
         identity::generate_name(&mut object);
         let name = meta::name(&object).to_owned();
-        allocate::create(self, &mut object, &mut effects)?;
-        let strategy = self.strategy();
-        strategy.prepare_for_create(&mut object);
-        // What preparation took away (a status) comes back as its empty form.
-        self.default(&mut object);
-        self.refuse_invalid(&name, validate::create(&self.storage_gvk(), &object))?;
-        self.warnings.extend(strategy.warnings_on_create(&object));
-        strategy.canonicalize(&mut object);
-
         request.name.clone_from(&name);
-        request.object = Some(object);
-        self.admit_validating(&mut request, &mut effects).await?;
-        let object = request.object.take().unwrap_or_default();
+        request.set_object(object);
+        self.admission.allocate(&mut request, &mut effects)?;
+        let mut object = request.take_object();
+        let definition = self.definition().clone();
+        definition.prepare_for_create(&mut object, now);
+        let errors = self.judge_create(&definition, &object).await;
+        self.refuse_invalid(&name, errors)?;
+        let warnings = definition.kind.warnings(&object, None);
+        self.warnings.extend(warnings);
+
+        request.set_object(object);
+        self.admit_validating(&request, &mut effects).await?;
+        let mut object = request.take_object();
+        self.fit_storage(&mut object);
         let key = self.row.key(meta::namespace(&object), &name);
         Ok((object, key, effects))
     }

@@ -4,16 +4,27 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use trireme_api::gvk::GroupVersionKind;
 use trireme_api::meta;
 use trireme_api::status::Status;
 
-use super::deletion::{self, Deletion};
-use super::pipeline::{MAX_ATTEMPTS, Mutation};
-use super::{Commit, Put, Stored};
-use crate::admission_request::{AdmissionEffects, Operation};
-use crate::allocate;
+use crate::admission::effects::Effects;
+use crate::admission::request::{AdmissionRequest, Operation};
 use crate::error::Answer;
-use crate::query::DeleteOptions;
+use crate::http::query::DeleteOptions;
+use crate::registry::deletion::{self, Deletion};
+use crate::registry::mutation::{MAX_ATTEMPTS, Mutation};
+use crate::storage::Commit;
+use crate::storage::Put;
+use crate::storage::Stored;
+
+/// Why an object is deleted: what admission is asked about.
+pub enum Cause {
+    /// A client deletes it.
+    Delete,
+    /// A client evicts it; this is the Eviction that it sent.
+    Eviction(Value),
+}
 
 /// What a delete led to.
 pub enum Deleted {
@@ -35,24 +46,15 @@ enum Attempt {
     Failed(Box<Status>),
 }
 
-/// Resources whose delete answers with the object in place of a Status.
-const RETURN_OBJECT: [&str; 6] =
-    ["pods", "podtemplates", "serviceaccounts", "resourcequotas", "persistentvolumes", "persistentvolumeclaims"];
-
-/// Whether a completed delete of a resource of the core group answers with the object.
-pub fn returns_object(group: &str, plural: &str) -> bool {
-    group.is_empty() && RETURN_OBJECT.contains(&plural)
-}
-
 impl Mutation<'_> {
-    /// Deletes `name`. `more` is an additional condition and change that joins the transaction (eviction's budget).
-    pub async fn delete(&mut self, name: &str, options: &DeleteOptions, more: &AdmissionEffects) -> Answer<Deleted> {
+    /// Deletes `name`.
+    pub async fn delete(&mut self, name: &str, options: &DeleteOptions, cause: &Cause) -> Answer<Deleted> {
         let key = self.row.key(self.namespace, name);
-        let mut existing = self.server.registry.read(self.row, &key)?;
+        let mut existing = self.stored(&key).await?;
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let outcome = match &existing {
-                Some(stored) => self.attempt_delete(&key, name, options, stored, more).await,
+                Some(stored) => self.attempt_delete(&key, name, options, stored, cause).await,
                 None => Err(Status::not_found(&self.group_resource(), name).into()),
             };
             match outcome {
@@ -61,36 +63,34 @@ impl Mutation<'_> {
                 Ok(Attempt::Failed(status)) => return Err(status),
                 Ok(Attempt::Unchanged(deleted)) if fresh => return Ok(deleted),
                 Err(status) if fresh => return Err(status),
-                Ok(Attempt::Unchanged(_)) | Err(_) => {
-                    self.server.registry.refresh(self.row).await?;
-                    existing = self.server.registry.read(self.row, &key)?;
+                // On what may be old: or the object, or something that admission relied on, has changed.
+                Ok(Attempt::Unchanged(_) | Attempt::Stale) | Err(_) => {
+                    self.storage.refresh(self.row).await?;
+                    existing = self.stored(&key).await?;
                 }
-                Ok(Attempt::Stale) if !more.compares.is_empty() => {
-                    Err(Status::conflict_modified(&self.group_resource(), name))?;
-                }
-                Ok(Attempt::Stale) => existing = self.server.registry.read(self.row, &key)?,
             }
+            self.warnings.clear();
             fresh = true;
         }
-        Err(Status::conflict_modified(&self.group_resource(), name).into())
+        match cause {
+            Cause::Delete => Err(Status::conflict_modified(&self.group_resource(), name).into()),
+            Cause::Eviction(_) => {
+                Err(Status::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10).into())
+            }
+        }
     }
 
     /// One try.
-    async fn attempt_delete(
-        &mut self,
-        key: &str,
-        name: &str,
-        options: &DeleteOptions,
-        stored: &Stored,
-        more: &AdmissionEffects,
-    ) -> Answer<Attempt> {
+    async fn attempt_delete(&mut self, key: &str, name: &str, options: &DeleteOptions, stored: &Stored, cause: &Cause) -> Answer<Attempt> {
         self.check_preconditions(name, options, &stored.object)?;
-        let mut effects = more.clone();
-        let old = Arc::new(stored.object.clone());
-        let mut request = self.admission_request(Operation::Delete, name, None, Some(old));
-        self.admit(&mut request, &mut effects).await?;
-        self.admit_validating(&mut request, &mut effects).await?;
-        let decision = deletion::decide(self.row, &stored.object, options, Timestamp::now());
+        let mut request = self.deletion_request(name, Arc::new(stored.object.clone()), cause);
+        let mut effects: Effects = self.admit(&mut request).await?;
+        self.admit_validating(&request, &mut effects).await?;
+        let now = Timestamp::now();
+        let mut decision = deletion::decide(self.row, &stored.object, options, now);
+        if let (Cause::Eviction(_), Deletion::Mark(marked)) = (cause, &mut decision) {
+            self.definition().kind.mark_evicted(marked, now);
+        }
         if self.dry_run {
             return Ok(match decision {
                 Deletion::Now => Attempt::Done(Deleted::Gone(stored.object.clone())),
@@ -98,21 +98,40 @@ impl Mutation<'_> {
                 Deletion::Pending => Attempt::Unchanged(Deleted::Pending(stored.object.clone())),
             });
         }
-        let registry = &self.server.registry;
+        let encoded = match &decision {
+            Deletion::Mark(marked) => match self.encoded(marked).await {
+                Ok(encoded) => Some(encoded),
+                Err(status) => return Ok(Attempt::Failed(status)),
+            },
+            Deletion::Now | Deletion::Pending => None,
+        };
         let (put, mut result) = match &decision {
             Deletion::Pending => return Ok(Attempt::Unchanged(Deleted::Pending(stored.object.clone()))),
             Deletion::Now => {
-                allocate::delete(&stored.object, self.row, &mut effects);
+                self.admission.release(self.removed(), &stored.object, &mut effects);
                 (Put::Delete, stored.object.clone())
             }
-            Deletion::Mark(marked) => (Put::Object(marked, 0), marked.clone()),
+            Deletion::Mark(marked) => (Put::Object(encoded.as_deref().unwrap_or(marked), 0), marked.clone()),
         };
-        match registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "delete").await {
+        match self.storage.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "delete").await {
             Err(status) => Ok(Attempt::Failed(status)),
             Ok(Commit::Stale(_)) => Ok(Attempt::Stale),
             Ok(Commit::Done(revision)) => {
                 meta::set_resource_version(&mut result, &revision.to_string());
                 Ok(Attempt::Done(if matches!(decision, Deletion::Now) { Deleted::Gone(result) } else { Deleted::Pending(result) }))
+            }
+        }
+    }
+
+    fn deletion_request(&self, name: &str, stored: Arc<Value>, cause: &Cause) -> AdmissionRequest {
+        match cause {
+            Cause::Delete => self.admission_request(Operation::Delete, name, None, Some(stored)),
+            Cause::Eviction(eviction) => {
+                let mut request = self.admission_request(Operation::Create, name, Some(eviction.clone()), None);
+                request.kind = GroupVersionKind::new("policy", "v1", "Eviction");
+                request.requested_kind = request.kind.clone();
+                request.target = Some(stored);
+                request
             }
         }
     }

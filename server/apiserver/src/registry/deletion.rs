@@ -4,11 +4,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use trireme_api::strategy::{self, Dependents};
+use trireme_api::resource::{Dependents, Kind};
 use trireme_api::{meta, time};
 
-use crate::query::{DeleteOptions, Propagation};
-use crate::rows::Row;
+use crate::catalog::rows::Row;
+use crate::http::query::{DeleteOptions, Propagation};
 
 /// Holds an object until its dependents are gone.
 pub const FOREGROUND: &str = "foregroundDeletion";
@@ -28,35 +28,27 @@ pub enum Deletion {
 
 /// Decides about one object of `row`.
 pub fn decide(row: &Row, object: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
-    decide_for(row.group(), row.plural(), object, options, now)
+    decide_for(row.definition.kind.as_ref(), object, options, now)
 }
 
-fn decide_for(group: &str, plural: &str, object: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
+fn decide_for(kind: &dyn Kind, object: &Value, options: &DeleteOptions, now: Timestamp) -> Deletion {
     let mut marked = object.clone();
     let mut graceful = None;
-    if (group, plural) == ("", "pods") {
-        match graceful_pod(&mut marked, options, now) {
-            Graceful::Pending => return Deletion::Pending,
-            Graceful::No => {}
-            Graceful::Yes(secs) => graceful = Some(secs),
-        }
+    match graceful_end(kind, &mut marked, options, now) {
+        Graceful::Pending => return Deletion::Pending,
+        Graceful::No => {}
+        Graceful::Yes(secs) => graceful = Some(secs),
     }
-    let finalizers = finalizers_after(group, plural, object, options);
+    let finalizers = finalizers_after(kind, object, options);
     let held: Vec<&str> = finalizers.iter().map(String::as_str).collect();
     meta::set_finalizers(&mut marked, &held);
-    let spec_finalizers = (group, plural) == ("", "namespaces") && !meta::list_at(object, &["spec", "finalizers"]).is_empty();
-    if held.is_empty() && !spec_finalizers && graceful.unwrap_or(0) == 0 {
+    if held.is_empty() && !kind.is_held(object) && graceful.unwrap_or(0) == 0 {
         return Deletion::Now;
     }
     if graceful.is_none() {
         mark(&mut marked, now);
     }
-    if spec_finalizers {
-        let status = meta::map_at(&mut marked, "status");
-        status.insert("phase".to_owned(), "Terminating".into());
-        // Namespaces carry no grace period.
-        meta::set_deletion_grace_period_seconds(&mut marked, meta::deletion_grace_period_seconds(object));
-    }
+    kind.mark_deleted(&mut marked, object);
     if marked == *object { Deletion::Pending } else { Deletion::Mark(marked) }
 }
 
@@ -66,11 +58,12 @@ enum Graceful {
     Pending,
 }
 
-/// The grace period of a pod; `pod` is marked accordingly.
-fn graceful_pod(pod: &mut Value, options: &DeleteOptions, now: Timestamp) -> Graceful {
-    if let Some(deletion) = meta::deletion_timestamp(pod).map(str::to_owned) {
+/// The grace period of an object whose kind is deleted gracefully; `object` is marked accordingly.
+fn graceful_end(kind: &dyn Kind, object: &mut Value, options: &DeleteOptions, now: Timestamp) -> Graceful {
+    let Some(secs) = kind.grace_period_secs(object, options.grace_period_secs) else { return Graceful::No };
+    if let Some(deletion) = meta::deletion_timestamp(object).map(str::to_owned) {
         // Being deleted already: the grace period can only become shorter.
-        let Some(current) = meta::deletion_grace_period_seconds(pod) else { return Graceful::No };
+        let Some(current) = meta::deletion_grace_period_seconds(object) else { return Graceful::No };
         let Some(wanted) = options.grace_period_secs.map(|secs| secs.max(0)) else {
             return if current == 0 { Graceful::No } else { Graceful::Pending };
         };
@@ -80,17 +73,15 @@ fn graceful_pod(pod: &mut Value, options: &DeleteOptions, now: Timestamp) -> Gra
         if let Some(at) = time::parse(&deletion)
             && let Ok(at) = at.checked_add(SignedDuration::from_secs(wanted - current))
         {
-            meta::set_deletion_timestamp(pod, &time::format(at));
+            meta::set_deletion_timestamp(object, &time::format(at));
         }
-        meta::set_deletion_grace_period_seconds(pod, Some(wanted));
+        meta::set_deletion_grace_period_seconds(object, Some(wanted));
         return Graceful::Yes(wanted);
     }
-    let strategy = strategy::for_resource("", "pods");
-    let Some(secs) = strategy.grace_period_secs(pod, options.grace_period_secs) else { return Graceful::No };
     let at = now.checked_add(SignedDuration::from_secs(secs)).unwrap_or(now);
-    meta::set_deletion_timestamp(pod, &time::format(at));
-    meta::set_deletion_grace_period_seconds(pod, Some(secs));
-    bump_generation(pod);
+    meta::set_deletion_timestamp(object, &time::format(at));
+    meta::set_deletion_grace_period_seconds(object, Some(secs));
+    bump_generation(object);
     Graceful::Yes(secs)
 }
 
@@ -114,9 +105,9 @@ fn bump_generation(object: &mut Value) {
 }
 
 /// The finalizers after the request's propagation policy is honoured.
-fn finalizers_after(group: &str, plural: &str, object: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers_after(kind: &dyn Kind, object: &Value, options: &DeleteOptions) -> Vec<String> {
     let existing = meta::finalizers(object);
-    let collected = !(plural == "events" && group.is_empty());
+    let collected = kind.dependents() != Dependents::None;
     let (orphan, foreground) = match options.propagation {
         _ if !collected => (false, false),
         Some(Propagation::Orphan) => (true, false),
@@ -124,7 +115,7 @@ fn finalizers_after(group: &str, plural: &str, object: &Value, options: &DeleteO
         Some(Propagation::Background) => (false, false),
         None if existing.contains(&ORPHAN) => (true, false),
         None if existing.contains(&FOREGROUND) => (false, true),
-        None => (strategy::for_resource(group, plural).default_dependents() == Dependents::Orphan, false),
+        None => (kind.dependents() == Dependents::Orphan, false),
     };
     let mut after: Vec<String> = existing.iter().filter(|f| **f != ORPHAN && **f != FOREGROUND).map(|f| (*f).to_owned()).collect();
     if orphan {
@@ -145,16 +136,17 @@ pub fn ends_with(object: &Value, existing: &Value, row: &Row) -> bool {
         return false;
     }
     // Only a finalizer that went completes a deletion; without this any late status write would.
-    if row.group().is_empty() && row.plural() == "namespaces" {
-        return meta::list_at(object, &["spec", "finalizers"]).is_empty();
-    }
-    true
+    !row.definition.kind.is_held(object)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn kind(group: &str, plural: &str) -> std::sync::Arc<dyn Kind> {
+        trireme_api::kinds::find(group, plural).unwrap().kind.clone()
+    }
 
     fn now() -> Timestamp {
         time::parse("2026-01-01T00:00:10Z").unwrap()
@@ -167,38 +159,42 @@ mod tests {
     #[test]
     fn pods_end_gracefully_once_and_only_shorter() {
         let options = DeleteOptions::default();
-        assert_eq!(decide_for("", "pods", &pod(json!({"name": "a"}), ""), &options, now()), Deletion::Now);
-        let Deletion::Mark(marked) = decide_for("", "pods", &pod(json!({"name": "a", "generation": 1}), "n"), &options, now()) else {
+        assert_eq!(decide_for(kind("", "pods").as_ref(), &pod(json!({"name": "a"}), ""), &options, now()), Deletion::Now);
+        let Deletion::Mark(marked) =
+            decide_for(kind("", "pods").as_ref(), &pod(json!({"name": "a", "generation": 1}), "n"), &options, now())
+        else {
             panic!("graceful")
         };
         assert_eq!(
             marked["metadata"],
             json!({"name": "a", "generation": 2, "deletionTimestamp": "2026-01-01T00:00:30Z", "deletionGracePeriodSeconds": 20})
         );
-        assert_eq!(decide_for("", "pods", &marked, &options, now()), Deletion::Pending);
+        assert_eq!(decide_for(kind("", "pods").as_ref(), &marked, &options, now()), Deletion::Pending);
         let five = DeleteOptions { grace_period_secs: Some(5), ..DeleteOptions::default() };
-        let Deletion::Mark(shorter) = decide_for("", "pods", &marked, &five, now()) else { panic!("shorter") };
+        let Deletion::Mark(shorter) = decide_for(kind("", "pods").as_ref(), &marked, &five, now()) else { panic!("shorter") };
         assert_eq!(shorter["metadata"]["deletionTimestamp"], "2026-01-01T00:00:15Z");
         let force = DeleteOptions { grace_period_secs: Some(0), ..DeleteOptions::default() };
-        assert_eq!(decide_for("", "pods", &marked, &force, now()), Deletion::Now);
+        assert_eq!(decide_for(kind("", "pods").as_ref(), &marked, &force, now()), Deletion::Now);
     }
 
     #[test]
     fn finalizers_hold_and_policies_add_them() {
         let plain = json!({"metadata": {"name": "a", "generation": 3}});
-        assert_eq!(decide_for("apps", "deployments", &plain, &DeleteOptions::default(), now()), Deletion::Now);
+        assert_eq!(decide_for(kind("apps", "deployments").as_ref(), &plain, &DeleteOptions::default(), now()), Deletion::Now);
         let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
-        let Deletion::Mark(marked) = decide_for("apps", "deployments", &plain, &foreground, now()) else { panic!("held") };
+        let Deletion::Mark(marked) = decide_for(kind("apps", "deployments").as_ref(), &plain, &foreground, now()) else { panic!("held") };
         assert_eq!(
             marked["metadata"],
             json!({"name": "a", "generation": 4, "deletionTimestamp": "2026-01-01T00:00:10Z", "deletionGracePeriodSeconds": 0, "finalizers": ["foregroundDeletion"]})
         );
-        assert_eq!(decide_for("apps", "deployments", &marked, &DeleteOptions::default(), now()), Deletion::Pending);
+        assert_eq!(decide_for(kind("apps", "deployments").as_ref(), &marked, &DeleteOptions::default(), now()), Deletion::Pending);
         let background = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
-        assert_eq!(decide_for("apps", "deployments", &marked, &background, now()), Deletion::Now);
+        assert_eq!(decide_for(kind("apps", "deployments").as_ref(), &marked, &background, now()), Deletion::Now);
         let namespace = json!({"metadata": {"name": "n"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-        let Deletion::Mark(marked) = decide_for("", "namespaces", &namespace, &DeleteOptions::default(), now()) else { panic!("held") };
+        let Deletion::Mark(marked) = decide_for(kind("", "namespaces").as_ref(), &namespace, &DeleteOptions::default(), now()) else {
+            panic!("held")
+        };
         assert_eq!(marked["status"]["phase"], "Terminating");
-        assert_eq!(decide_for("", "namespaces", &marked, &DeleteOptions::default(), now()), Deletion::Pending);
+        assert_eq!(decide_for(kind("", "namespaces").as_ref(), &marked, &DeleteOptions::default(), now()), Deletion::Pending);
     }
 }

@@ -28,7 +28,7 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: &str) -
 /// Gives a new object its identity.
 pub fn fill_new(object: &mut Value, now: Timestamp) {
     let metadata = meta::metadata_mut(object);
-    for key in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "managedFields"] {
+    for key in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         metadata.remove(key);
     }
     prune_empty(metadata);
@@ -61,7 +61,6 @@ pub fn keep_system_fields(object: &mut Value, existing: &Value) {
     const KEPT: [&str; 3] = ["uid", "creationTimestamp", "deletionTimestamp"];
     let metadata = meta::metadata_mut(object);
     metadata.remove("selfLink");
-    metadata.remove("managedFields");
     for key in KEPT {
         let missing = metadata.get(key).is_none_or(|v| v.is_null() || v == "");
         match existing.pointer(&format!("/metadata/{key}")) {

@@ -1,26 +1,31 @@
 //! Updating objects: the one path of update, patch, status, scale and binding.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use trireme_api::field::{FieldError, FieldPath};
+use trireme_api::meta;
 use trireme_api::status::Status;
-use trireme_api::{meta, validate};
 
-use super::pipeline::{MAX_ATTEMPTS, Mutation};
-use super::{Commit, Put, Stored, deletion, identity};
-use crate::admission_request::{AdmissionEffects, Operation};
-use crate::allocate;
+use crate::admission::effects::Effects;
+use crate::admission::request::Operation;
 use crate::error::Answer;
+use crate::registry::deletion;
+use crate::registry::identity;
+use crate::registry::managers::{keep_times, put_managers, take_managers};
+use crate::registry::mutation::{MAX_ATTEMPTS, Mutation};
+use crate::storage::Commit;
+use crate::storage::Put;
+use crate::storage::Stored;
 
 /// Which rules an update follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpdateKind {
     /// The object itself; its status stays.
     Main,
-    /// Only the status.
-    Status,
-    /// A subresource that carries the whole object and changes a part of it (finalize, approval, resize).
+    /// A subresource that carries the whole object and owns a part of it (status, finalize, approval, resize).
     Part,
     /// A change by rules of its own, which has passed admission as something else (binding).
     Special,
@@ -28,21 +33,21 @@ pub enum UpdateKind {
 
 /// What an update led to.
 pub struct Updated {
-    /// The object in its storage version.
+    /// The object in the version that is worked on.
     pub object: Value,
     /// Whether it did not exist before.
     pub created: bool,
 }
 
 impl Mutation<'_> {
-    /// Replaces the object `name` by what `change` makes of the existing one (in its storage version). Where the change
+    /// Replaces the object `name` by what `change` makes of the existing one (in the version that is worked on). Where the change
     /// carries no resourceVersion, a conflict runs change and admission again on the fresh object.
     pub async fn update<F>(&mut self, name: &str, kind: UpdateKind, mut change: F) -> Answer<Updated>
     where
         F: FnMut(&mut Self, &Value) -> Answer<Value>,
     {
         let key = self.row.key(self.namespace, name);
-        let mut existing = self.server.registry.read(self.row, &key)?;
+        let mut existing = self.stored(&key).await?;
         let mut fresh = false;
         for _ in 0..MAX_ATTEMPTS {
             let outcome = match &existing {
@@ -60,18 +65,18 @@ impl Mutation<'_> {
                 Ok(Attempt::Stale(newer)) => {
                     // The object is what it was: something else that admission or allocation relied on has changed.
                     if newer.as_ref().map(|s| s.mod_revision) == existing.as_ref().map(|s| s.mod_revision) {
-                        self.server.registry.refresh(self.row).await?;
+                        self.storage.refresh(self.row).await?;
                     }
-                    existing = newer;
+                    existing = self.adopt(newer).await?;
                     fresh = true;
                     continue;
                 }
                 Ok(Attempt::Unchanged(_)) | Err(_) => {}
             }
             let before = existing.as_ref().map_or(0, |s| s.mod_revision);
-            self.server.registry.refresh(self.row).await?;
+            self.storage.refresh(self.row).await?;
             fresh = true;
-            existing = self.server.registry.read(self.row, &key)?;
+            existing = self.stored(&key).await?;
             // Unchanged: the next round gives the same outcome, now as a final one. (Warnings are collected once.)
             if existing.as_ref().map_or(0, |s| s.mod_revision) == before {
                 self.warnings.clear();
@@ -85,62 +90,82 @@ impl Mutation<'_> {
         F: FnMut(&mut Self, &Value) -> Answer<Value>,
     {
         let existing = Arc::new(stored.object.clone());
-        let mut effects = AdmissionEffects::default();
+        self.is_tracked = kind == UpdateKind::Special;
         let mut object = change(self, &existing)?;
-        meta::set_gvk(&mut object, &self.storage_gvk());
+        meta::set_gvk(&mut object, &self.working_gvk());
         self.default(&mut object);
-        if kind != UpdateKind::Special {
-            let mut request = self.admission_request(Operation::Update, name, Some(object), Some(existing.clone()));
-            self.admit(&mut request, &mut effects).await?;
-            object = request.object.take().unwrap_or_default();
+        if !std::mem::take(&mut self.is_tracked) {
+            self.track(Some(existing.as_ref()), &mut object)?;
         }
+        let mut request = self.admission_request(Operation::Update, name, Some(object), Some(existing.clone()));
+        let mut effects = match kind {
+            UpdateKind::Special => Effects::default(),
+            _ => self.admit(&mut request).await?,
+        };
+        object = request.take_object();
         self.settle_version(name, &mut object, stored)?;
         self.check_uid(name, &object, &existing)?;
+        // Who manages what is settled: neither the system's fields nor the rules of the kind touch it.
+        let managers = take_managers(&mut object);
         identity::keep_system_fields(&mut object, &existing);
-        let strategy = self.strategy();
+        let definition = self.definition().clone();
         let errors = match kind {
             UpdateKind::Main => {
-                strategy.prepare_for_update(&mut object, &existing);
-                allocate::update(self, &mut object, &existing, &mut effects)?;
-                validate::update(&self.storage_gvk(), &object, &existing)
-            }
-            UpdateKind::Status => {
-                strategy.prepare_for_status_update(&mut object, &existing);
-                validate::update_status(&self.storage_gvk(), &object, &existing)
+                definition.prepare_for_update(&mut object, &existing);
+                put_managers(&mut object, managers);
+                // What the removal of an object frees is what the stored one holds: nothing new is taken for it.
+                if !deletion::ends_with(&object, &existing, self.row) {
+                    request.set_object(object);
+                    self.admission.allocate(&mut request, &mut effects)?;
+                    object = request.take_object();
+                }
+                self.judge_update(&definition, "", &object, &existing).await
             }
             UpdateKind::Part => {
-                if self.row.group().is_empty() && self.row.plural() == "pods" && object["spec"] != existing["spec"] {
-                    meta::set_generation(&mut object, meta::generation(&existing) + 1);
-                }
-                validate::update_subresource(&self.storage_gvk(), self.subresource, &object, &existing)
+                definition.prepare_for_subresource(self.subresource, &mut object, &existing, Timestamp::now());
+                put_managers(&mut object, managers);
+                self.judge_update(&definition, self.subresource, &object, &existing).await
             }
-            UpdateKind::Special => Vec::new(),
+            UpdateKind::Special => {
+                put_managers(&mut object, managers);
+                Vec::new()
+            }
         };
         self.refuse_invalid(name, errors)?;
         if kind == UpdateKind::Main {
-            let more = strategy.warnings_on_update(&object, &existing);
+            let more = definition.kind.warnings(&object, Some(&existing));
             self.warnings.extend(more);
         }
-        strategy.canonicalize(&mut object);
         if kind != UpdateKind::Special {
-            let mut request = self.admission_request(Operation::Update, name, Some(object), Some(existing.clone()));
-            self.admit_validating(&mut request, &mut effects).await?;
-            object = request.object.take().unwrap_or_default();
+            request.set_object(object);
+            self.admit_validating(&request, &mut effects).await?;
+            object = request.take_object();
         }
-        if object == *existing {
+        self.fit_storage(&mut object);
+        keep_times(&mut object, &existing);
+        if object == *existing && !stored.is_outdated {
             return Ok(Attempt::Unchanged(object));
         }
         let removes = deletion::ends_with(&object, &existing, self.row);
         if self.dry_run {
             return Ok(Attempt::Done(object));
         }
+        let encoded = match removes {
+            true => Ok(Cow::Borrowed(&object)),
+            false => self.encoded(&object).await,
+        };
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            // Asking the webhook again would take as long again.
+            Err(status) => return Ok(Attempt::Failed(status)),
+        };
         let put = if removes {
-            allocate::delete(&existing, self.row, &mut effects);
+            self.admission.release(self.removed(), &existing, &mut effects);
             Put::Delete
         } else {
-            Put::Object(&object, self.lease().await?)
+            Put::Object(&encoded, self.lease().await?)
         };
-        match self.server.registry.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "update").await {
+        match self.storage.commit(self.row, key, stored.mod_revision, put, &effects, self.fence, "update").await {
             Ok(Commit::Done(revision)) => {
                 meta::set_resource_version(&mut object, &revision.to_string());
                 Ok(Attempt::Done(object))
@@ -159,7 +184,7 @@ impl Mutation<'_> {
         let given = meta::resource_version(object);
         let current = stored.mod_revision.to_string();
         if given.is_empty() || given == "0" {
-            if !self.strategy().allow_unconditional_update() {
+            if !self.definition().kind.unconditional_update() {
                 self.refuse_invalid(
                     name,
                     vec![FieldError::invalid(&FieldPath::new("metadata").child("resourceVersion"), 0, "must be specified for an update")],
@@ -193,6 +218,6 @@ enum Attempt {
     Done(Value),
     Unchanged(Value),
     Stale(Option<Stored>),
-    /// The store's refusal, or its silence about the outcome.
+    /// The store's refusal, or its silence about the outcome; or that of a webhook that converts.
     Failed(Box<Status>),
 }

@@ -1,0 +1,6 @@
+//! What is served: the rows of resources, their versions and forms.
+
+pub mod origin;
+mod row;
+pub mod rows;
+pub mod transform;

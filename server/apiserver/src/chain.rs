@@ -1,0 +1,124 @@
+//! The filters that every request passes before an endpoint answers it, in this order:
+//!
+//! | filter | what it does |
+//! |---|---|
+//! | [`panics`] | turns a panic into a 500 and the end of the connection |
+//! | [`audit`] | names the request |
+//! | [`extra_routes`] | answers the paths by which machines join, which need no identity or a node's |
+//! | [`authentication`] | finds out who asks, and removes the credentials from the request |
+//! | [`impersonation`] | lets a user act as another one |
+//! | [`authorization`] | refuses what the user may not do |
+//! | [`body`] | reads the body, within the budget of the user |
+//! | [`flowcontrol`] | bounds the requests in flight |
+//! | [`deadline`] | bounds the time of the answer |
+//! | [`compression`] | compresses a large answer |
+//!
+//! Owns the order: who asks is known before anything is counted against them, and nothing of a body is kept before the request is
+//! allowed. A place in flight is taken when the body is there: slow bodies delay no other request. The URI was parsed before the first filter ([`call::Call`]). Answers to upstream's `DefaultBuildHandlerChain`.
+
+pub mod audit;
+pub mod authentication;
+pub mod authorization;
+pub mod body;
+pub mod call;
+pub mod compression;
+pub mod deadline;
+pub mod extra_routes;
+pub mod flowcontrol;
+pub mod impersonation;
+pub mod panics;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CACHE_CONTROL, CONNECTION};
+use http::{HeaderValue, Method, Request, Response};
+use parking_lot::Mutex;
+use trireme_api::status::Status;
+
+use crate::endpoints;
+use crate::endpoints::context::{self, Context};
+use crate::endpoints::target::Target;
+use crate::error::Answer;
+use crate::http::body::Payload;
+use crate::http::respond::{self, Body};
+use crate::metrics::RequestLabels;
+use crate::server::Server;
+use call::{Call, Source};
+
+/// Runs a request through the chain.
+pub async fn run(server: Arc<Server>, source: Source, request: Request<Payload>) -> Response<Body> {
+    let started = Instant::now();
+    let mut call = match Call::parse(&server.rows, source, request) {
+        Ok(call) => call,
+        Err(error) => return respond::status(&Status::bad_request(error.to_string())),
+    };
+    let audit_id = audit::id(&call.headers);
+    let compresses = compression::applies(&call.method, &call.headers, call.target.long_running);
+    let outcome = panics::catch(filters(&server, &mut call)).await;
+    let mut response = match outcome {
+        Ok(response) if compresses => server.compressor.filter(response),
+        Ok(response) => response,
+        Err(status) => refuse(&mut call, &status).await,
+    };
+    audit::mark(&mut response, audit_id);
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    let size = http_body::Body::size_hint(response.body()).exact();
+    let dry_run = call.info.query.all("dryRun").any(|value| value == "All");
+    let labels = RequestLabels::of(&call.method, &call.info, call.target.resource());
+    server.metrics.observe(&labels, dry_run, response.status().as_u16(), started.elapsed(), size, call.target.long_running);
+    if call.method == Method::HEAD {
+        *response.body_mut() = Body::default();
+    }
+    response
+}
+
+async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>> {
+    if let Some(response) = extra_routes::stranger(server, call).await {
+        return response;
+    }
+    authentication::filter(server, call).await?;
+    if let Some(response) = extra_routes::member(server, call).await {
+        return response;
+    }
+    impersonation::filter(server, call).await?;
+    authorization::authorize(server, &call.attributes()).await?;
+    // A resource that was defined a moment ago may be known to other servers only.
+    if call.target.is_unknown(&call.info) && server.storage.refresh_all().await {
+        call.target = Target::resolve(&server.rows, &call.info);
+    }
+    call.target.check(&call.info)?;
+    let form = context::form(&call.headers, &call.info, call.target.view.as_ref(), call.target.connector.is_some())?;
+    let (bytes, _room) = body::filter(server, call).await?;
+    let place = flowcontrol::filter(server, call)?;
+    let limit = deadline::limit(server.options.request_timeout, call)?;
+    let target = call.target.clone();
+    let context = Context {
+        server: server.clone(),
+        info: call.info.clone(),
+        method: call.method.clone(),
+        headers: std::mem::take(&mut call.headers),
+        user: call.user.clone(),
+        fence: call.fence,
+        form,
+        body: bytes,
+        payload: Mutex::new(call.payload.take()),
+        upgrade: Mutex::new(call.upgrade.take()),
+        view: target.view.clone(),
+        place,
+    };
+    deadline::within(limit, endpoints::dispatch(&target, context)).await
+}
+
+/// The answer to a request that a filter or an endpoint refused.
+async fn refuse(call: &mut Call, status: &Status) -> Response<Body> {
+    let mut response = respond::status_as(status, call.status_encoding);
+    let read = match call.payload.take() {
+        Some(payload) => payload.discard(&call.headers).await,
+        None => !call.broken,
+    };
+    if !read {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

@@ -1,0 +1,54 @@
+//! Services as the server itself resolves them: it may be no node, and then its packets reach no ClusterIP.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+use trireme_api::meta;
+
+use super::is_global_unicast;
+use crate::storage::lookup::ObjectReader;
+
+/// One ready address behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// The pod that it is said to be, or empty.
+    pub pod: String,
+    /// The namespace of that pod.
+    pub pod_namespace: String,
+    /// The node on which it is said to be, or empty.
+    pub node: String,
+}
+
+/// The name of the Service's port of this number.
+pub fn port_name(service: &Value, number: u16) -> Option<String> {
+    let ports = meta::list_at(service, &["spec", "ports"]);
+    let port = ports.iter().find(|port| port["port"].as_i64() == Some(i64::from(number)))?;
+    Some(port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
+}
+
+/// The ready endpoints of a Service's port. An address of this host, or of its network alone, is none: whoever writes endpoints must not
+/// lead the server to itself.
+pub fn endpoints(reader: &dyn ObjectReader, namespace: &str, service: &str, port_name: &str) -> Vec<Address> {
+    let slices = reader.list("discovery.k8s.io", "endpointslices", Some(namespace));
+    let mut found = Vec::new();
+    for slice in slices.iter().filter(|slice| meta::label(&slice.object, "kubernetes.io/service-name") == Some(service)) {
+        let ports = meta::list_at(&slice.object, &["ports"]);
+        let port = ports.iter().find(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name);
+        let Some(port) = port.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok()) else { continue };
+        for endpoint in meta::list_at(&slice.object, &["endpoints"]) {
+            let ready = meta::get(endpoint, &["conditions", "ready"]) != Some(&Value::Bool(false));
+            let address = meta::list_at(endpoint, &["addresses"]).first().and_then(Value::as_str).and_then(|text| text.parse().ok());
+            let address = address.filter(|address: &IpAddr| is_global_unicast(*address));
+            if let (true, Some(address)) = (ready, address) {
+                let target = |field: &str| meta::str_at(endpoint, &["targetRef", field]).to_owned();
+                let node = meta::str_at(endpoint, &["nodeName"]).to_owned();
+                found.push(Address { address, port, pod: target("name"), pod_namespace: target("namespace"), node });
+            }
+        }
+    }
+    found
+}

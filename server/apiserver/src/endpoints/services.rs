@@ -1,0 +1,3 @@
+//! What only Services have: the way to one of their pods.
+
+pub mod proxy;

@@ -1,0 +1,25 @@
+//! The API server as a whole over a store of its own: requests in the process, over TLS, and from other servers.
+//!
+//! One program, so that the server's code is generated for tests once.
+
+#![recursion_limit = "512"]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod apply;
+mod conversion;
+mod crd;
+mod crud;
+mod https;
+mod kinds;
+mod once;
+mod policies;
+mod protobuf;
+mod quotas;
+mod rows;
+mod security;
+mod security_requests;
+mod services;
+mod subresource_metadata;
+mod subresources;
+mod support;
+mod webhooks;
