@@ -6,15 +6,16 @@ mod admin;
 mod agent;
 mod recovery;
 mod server;
+mod upstream;
 mod values;
 
 use clap::{Parser, Subcommand};
 
 pub use admin::{AdminArgs, CertificateCommand, MemberCommand, OutputForm, SecretsCommand, TokenCommand, Usage};
-pub use agent::AgentArgs;
+pub use agent::{AgentArgs, CheckHostArgs, Role};
 pub use recovery::{ClusterCommand, ResetArgs, RestoreArgs, SnapshotCommand};
 pub use server::{FlannelBackend, ServerArgs};
-pub use values::TaintArg;
+pub use values::{Label, TaintArg};
 
 /// Where everything lives unless told otherwise.
 pub const DATA_DIR: &str = "/var/lib/trireme";
@@ -40,6 +41,8 @@ pub enum Command {
     Server(Box<ServerArgs>),
     /// Run a node: kubelet, service proxy, pod network and DNS
     Agent(Box<AgentArgs>),
+    /// Check whether this host can run a server or a node, and say what to do where it cannot
+    CheckHost(CheckHostArgs),
     /// Take a stopped node off this host: its pods, mounts, links and rules
     Cleanup {
         /// Folder of the node's state

@@ -4,6 +4,7 @@
 pub mod admin_client;
 mod agent;
 mod certificates;
+mod check_host;
 mod cluster;
 mod member;
 mod restore;
@@ -17,6 +18,7 @@ use std::path::Path;
 
 pub use agent::{agent, token};
 pub use certificates::certificates;
+pub use check_host::check_host;
 pub use cluster::cluster;
 pub use member::member;
 pub use secrets::secrets;

@@ -6,16 +6,17 @@ mod addons;
 mod components;
 mod etcd_api;
 mod folder;
-mod founding;
 mod in_process;
 mod kubeconfig;
 mod leadership;
+mod manifests;
+mod membership;
 mod node_role;
+mod quorum_warning;
 mod renewal;
 mod startup;
 mod store_metrics;
 mod token_files;
-mod two_servers;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,23 +26,27 @@ use std::{
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::{ApiServer, pki::ClusterKeys, tokens::LiveTokens};
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::admission::plugins::service_allocation::repair;
 use trireme_client::metrics::{ComponentMetrics, CountedTransport, ProcessCollector, register};
 use trireme_client::{Client, Fence, Identity, Transport};
+use trireme_cluster::pki::ClusterKeys;
+use trireme_cluster::tokens::LiveTokens;
 use trireme_controllers::{ControllerOptions, Controllers};
 use trireme_raft::Store;
 use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
 
-use crate::{cli::ServerArgs, commands::Failure};
+use crate::cli::ServerArgs;
+use crate::commands::Failure;
 use components::Components;
-pub use founding::{FACTS_NOTE, keep_restored};
-use founding::{Founded, Myself};
 use in_process::InProcess;
+pub use membership::{FACTS_NOTE, keep_restored};
+use membership::{Membership, ThisServer};
 use startup::Startup;
 
 /// A server that answers no Raft message for this long leaves the `kubernetes` Service.
 const ALIVE_WITHIN: Duration = Duration::from_secs(2);
-const ENDPOINTS_LOOK: Duration = Duration::from_millis(500);
+const ENDPOINTS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A running control plane.
 pub struct ControlPlane {
@@ -65,8 +70,11 @@ struct Parts {
     service_ip: IpAddr,
     service_cidr: String,
     cluster_dns: IpAddr,
+    nodes_answer_dns: bool,
+    has_local_storage: bool,
     https_port: u16,
     server_dir: std::path::PathBuf,
+    name: String,
 }
 
 impl ControlPlane {
@@ -81,32 +89,32 @@ impl ControlPlane {
         let listener = startup.listen().await?;
         let peers = startup.listen_for_peers()?;
         let etcd_clients = etcd_api::listen(args).await?;
-        let mut founded = startup.obtain().await?;
-        let certificates = startup.certificates(&founded);
-        let store = startup.open_store(&mut founded, &certificates, peers).await?;
-        let start_etcd = |listener| startup.start_etcd_api(&founded.keys, &certificates, store.clone(), listener, cancel);
+        let mut member = startup.obtain().await?;
+        let certificates = startup.certificates(&member);
+        let store = startup.open_store(&mut member, &certificates, peers).await?;
+        let start_etcd = |listener| startup.start_etcd_api(&member.keys, &certificates, store.clone(), listener, cancel);
         let etcd = etcd_clients.map(start_etcd).transpose()?;
-        let tokens = startup.tokens(&founded, &store)?;
-        let api = startup.start_api(&founded, &store, &tokens, &certificates).await?;
+        let tokens = startup.tokens(&member, &store)?;
+        let api = startup.start_api(&member, &store, &tokens, &certificates).await?;
         startup.start_snapshots(&api, &store, cancel);
-        let tls = startup.serving_tls(&certificates, &founded.facts)?;
-        startup.write_files(&founded, &tokens, &certificates)?;
+        let tls = startup.serving_tls(&certificates, &member.facts)?;
+        startup.write_files(&member, &tokens, &certificates)?;
         spawn_until(cancel, renewal::keep(certificates, api.clone()));
-        let follow = token_files::follow(tokens.clone(), startup.server_dir().to_owned(), founded.keys.server_ca.fingerprint()?);
+        let follow = token_files::follow(tokens.clone(), startup.server_dir().to_owned(), member.keys.server_ca.fingerprint()?);
         spawn_until(cancel, follow);
-        spawn_until(cancel, two_servers::warn(store.clone()));
+        spawn_until(cancel, quorum_warning::warn(store.clone()));
         let components = Components::new();
         components.serve(&api, args.bind_address, &tls, cancel);
         // This process's numbers are shown here and nowhere else.
         register(api.metrics_registry(), ProcessCollector::new());
         register(api.metrics_registry(), store_metrics::StoreCollector::new(store.clone()));
         let serving = tokio::spawn(serve(api.clone(), listener, tls, cancel.clone()));
-        let own_node_token = startup.own_node_token(&founded, &tokens)?;
-        let parts = Parts::new(&startup, &founded, store.clone(), api.clone(), tokens, &components, cancel)?;
+        let own_node_token = startup.own_node_token(&member, &tokens)?;
+        let parts = Parts::new(&startup, &member, store.clone(), api.clone(), tokens, &components, cancel)?;
         if !args.disable_agent {
             tokio::spawn(node_role::mark(api.clone(), startup.name().to_owned(), cancel.clone()));
         }
-        let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&founded)?, cancel.clone()));
+        let leading = tokio::spawn(run_leaderships(parts, startup.sealed_keys(&member)?, cancel.clone()));
         Ok(Self { store, api, etcd, serving, leading, own_node_token })
     }
 
@@ -155,51 +163,67 @@ async fn serve(api: ApiServer, listener: TcpListener, tls: Arc<rustls::ServerCon
 impl Parts {
     fn new(
         startup: &Startup<'_>,
-        founded: &Founded,
+        member: &Membership,
         store: Store,
         api: ApiServer,
         tokens: LiveTokens,
         components: &Components,
         cancel: &CancellationToken,
     ) -> Result<Self, Failure> {
-        let door = Arc::new(InProcess::new(api.clone()));
-        let client_for = client_of(counted(door.clone(), &components.controllers));
-        let options = ControllerOptions {
+        let transport = Arc::new(InProcess::new(api.clone()));
+        let client_for = client_of(counted(transport.clone(), &components.controllers));
+        let mut options = ControllerOptions {
             host: startup.name().to_owned(),
-            cluster_cidrs: vec![founded.facts.cluster_cidr.parse()?],
-            service_cidr: Some(founded.facts.service_cidr.parse()?),
-            root_ca_pem: founded.keys.server_ca.certificate_pem.clone(),
-            signer: Some(Arc::new(startup::CsrSigner::new(founded.keys.clone()))),
+            cluster_cidrs: vec![member.facts.cluster_cidr.parse()?],
+            service_cidr: Some(member.facts.service_cidr.parse()?),
+            root_ca_pem: member.keys.server_ca.certificate_pem.clone(),
+            signer: Some(Arc::new(startup::CsrSigner::new(member.keys.clone()))),
+            token_signer: Some(Arc::new(startup::SecretTokenSigner::new(api.clone()))),
             metrics: components.controllers.clone(),
             ..ControllerOptions::default()
         };
+        startup.args().upstream.apply_to_controllers(&mut options);
         let controllers = Controllers::start(client_for, options, cancel);
-        let shared = controllers.informers();
-        let informers =
-            SchedulerInformers { pods: shared.pods.clone(), nodes: shared.nodes.clone(), namespaces: shared.namespaces.clone() };
-        let options =
+        let informers = SchedulerInformers {
+            pods: controllers.informer(),
+            nodes: controllers.informer(),
+            namespaces: controllers.informer(),
+            budgets: controllers.informer(),
+            services: controllers.informer(),
+            replication_controllers: controllers.informer(),
+            replica_sets: controllers.informer(),
+            stateful_sets: controllers.informer(),
+            claims: controllers.informer(),
+            volumes: controllers.informer(),
+            classes: controllers.informer(),
+        };
+        let mut options =
             SchedulerOptions { host: startup.name().to_owned(), metrics: components.scheduler.clone(), ..SchedulerOptions::default() };
-        let client_for = client_of(counted(door, &components.scheduler));
+        startup.args().upstream.apply_to_scheduler(&mut options);
+        let client_for = client_of(counted(transport, &components.scheduler));
         let scheduler = Scheduler::new(client_for("kube-scheduler"), informers, options);
         Ok(Self {
             store,
             api,
             tokens,
-            keys: Arc::new(founded.keys.clone()),
+            keys: Arc::new(member.keys.clone()),
             controllers,
             scheduler,
-            service_ip: startup.service_ip(&founded.facts)?,
-            service_cidr: founded.facts.service_cidr.clone(),
-            cluster_dns: founded.facts.cluster_dns,
+            service_ip: startup.service_ip(&member.facts)?,
+            service_cidr: member.facts.service_cidr.clone(),
+            cluster_dns: member.facts.cluster_dns,
+            nodes_answer_dns: startup.nodes_answer_dns(),
+            has_local_storage: startup.args().has_local_storage(),
             https_port: startup.https_port(),
             server_dir: startup.server_dir().to_owned(),
+            name: startup.name().to_owned(),
         })
     }
 }
 
 /// A transport whose requests a component counts.
-fn counted(door: Arc<dyn Transport>, metrics: &ComponentMetrics) -> Arc<dyn Transport> {
-    Arc::new(CountedTransport::new(door, metrics.registry(), || "in-process".to_owned()))
+fn counted(transport: Arc<dyn Transport>, metrics: &ComponentMetrics) -> Arc<dyn Transport> {
+    Arc::new(CountedTransport::new(transport, metrics.registry(), || "in-process".to_owned()))
 }
 
 /// The clients of a component's parts, each under its own name.
@@ -213,7 +237,7 @@ fn identity_of(name: &str) -> Identity {
         "kube-scheduler" => {
             Identity { user: "system:kube-scheduler".into(), groups: vec!["system:authenticated".into()], ..Identity::default() }
         }
-        trireme_controllers::SHARED_INFORMERS | "event-recorder" => {
+        trireme_controllers::SHARED_INFORMERS | "event-recorder" | "tokens-controller" => {
             Identity { user: "system:kube-controller-manager".into(), groups: vec!["system:authenticated".into()], ..Identity::default() }
         }
         other => Identity::service_account("kube-system", other),
@@ -229,7 +253,7 @@ async fn run_leaderships(parts: Parts, sealed: Option<trireme_proto::store::Seal
 
 /// A follower does not bootstrap: it is ready when a leader has.
 async fn mark_ready_when_followed(store: Store, api: ApiServer, cancel: CancellationToken) {
-    let reader = api.registry().clone();
+    let reader = api.storage().clone();
     let mut status = store.status();
     loop {
         let there = trireme_apiserver::ObjectReader::get(reader.as_ref(), "rbac.authorization.k8s.io", "clusterroles", "", "cluster-admin")
@@ -249,21 +273,35 @@ async fn mark_ready_when_followed(store: Store, api: ApiServer, cancel: Cancella
 async fn lead(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, fence: trireme_raft::Fence, stop: CancellationToken) {
     let revision = parts.store.revision();
     let client_fence = Fence { term: fence.term, node_id: fence.node_id };
-    let birth = startup::bring_into_being(&parts, sealed, fence, stop.clone());
+    let bootstrap = startup::bootstrap_cluster(&parts, sealed, fence, stop.clone());
     let (controllers, scheduler) = (parts.controllers.clone(), parts.scheduler.clone());
     tokio::join!(
-        birth,
+        bootstrap,
         controllers.lead(client_fence, revision, stop.clone()),
         scheduler.lead(client_fence, revision, stop.clone()),
         keep_endpoints(&parts, fence, stop.clone()),
         token_files::clean_up(&parts.tokens, stop.clone()),
+        repair::run(parts.api.storage().clone(), fence, stop.clone()),
+        manifests(&parts, fence, stop.clone()),
     );
+}
+
+/// Applies the folder of manifests, once the objects that every cluster has are there.
+async fn manifests(parts: &Parts, fence: trireme_raft::Fence, stop: CancellationToken) {
+    while !parts.api.is_bootstrapped() {
+        tokio::select! {
+            () = tokio::time::sleep(ENDPOINTS_INTERVAL) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+    let folder = parts.server_dir.join("manifests");
+    manifests::Manifests::new(folder, parts.api.clone(), fence, parts.name.clone()).run(stop).await;
 }
 
 /// The `kubernetes` Service names the servers that live.
 async fn keep_endpoints(parts: &Parts, fence: trireme_raft::Fence, stop: CancellationToken) {
-    let door = startup::door(parts, fence);
-    let mut period = tokio::time::interval(ENDPOINTS_LOOK);
+    let writer = startup::writer(parts, fence);
+    let mut period = tokio::time::interval(ENDPOINTS_INTERVAL);
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut written: Vec<IpAddr> = Vec::new();
     loop {
@@ -282,8 +320,8 @@ async fn keep_endpoints(parts: &Parts, fence: trireme_raft::Fence, stop: Cancell
         if addresses == written || addresses.is_empty() {
             continue;
         }
-        let reader = parts.api.registry().clone();
-        match trireme_apiserver::bootstrap::reconcile_endpoints(&door, reader.as_ref(), &addresses, parts.https_port).await {
+        let reader = parts.api.storage().clone();
+        match trireme_cluster::bootstrap::reconcile_endpoints(&writer, reader.as_ref(), &addresses, parts.https_port).await {
             Ok(()) => written = addresses,
             Err(error) => tracing::debug!(%error, "endpoints of the kubernetes Service not written yet"),
         }

@@ -6,6 +6,7 @@ mod config;
 mod control_plane;
 mod logging;
 mod notify;
+mod panics;
 mod snapshots;
 
 use std::{ffi::OsString, future::Future, path::Path, process::ExitCode};
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
         Ok(cli) => dispatch(cli.command),
         Err(error) if is_help(&error) => show(&error),
         Err(error) => {
-            // Whoever is right without the file is wrong in the file.
+            // Arguments that are right without the file make the file the cause.
             let place = merged.file.filter(|_| Cli::try_parse_from(args).is_ok());
             let place = place.map(|file| format!("config file {file}: ")).unwrap_or_default();
             complain(&format!("{place}{}", commands::one_line(&error)), USAGE)
@@ -64,6 +65,7 @@ fn dispatch(command: Command) -> ExitCode {
             }
             Err(message) => complain(&message, USAGE),
         },
+        Command::CheckHost(args) => run("error", |_| commands::check_host(args)),
         Command::Cleanup { data_dir, container_runtime_endpoint, cgroup_root } => {
             run("warn", |_| async move { commands::cleanup(&data_dir, &container_runtime_endpoint, &cgroup_root).await })
         }
@@ -74,7 +76,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Certificate(command) => run("error", |_| commands::certificates(command)),
         Command::SecretsEncrypt(command) => run("error", |_| commands::secrets(command)),
         Command::Server(args) => {
-            let level = args.log_level.clone();
+            let level = args.upstream.log_filter(&args.log_level);
             run(&level, |cancel| commands::server(*args, cancel))
         }
         Command::Agent(args) => {
@@ -92,6 +94,7 @@ where
     if let Err(message) = logging::start(log_level) {
         return complain(&message, USAGE);
     }
+    panics::install();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         return complain("a second TLS provider is installed", 1);
     }

@@ -21,7 +21,7 @@ use trireme_raft::backup::{Backup, BackupReader, BackupSummary, verify};
 pub use endpoint::Snapshots;
 pub use schedule::Schedule;
 
-/// How a snapshot's name begins that somebody asked for.
+/// The prefix of the names of snapshots that were taken on demand.
 pub const ON_DEMAND: &str = "on-demand";
 /// How a scheduled one's does.
 pub const SCHEDULED: &str = "etcd-snapshot";
@@ -116,7 +116,7 @@ impl Folder {
         Ok(candidates)
     }
 
-    /// Removes what a process that was killed while saving left behind. Nobody must be saving.
+    /// Removes what a process that was killed while saving left behind. No save may be running.
     pub fn sweep(&self) {
         for path in fs::read_dir(&self.path).into_iter().flatten().flatten().map(|entry| entry.path()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

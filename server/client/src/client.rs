@@ -112,12 +112,6 @@ impl Client {
         self.call(Method::PUT, path, JSON, Some((JSON, encode(object)?))).await
     }
 
-    /// Replaces an object's status.
-    pub async fn replace_status<T: Typed>(&self, namespace: Option<&str>, name: &str, object: &T) -> Result<T, Error> {
-        let path = self.write_path(T::resource_type().path(namespace, Some(name), Some("status")));
-        self.call(Method::PUT, path, JSON, Some((JSON, encode(object)?))).await
-    }
-
     /// Patches an object.
     pub async fn patch<T: Typed>(&self, namespace: Option<&str>, name: &str, patch: &Patch) -> Result<T, Error> {
         self.patch_any(&T::resource_type(), namespace, name, None, patch, &PatchOptions::default()).await
@@ -180,17 +174,6 @@ impl Client {
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
         self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "binding", &body).await.map(drop)
-    }
-
-    /// Evicts a pod, if its disruption budget allows.
-    pub async fn evict(&self, namespace: &str, pod: &str, options: &DeleteOptions) -> Result<(), Error> {
-        let body = serde_json::json!({
-            "apiVersion": "policy/v1",
-            "kind": "Eviction",
-            "metadata": {"name": pod, "namespace": namespace},
-            "deleteOptions": options,
-        });
-        self.create_subresource::<k8s_openapi::api::core::v1::Pod>(Some(namespace), pod, "eviction", &body).await.map(drop)
     }
 
     // --- verbs for any resource ---

@@ -125,22 +125,10 @@ impl Error {
         self.is(422, "Invalid")
     }
 
-    /// 403.
-    #[must_use]
-    pub fn is_forbidden(&self) -> bool {
-        self.is(403, "Forbidden")
-    }
-
     /// 405.
     #[must_use]
     pub fn is_method_not_allowed(&self) -> bool {
         self.is(405, "MethodNotAllowed")
-    }
-
-    /// 429.
-    #[must_use]
-    pub fn is_too_many_requests(&self) -> bool {
-        self.is(429, "TooManyRequests")
     }
 
     /// Whether the namespace is going away, so that creating in it is pointless.

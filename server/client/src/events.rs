@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{Client, Object, Patch, ResourceType, Typed};
+use crate::{Client, Patch, ResourceType, Typed};
 use correlate::{Correlator, Decision};
 
 const QUEUE: usize = 1024;
@@ -194,20 +194,4 @@ fn body(record: &Record, namespace: &str, name: &str, message: &str, now: Timest
         "lastTimestamp": stamp(now),
         "count": 1,
     })
-}
-
-/// `metadata` of an object, for callers that hold only a reference.
-impl EventRecorder {
-    /// Something happened to an object of any resource.
-    pub fn record_any<T: Object>(&self, resource: &ResourceType, object: &T, kind: EventKind, reason: &str, message: impl Into<String>) {
-        let reference = ObjectReference {
-            api_version: Some(resource.api_version()),
-            kind: Some(resource.kind.clone().into_owned()),
-            name: object.meta().name.clone(),
-            namespace: object.meta().namespace.clone(),
-            uid: object.meta().uid.clone(),
-            ..ObjectReference::default()
-        };
-        self.record_ref(reference, kind, reason, message);
-    }
 }

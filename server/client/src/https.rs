@@ -10,6 +10,7 @@
 
 mod connect;
 mod health;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -49,7 +50,7 @@ const TOKEN_FILE_AGE: Duration = Duration::from_secs(60);
 /// Who we are to the servers.
 #[derive(Clone, Debug)]
 pub enum Credentials {
-    /// Nobody: what strangers may ask.
+    /// No credentials: anonymous requests.
     Anonymous,
     /// A client certificate with its key, both PEM.
     Certificate {
@@ -89,7 +90,7 @@ struct Shared {
 /// What depends on the credentials: a new one starts with no connections.
 struct Link {
     pool: Pool,
-    ca_pem: String,
+    tls: Arc<rustls::ClientConfig>,
     bearer: Bearer,
 }
 
@@ -103,7 +104,7 @@ impl HttpsTransport {
     /// A transport; does not connect yet.
     pub fn new(options: HttpsOptions) -> Result<Self, TransportError> {
         let servers = parse_servers(&options.servers)?;
-        let link = Link::new(options.ca_pem, &options.credentials)?;
+        let link = Link::new(&options.ca_pem, &options.credentials)?;
         Ok(Self { shared: Arc::new(Shared { servers: Mutex::new(Servers::new(servers)), link: RwLock::new(Arc::new(link)) }) })
     }
 
@@ -145,14 +146,8 @@ impl HttpsTransport {
         }
     }
 
-    /// Speaks with other credentials from the next request on.
-    pub fn set_credentials(&self, credentials: &Credentials) -> Result<(), TransportError> {
-        let ca_pem = self.shared.link.read().ca_pem.clone();
-        self.set_trust(ca_pem, credentials)
-    }
-
     /// Trusts other authorities and speaks with other credentials from the next request on.
-    pub fn set_trust(&self, ca_pem: String, credentials: &Credentials) -> Result<(), TransportError> {
+    pub fn set_trust(&self, ca_pem: &str, credentials: &Credentials) -> Result<(), TransportError> {
         let link = Arc::new(Link::new(ca_pem, credentials)?);
         *self.shared.link.write() = link;
         Ok(())
@@ -236,8 +231,8 @@ impl Shared {
 }
 
 impl Link {
-    fn new(ca_pem: String, credentials: &Credentials) -> Result<Self, TransportError> {
-        let tls = connect::tls_config(&ca_pem, identity(credentials)?)?;
+    fn new(ca_pem: &str, credentials: &Credentials) -> Result<Self, TransportError> {
+        let tls = connect::tls_config(ca_pem, identity(credentials)?)?;
         let pool = HyperClient::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -246,13 +241,13 @@ impl Link {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_adaptive_window(true)
-            .build(TlsConnector::new(tls));
+            .build(TlsConnector::new(tls.clone()));
         let bearer = match credentials {
             Credentials::Token(token) => Bearer::Fixed(bearer_value(token)?),
             Credentials::TokenFile(path) => Bearer::File { path: path.clone(), read: Mutex::new(None) },
             Credentials::Anonymous | Credentials::Certificate { .. } => Bearer::None,
         };
-        Ok(Self { pool, ca_pem, bearer })
+        Ok(Self { pool, tls, bearer })
     }
 
     async fn authorization(&self) -> Option<HeaderValue> {

@@ -1,100 +1,34 @@
 //! A local, always fresh copy of a collection: one list, then one watch, resumed where it broke.
 //!
 //! Owns the objects as `Arc<T>` without `managedFields`, any number of indexes, and the order of events: handlers run
-//! one event at a time, after the store holds it. There is no timer-driven relist: only "410 Gone", a first start, or,
-//! at the last, [`Informer::ensure_revision`] lists.
+//! one event at a time, after the store holds it and outside of its lock. A list replaces the content at once: no reader sees
+//! half of it. There is no timer-driven relist: only "410 Gone", a first start, or, at the last,
+//! [`Informer::ensure_revision`] lists.
 //!
-//! Must not: block. Handlers put keys into queues and return; a handler must not register handlers on its own
-//! informer.
+//! Must not: block. Handlers put keys into queues and return.
 //!
 //! Answers to: client-go's `tools/cache` (Reflector, SharedIndexInformer).
 
+mod dispatch;
+mod event;
+mod index;
+mod key;
 mod run;
 mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Client, Object, ResourceType, Typed};
-use store::{IndexFn, Store};
-
-/// Where an object is: its namespace (empty if it has none) and name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectKey {
-    /// Namespace, or the empty string.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl ObjectKey {
-    /// A key.
-    #[must_use]
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
-    }
-
-    /// The key of an object.
-    #[must_use]
-    pub fn of<T: Object>(object: &T) -> Self {
-        Self::new(object.namespace(), object.name())
-    }
-}
-
-impl std::fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
-    }
-}
-
-/// What happened to an object.
-#[derive(Debug)]
-pub enum Event<T> {
-    /// It is new to us.
-    Added(Arc<T>),
-    /// It changed (or was replaced by another of the same name: compare uids).
-    Updated {
-        /// As it was.
-        old: Arc<T>,
-        /// As it is.
-        new: Arc<T>,
-    },
-    /// It is gone; the last content known.
-    Deleted(Arc<T>),
-}
-
-impl<T> Clone for Event<T> {
-    fn clone(&self) -> Self {
-        match self {
-            Event::Added(object) => Event::Added(Arc::clone(object)),
-            Event::Updated { old, new } => Event::Updated { old: Arc::clone(old), new: Arc::clone(new) },
-            Event::Deleted(object) => Event::Deleted(Arc::clone(object)),
-        }
-    }
-}
-
-impl<T> Event<T> {
-    /// The newest content the event knows.
-    #[must_use]
-    pub fn object(&self) -> &Arc<T> {
-        match self {
-            Event::Added(object) | Event::Deleted(object) | Event::Updated { new: object, .. } => object,
-        }
-    }
-
-    /// The content before, if it was known.
-    #[must_use]
-    pub fn old(&self) -> Option<&Arc<T>> {
-        match self {
-            Event::Updated { old, .. } => Some(old),
-            _ => None,
-        }
-    }
-}
+use dispatch::{Dispatch, Handler};
+pub use event::Event;
+pub use index::Index;
+pub use key::ObjectKey;
+use store::Store;
 
 /// How far an informer is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,14 +50,7 @@ pub struct InformerOptions {
     pub field_selector: Option<String>,
 }
 
-type Handler<T> = Box<dyn Fn(&Event<T>) + Send + Sync>;
-
-struct Handlers<T> {
-    list: Vec<(u64, Handler<T>)>,
-    next_id: u64,
-}
-
-/// Keeps a handler registered; dropping it ends that. Must not be dropped inside a handler of the same informer.
+/// Keeps a handler registered; dropping it ends that.
 #[must_use = "dropping the subscription unregisters the handler"]
 pub struct Subscription {
     end: Option<Box<dyn FnOnce() + Send + Sync>>,
@@ -145,9 +72,7 @@ pub struct Informer<T> {
     resource: ResourceType,
     options: InformerOptions,
     store: RwLock<Store<T>>,
-    /// Held while an event goes into the store and through the handlers, so that a late handler's replay and the live
-    /// events neither overlap nor leave a gap.
-    handlers: Arc<Mutex<Handlers<T>>>,
+    dispatch: Arc<Dispatch<T>>,
     transform: Option<Transform<T>>,
     progress: watch::Sender<Synced>,
     rewatch: Notify,
@@ -160,7 +85,7 @@ impl<T: Typed> Informer<T> {
         Self::start_for(T::resource_type(), client, options, cancel)
     }
 
-    /// Starts to follow a typed resource; every object goes through `transform` first, to drop what nobody here reads.
+    /// Starts to follow a typed resource; every object goes through `transform` first, to drop fields that this process never reads.
     pub fn start_with(
         client: Client,
         options: InformerOptions,
@@ -200,7 +125,7 @@ impl<T: Object> Informer<T> {
             resource,
             options,
             store: RwLock::new(Store::default()),
-            handlers: Arc::new(Mutex::new(Handlers { list: Vec::new(), next_id: 0 })),
+            dispatch: Arc::default(),
             transform,
             progress: watch::Sender::new(Synced::default()),
             rewatch: Notify::new(),
@@ -252,43 +177,32 @@ impl<T: Object> Informer<T> {
         self.len() == 0
     }
 
-    /// Adds an index: `values` names the values under which an object is found. Adding a name twice is the same as once.
-    pub fn add_index(&self, name: &'static str, values: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) {
-        let values: IndexFn<T> = Box::new(values);
-        self.store.write().add_index(name, values);
-    }
-
-    /// The objects that an index finds under a value, ordered by namespace and name.
-    pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<T>> {
-        self.store.read().by_index(name, value)
+    /// An index: `values` names the values under which an object is found. Asking again for a name gives the index that is
+    /// there.
+    pub fn index(self: &Arc<Self>, name: &'static str, values: impl Fn(&T) -> Vec<String> + Send + Sync + 'static) -> Index<T> {
+        self.store.write().add_index(name, Box::new(values));
+        Index { informer: Arc::clone(self), name }
     }
 
     /// Calls the handler for every event from now on, after an `Added` for every object that is already there.
     pub fn on_event(&self, handler: impl Fn(&Event<T>) + Send + Sync + 'static) {
-        self.register(Box::new(handler));
+        self.register(handler);
     }
 
     /// Like [`on_event`](Self::on_event), until the subscription is dropped.
     pub fn subscribe(&self, handler: impl Fn(&Event<T>) + Send + Sync + 'static) -> Subscription {
-        let id = self.register(Box::new(handler));
-        let handlers = Arc::downgrade(&self.handlers);
+        let handler = self.register(handler);
+        let dispatch = Arc::downgrade(&self.dispatch);
         let end = move || {
-            if let Some(handlers) = handlers.upgrade() {
-                handlers.lock().list.retain(|(known, _)| *known != id);
+            if let Some(dispatch) = dispatch.upgrade() {
+                dispatch.unregister(&handler);
             }
         };
         Subscription { end: Some(Box::new(end)) }
     }
 
-    fn register(&self, handler: Handler<T>) -> u64 {
-        let mut handlers = self.handlers.lock();
-        for object in self.list() {
-            handler(&Event::Added(object));
-        }
-        let id = handlers.next_id;
-        handlers.next_id += 1;
-        handlers.list.push((id, handler));
-        id
+    fn register(&self, handler: impl Fn(&Event<T>) + Send + Sync + 'static) -> Arc<Handler<T>> {
+        self.dispatch.register(Box::new(handler), || self.list())
     }
 
     /// How far it is.
@@ -354,40 +268,22 @@ impl<T: Object> Informer<T> {
 
     fn upsert(&self, object: T) {
         let object = self.prepare(object);
-        let handlers = self.handlers.lock();
-        let old = self.store.write().insert(Arc::clone(&object));
-        let event = match old {
-            Some(old) => Event::Updated { old, new: object },
-            None => Event::Added(object),
-        };
-        handlers.list.iter().for_each(|(_, handler)| handler(&event));
+        self.dispatch.change(|| vec![self.store.write().insert(object)]);
     }
 
     /// Removes; `last` is the object as the server saw it last.
     fn remove(&self, namespace: &str, name: &str, last: Option<T>) {
-        let handlers = self.handlers.lock();
-        let Some(known) = self.store.write().remove(namespace, name) else { return };
-        let event = Event::Deleted(last.map_or(known, |last| self.prepare(last)));
-        handlers.list.iter().for_each(|(_, handler)| handler(&event));
+        let last = last.map(|last| self.prepare(last));
+        self.dispatch.change(|| {
+            let known = self.store.write().remove(namespace, name);
+            known.map(|known| Event::Deleted(last.unwrap_or(known))).into_iter().collect()
+        });
     }
 
-    /// Makes the store hold exactly these objects.
+    /// Makes the store hold exactly these objects, in one step for its readers.
     fn replace_all(&self, objects: Vec<T>) {
-        let mut keep = std::collections::HashSet::with_capacity(objects.len());
-        for object in objects {
-            keep.insert(ObjectKey::of(&object));
-            let same = self.get(object.namespace(), object.name()).is_some_and(|known| {
-                known.meta().resource_version.is_some() && known.meta().resource_version == object.meta().resource_version
-            });
-            if !same {
-                self.upsert(object);
-            }
-        }
-        for known in self.list() {
-            if !keep.contains(&ObjectKey::of(&*known)) {
-                self.remove(known.namespace(), known.name(), None);
-            }
-        }
+        let objects = objects.into_iter().map(|object| self.prepare(object)).collect();
+        self.dispatch.change(|| self.store.write().replace(objects));
     }
 
     fn reached(&self, revision: i64) {

@@ -38,20 +38,3 @@ pub fn matches_map(selector: &Labels, labels: Option<&Labels>) -> bool {
 pub fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
-
-/// The selector's string form, for `labelSelector=`.
-#[must_use]
-pub fn to_query(selector: &LabelSelector) -> String {
-    let mut parts: Vec<String> = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
-    for requirement in selector.match_expressions.iter().flatten() {
-        let key = &requirement.key;
-        let values = requirement.values.as_deref().unwrap_or_default().join(",");
-        parts.push(match requirement.operator.as_str() {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "Exists" => key.clone(),
-            _ => format!("!{key}"),
-        });
-    }
-    parts.join(",")
-}

@@ -7,25 +7,28 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use serde_json::{Value, json};
-use tokio::time::MissedTickBehavior;
 use tracing::debug;
 
 use crate::{Client, Error, ResourceType};
 
 const NAMESPACE: &str = "kube-system";
 const PERIOD: Duration = Duration::from_secs(10);
+/// After a failure: a new cluster may not have the namespace or the role yet.
+const RETRY: Duration = Duration::from_millis(500);
 const DURATION_SECS: i64 = 15;
 
 /// Keeps `kube-system/<name>` saying that `holder` leads, until it is dropped.
 pub async fn publish_leader(client: Client, name: &str, holder: &str) {
     let acquired = stamp();
-    let mut tick = tokio::time::interval(PERIOD);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
-        if let Err(error) = renew(&client, name, holder, &acquired).await {
-            debug!(lease = name, %error, "the leader's Lease was not renewed");
-        }
+        let pause = match renew(&client, name, holder, &acquired).await {
+            Ok(()) => PERIOD,
+            Err(error) => {
+                debug!(lease = name, %error, "the leader's Lease was not renewed");
+                RETRY
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -22,6 +22,8 @@ use crate::BoxError;
 pub struct OneAnswer {
     /// HTTP status code.
     pub status: u16,
+    /// The headers of the answer.
+    pub headers: http::HeaderMap,
     /// The body, or its beginning.
     pub body: Bytes,
     /// Whether that is all of it.
@@ -43,16 +45,17 @@ where
     let answered = async {
         let response = sender.send_request(request).await?;
         let status = response.status().as_u16();
+        let headers = response.headers().clone();
         let mut body = response.into_body();
         let mut collected = Vec::new();
         while let Some(frame) = body.frame().await {
             collected.extend_from_slice(frame?.data_ref().map(|data| &data[..]).unwrap_or_default());
             if collected.len() > max_body_bytes {
                 collected.truncate(max_body_bytes);
-                return Ok(OneAnswer { status, body: collected.into(), is_whole: false });
+                return Ok(OneAnswer { status, headers, body: collected.into(), is_whole: false });
             }
         }
-        Ok(OneAnswer { status, body: collected.into(), is_whole: true })
+        Ok(OneAnswer { status, headers, body: collected.into(), is_whole: true })
     };
     tokio::pin!(answered);
     // Together, so that nothing is left behind when the caller's patience ends.
@@ -65,7 +68,7 @@ where
     }
 }
 
-/// TLS that believes whoever holds the key of the certificate that he shows, whoever he is.
+/// TLS that accepts any certificate whose key the peer holds.
 ///
 /// # Errors
 /// None that a build with ring has.

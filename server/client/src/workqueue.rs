@@ -7,8 +7,7 @@
 //!
 //! Answers to: client-go's `util/workqueue`.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,16 +40,18 @@ struct Measured<K> {
     started: HashMap<K, Instant>,
 }
 
+/// When a key becomes ready; the number tells keys of the same time apart.
+type Due = (Instant, u64);
+
 struct State<K> {
     /// Ready keys, in order.
     ready: VecDeque<K>,
     /// Keys that need work: those in `ready`, and those in `processing` that were added again.
     dirty: HashSet<K>,
     processing: HashSet<K>,
-    /// Keys that become ready later; `due` holds the earliest time of each, older heap entries are stale.
-    later: BinaryHeap<Reverse<(Instant, u64)>>,
-    later_keys: HashMap<u64, K>,
-    due: HashMap<K, (Instant, u64)>,
+    /// Keys that become ready later, by time; `due` holds the one entry of each key.
+    later: BTreeMap<Due, K>,
+    due: HashMap<K, Due>,
     next_ticket: u64,
     failures: HashMap<K, u32>,
     closed: bool,
@@ -96,8 +97,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                     ready: VecDeque::new(),
                     dirty: HashSet::new(),
                     processing: HashSet::new(),
-                    later: BinaryHeap::new(),
-                    later_keys: HashMap::new(),
+                    later: BTreeMap::new(),
                     due: HashMap::new(),
                     next_ticket: 0,
                     failures: HashMap::new(),
@@ -148,12 +148,6 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
         self.shared.state.lock().failures.remove(key);
     }
 
-    /// How often the key failed since it was last forgotten.
-    #[must_use]
-    pub fn failures(&self, key: &K) -> u32 {
-        self.shared.state.lock().failures.get(key).copied().unwrap_or(0)
-    }
-
     /// The next key to work on; [`done`](Self::done) must be called for it. `None` once the queue is shut down.
     pub async fn get(&self) -> Option<K> {
         loop {
@@ -175,7 +169,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
                     }
                     return Some(key);
                 }
-                state.later.peek().map(|Reverse((at, _))| *at)
+                state.later.first_key_value().map(|((at, _), _)| *at)
             };
             match next_due {
                 Some(at) => tokio::select! {
@@ -243,28 +237,18 @@ impl<K: Clone + Eq + Hash> State<K> {
         if self.closed || self.due.get(&key).is_some_and(|(earlier, _)| *earlier <= at) {
             return false;
         }
-        let ticket = self.next_ticket;
+        let due = (at, self.next_ticket);
         self.next_ticket += 1;
-        if let Some((_, old)) = self.due.insert(key.clone(), (at, ticket)) {
-            self.later_keys.remove(&old);
+        if let Some(later) = self.due.insert(key.clone(), due) {
+            self.later.remove(&later);
         }
-        self.later_keys.insert(ticket, key);
-        self.later.push(Reverse((at, ticket)));
+        self.later.insert(due, key);
         true
     }
 
     fn promote(&mut self, now: Instant) {
-        while let Some(Reverse((at, ticket))) = self.later.peek().copied() {
-            let Some(key) = self.later_keys.get(&ticket) else {
-                self.later.pop();
-                continue;
-            };
-            if at > now {
-                break;
-            }
-            let key = key.clone();
-            self.later.pop();
-            self.later_keys.remove(&ticket);
+        while let Some(entry) = self.later.first_entry().filter(|entry| entry.key().0 <= now) {
+            let key = entry.remove();
             self.due.remove(&key);
             self.add(key);
         }
@@ -371,6 +355,16 @@ mod tests {
         queue.done(&"late");
         let nothing = tokio::time::timeout(Duration::from_secs(100), queue.get()).await;
         assert!(nothing.is_err(), "one promise, one delivery");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_is_promised_earlier_and_earlier_is_held_once() {
+        let queue = WorkQueue::new();
+        for seconds in (1..1000).rev() {
+            queue.add_after("k", Duration::from_secs(seconds));
+        }
+        let state = queue.shared.state.lock();
+        assert_eq!((state.later.len(), state.due.len()), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -188,14 +188,14 @@ async fn indexes_follow_the_objects() {
     let watch = script.then_watch();
     let (informer, _heard, _cancel) = start(&script);
     informer.wait_synced().await;
-    informer.add_index("color", |map: &ConfigMap| {
+    let colors = informer.index("color", |map: &ConfigMap| {
         map.data.iter().flatten().filter(|(key, _)| *key == "color").map(|(_, value)| value.clone()).collect()
     });
     let mut red = object("a", 11);
     red["data"] = json!({"color": "red"});
     watch.send(event("MODIFIED", red.clone())).await.unwrap();
     informer.wait_revision(11).await;
-    let names = |value: &str| -> Vec<String> { informer.by_index("color", value).iter().map(|map| map.name().to_owned()).collect() };
+    let names = |value: &str| -> Vec<String> { colors.get(value).iter().map(|map| map.name().to_owned()).collect() };
     assert_eq!(names("red"), ["a"]);
     red["metadata"]["resourceVersion"] = "12".into();
     red["data"]["color"] = "blue".into();
@@ -220,4 +220,48 @@ async fn a_needed_revision_is_asked_for_by_a_new_watch_and_then_by_a_list() {
     script.then(list(50, &[object("a", 5)]));
     informer.ensure_revision(50, Duration::from_secs(1)).await;
     assert_eq!(informer.last_revision(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_read_register_and_unregister() {
+    let script = Script::default();
+    script.then(list(10, &[object("a", 5)]));
+    let watch = script.then_watch();
+    let (informer, _heard, _cancel) = start(&script);
+    informer.wait_synced().await;
+    let late = Heard::default();
+    let own: Arc<Mutex<Option<trireme_client::Subscription>>> = Arc::default();
+    let subscription = {
+        let (me, late, own) = (Arc::clone(&informer), Arc::clone(&late), Arc::clone(&own));
+        informer.subscribe(move |event| {
+            if event.object().name() == "b" {
+                assert_eq!(me.len(), 2, "the store holds what is told");
+                listen(&me, &late);
+                drop(own.lock().take());
+            }
+        })
+    };
+    *own.lock() = Some(subscription);
+    watch.send(event("ADDED", object("b", 11))).await.unwrap();
+    informer.wait_revision(11).await;
+    assert_eq!(*late.lock(), ["+a@5", "+b@11"], "neither a gap nor a repetition");
+    watch.send(event("ADDED", object("c", 12))).await.unwrap();
+    informer.wait_revision(12).await;
+    assert_eq!(*late.lock(), ["+a@5", "+b@11", "+c@12"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_replaces_everything_at_once() {
+    let script = Script::default();
+    script.then(list(10, &[object("a", 5), object("b", 6)]));
+    script.then(Answer::Json(410, json!({"kind": "Status", "code": 410, "reason": "Expired"})));
+    script.then(list(20, &[object("c", 15), object("d", 16)]));
+    let cancel = CancellationToken::new();
+    let informer = Informer::<ConfigMap>::start(Client::new(Arc::new(script.clone())), InformerOptions::default(), cancel.clone());
+    let seen: Arc<Mutex<Vec<Vec<String>>>> = Arc::default();
+    let (me, sink) = (Arc::clone(&informer), Arc::clone(&seen));
+    informer.on_event(move |_| sink.lock().push(me.list().iter().map(|map| map.name().to_owned()).collect()));
+    informer.wait_revision(20).await;
+    let whole: [&[&str]; 2] = [&["a", "b"], &["c", "d"]];
+    assert!(seen.lock().iter().all(|names| whole.iter().any(|whole| names == whole)), "{:?}", seen.lock());
 }

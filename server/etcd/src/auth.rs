@@ -1,4 +1,4 @@
-//! etcd's Auth service, as a server without users answers it: who may come in is decided by the client certificate.
+//! etcd's Auth service, as a server without users answers it: access is decided by the client certificate.
 
 use tonic::{Request, Response, Status};
 use trireme_proto::etcd::auth_server::Auth;

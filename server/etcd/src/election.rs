@@ -15,7 +15,7 @@ use trireme_proto::etcd::request_op::Request as Op;
 
 use crate::backend::Backend;
 use crate::error;
-use crate::line::{Line, created_at, leave, op, watch_status};
+use crate::wait_queue::{WaitQueue, created_at, leave, op, watch_status};
 
 const ANSWERS_WAITING: usize = 16;
 
@@ -57,17 +57,17 @@ impl Election for ElectionService {
 
     async fn campaign(&self, request: Request<CampaignRequest>) -> Result<Response<CampaignResponse>, Status> {
         let CampaignRequest { name, lease, value } = request.into_inner();
-        let line = Line::new(&self.backend, &name);
-        let place = line.enter(lease, value.clone()).await?;
-        if place.value != value {
-            let leader = LeaderKey { name: name.clone(), key: place.key.clone(), rev: place.create_revision, lease: place.lease };
+        let queue = WaitQueue::new(&self.backend, &name);
+        let waiter = queue.join(lease, value.clone()).await?;
+        if waiter.value != value {
+            let leader = LeaderKey { name: name.clone(), key: waiter.key.clone(), rev: waiter.create_revision, lease: waiter.lease };
             ElectionService::proclaim(self, &leader, value).await?;
         }
-        line.turn(&place).await?;
-        if !place.exists().await? {
+        queue.acquire(&waiter).await?;
+        if !waiter.exists().await? {
             return Err(Status::unknown("election: session is expired"));
         }
-        let (key, rev, lease) = place.keep();
+        let (key, rev, lease) = waiter.keep();
         let leader = Some(LeaderKey { name, key, rev, lease });
         Ok(Response::new(CampaignResponse { header: self.backend.header_now(), leader }))
     }
@@ -79,8 +79,8 @@ impl Election for ElectionService {
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let line = Line::new(&self.backend, &request.into_inner().name);
-        match line.first().await? {
+        let queue = WaitQueue::new(&self.backend, &request.into_inner().name);
+        match queue.first().await? {
             (Some(kv), revision) => Ok(Response::new(LeaderResponse { header: Some(self.backend.header(revision)), kv: Some(kv) })),
             (None, _) => Err(Status::unknown("election: no leader")),
         }
@@ -90,16 +90,16 @@ impl Election for ElectionService {
         let name = request.into_inner().name;
         let backend = self.backend.clone();
         // Refused here rather than in the stream.
-        Line::new(&backend, &name).first().await?;
+        WaitQueue::new(&backend, &name).first().await?;
         let (answers, stream) = mpsc::channel(ANSWERS_WAITING);
         tokio::spawn(async move {
-            let line = Line::new(&backend, &name);
+            let queue = WaitQueue::new(&backend, &name);
             let ended: Status = tokio::select! {
                 () = answers.closed() => return,
                 () = backend.stopped() => error::STOPPED.into(),
-                error = observe(&backend, &line, &answers) => error,
+                error = observe(&backend, &queue, &answers) => error,
             };
-            // Who has gone is not told.
+            // A send fails where the client is gone.
             let _ = answers.send(Err(ended)).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))
@@ -113,16 +113,16 @@ impl Election for ElectionService {
 }
 
 /// Sends every leader and every value it proclaims; returns why it ended.
-async fn observe(backend: &Backend, line: &Line<'_>, answers: &mpsc::Sender<Result<LeaderResponse, Status>>) -> Status {
+async fn observe(backend: &Backend, queue: &WaitQueue<'_>, answers: &mpsc::Sender<Result<LeaderResponse, Status>>) -> Status {
     let followed = async {
         loop {
-            let (leader, revision) = line.first().await?;
+            let (leader, revision) = queue.first().await?;
             let Some(leader) = leader else {
-                let (key, range_end) = line.range();
-                line.watch(key, range_end, revision + 1)?.next().await.map_err(watch_status)?;
+                let (key, range_end) = queue.range();
+                queue.watch(key, range_end, revision + 1)?.next().await.map_err(watch_status)?;
                 continue;
             };
-            let mut watch = line.watch(leader.key.clone(), Bytes::new(), revision + 1)?;
+            let mut watch = queue.watch(leader.key.clone(), Bytes::new(), revision + 1)?;
             send(backend, answers, leader, revision).await?;
             'leads: loop {
                 let batch = watch.next().await.map_err(watch_status)?;

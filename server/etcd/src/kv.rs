@@ -85,7 +85,7 @@ impl etcd::kv_server::Kv for KvService {
             return Err(error::FUTURE_REVISION.into());
         }
         let wanted = revision.min(floor);
-        // How far it goes below that is decided by the store: whoever still reads the past holds it.
+        // The store decides how far below that it goes: holders keep the history that they read.
         if wanted > compacted || revision <= compacted {
             store.compact(wanted).await.map_err(status)?;
         }

@@ -1,6 +1,6 @@
 //! etcd's Lease service.
 //!
-//! A lease that hangs on hidden keys does not exist for outside clients: whoever could end it could delete them.
+//! A lease that hangs on hidden keys does not exist for outside clients: revoking it would delete those keys.
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -80,7 +80,7 @@ impl etcd::lease_server::Lease for LeaseService {
                 () = backend.stopped() => error::STOPPED.into(),
                 () = backend.leader_lost(), if needs_leader => error::NO_LEADER.into(),
             };
-            // Who has gone is not told.
+            // A send fails where the client is gone.
             let _ = answers.send(Err(ended)).await;
         });
         Ok(Response::new(ReceiverStream::new(stream)))

@@ -5,7 +5,7 @@
 //! store replicates, nor what the hidden keys hold.
 //!
 //! Answers to <https://etcd.io/docs/v3.6/learning/api/> and
-//! <https://etcd.io/docs/v3.6/learning/api_guarantees/>. Users and roles are not there: who may come in is decided by the
+//! <https://etcd.io/docs/v3.6/learning/api_guarantees/>. There are no users and roles: access is decided by the
 //! client certificate, once for a connection.
 
 mod auth;
@@ -18,13 +18,13 @@ mod hidden;
 mod http;
 mod kv;
 mod lease;
-mod line;
 mod lock;
 mod maintenance;
 mod metrics;
 mod retention;
 mod serve;
 mod snapshot;
+mod wait_queue;
 mod watch;
 
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl EtcdApi {
         router.layer(metrics::CallsLayer::new(self.calls.clone(), backend.clone()))
     }
 
-    /// Serves on `listener`, to whoever `tls` lets in, until cancelled; then ends what is under way.
+    /// Serves clients that `tls` accepts on `listener` until cancelled; then ends the calls in progress.
     pub async fn serve(&self, listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
         let cancel = self.backend.cancel().clone();
         let serving = serve::serve(self.router(), listener, tls, cancel);

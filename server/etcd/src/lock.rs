@@ -9,7 +9,7 @@ use trireme_proto::lock::{LockRequest, LockResponse, UnlockRequest, UnlockRespon
 use crate::backend::Backend;
 use crate::error;
 use crate::kv::only;
-use crate::line::Line;
+use crate::wait_queue::WaitQueue;
 
 /// The service.
 pub(crate) struct LockService {
@@ -28,13 +28,13 @@ impl LockService {
 impl Lock for LockService {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
         let LockRequest { name, lease } = request.into_inner();
-        let line = Line::new(&self.backend, &name);
-        let place = line.enter(lease, bytes::Bytes::new()).await?;
-        line.turn(&place).await?;
-        if !place.exists().await? {
+        let queue = WaitQueue::new(&self.backend, &name);
+        let waiter = queue.join(lease, bytes::Bytes::new()).await?;
+        queue.acquire(&waiter).await?;
+        if !waiter.exists().await? {
             return Err(Status::unknown("mutex: session is expired"));
         }
-        let (key, ..) = place.keep();
+        let (key, ..) = waiter.keep();
         Ok(Response::new(LockResponse { header: self.backend.header_now(), key }))
     }
 

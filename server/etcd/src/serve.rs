@@ -1,6 +1,6 @@
 //! The listener: TLS, HTTP/2 for gRPC and HTTP/1.1 for the pages, limits, an end in order.
 //!
-//! Who is let in is decided by the TLS configuration; nobody else gets beyond the handshake.
+//! The TLS configuration decides which clients are accepted; others do not get beyond the handshake.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -76,7 +76,7 @@ pub enum MemberCommand {
 /// `trireme token`.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it: nobody can look it up again
+    /// Make a token and print it: it cannot be shown again
     Create {
         /// What it lets its holder join as
         #[arg(long, value_enum, value_delimiter = ',', value_name = "USAGE", default_value = "agent")]
@@ -127,7 +127,7 @@ pub enum Usage {
 pub enum CertificateCommand {
     /// Show when the certificates of all servers and nodes end
     Check {
-        /// Look at the files of this data directory, and ask nobody
+        /// Look at the files of this data directory, without a request to a server
         #[arg(long, value_name = "DIR")]
         data_dir: Option<PathBuf>,
         #[command(flatten)]

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     CONFIG_FILE, DATA_DIR,
@@ -51,10 +51,38 @@ pub struct AgentArgs {
     /// What to log: error, warn, info, debug, trace, or a filter such as trireme_kubelet=debug
     #[arg(long, env = "TRIREME_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
-    /// kubelet flag
+    /// kubelet flag (NAME=VALUE); a name that is not supported ends the start
     #[arg(long, value_name = "K=V")]
     pub kubelet_arg: Vec<Label>,
-    /// kube-proxy flag
+    /// kube-proxy flag (NAME=VALUE); a name that is not supported ends the start
     #[arg(long, value_name = "K=V")]
     pub kube_proxy_arg: Vec<Label>,
+}
+
+/// What is to run on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Store, API server, controllers and a node
+    All,
+    /// A server without a node (--disable-agent)
+    Server,
+    /// A node
+    Agent,
+}
+
+/// Options of `trireme check-host`.
+#[derive(Debug, Clone, Args)]
+pub struct CheckHostArgs {
+    /// What is to run here
+    #[arg(long, value_enum, default_value_t = Role::All)]
+    pub role: Role,
+    /// Folder for all state
+    #[arg(long, short = 'd', env = "TRIREME_DATA_DIR", value_name = "DIR", default_value = DATA_DIR)]
+    pub data_dir: PathBuf,
+    /// Socket of the container runtime
+    #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock")]
+    pub container_runtime_endpoint: PathBuf,
+    /// Another CNI plugin is installed (--flannel-backend none)
+    #[arg(long)]
+    pub foreign_network: bool,
 }

@@ -7,10 +7,16 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
+use trireme_apiserver::ApiServerOptions;
+use trireme_apiserver::egress::TunnelUse;
+use trireme_controllers::ControllerOptions;
+use trireme_scheduler::SchedulerOptions;
+
 use crate::snapshots::Schedule;
 
 use super::{
     AgentArgs, CONFIG_FILE, DATA_DIR,
+    upstream::{self, ApiServerArg, ControllerArg, SchedulerArg},
     values::{self, Label, TaintArg},
 };
 
@@ -23,6 +29,19 @@ pub enum FlannelBackend {
     HostGw,
     /// None: another CNI plugin is installed
     None,
+}
+
+/// For what the API server uses the connections that agents open to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EgressSelectorMode {
+    /// For nothing: kubelets and pods are reached directly
+    Disabled,
+    /// For kubelets
+    Agent,
+    /// For kubelets and pods
+    Pod,
+    /// As pod
+    Cluster,
 }
 
 /// Options of a server.
@@ -145,11 +164,21 @@ pub struct ServerArgs {
     /// How packets reach pods on other nodes
     #[arg(long, env = "TRIREME_FLANNEL_BACKEND", value_enum, default_value_t = FlannelBackend::Vxlan, help_heading = "Networking")]
     pub flannel_backend: FlannelBackend,
+    /// For what agents' tunnels are used [default: pod with --disable-agent, else agent]
+    #[arg(
+        long,
+        env = "TRIREME_EGRESS_SELECTOR_MODE",
+        value_name = "MODE",
+        value_enum,
+        hide_default_value = true,
+        help_heading = "Networking"
+    )]
+    pub egress_selector_mode: Option<EgressSelectorMode>,
     /// Run no node on this server
     #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
     pub disable_agent: bool,
     /// Packaged component to leave out; may be repeated or separated by commas
-    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd"], help_heading = "Components")]
+    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage"], help_heading = "Components")]
     pub disable: Vec<String>,
     /// Socket of the container runtime
     #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]
@@ -176,18 +205,18 @@ pub struct ServerArgs {
     pub upstream: UpstreamArgs,
 }
 
-/// Flags handed to an upstream component by name: used where Trireme has the same switch, warned about elsewhere.
+/// Flags of upstream's components. A node speaks for its own.
 #[derive(Debug, Args, Default)]
 pub struct UpstreamArgs {
     /// kube-apiserver flag
-    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
-    pub kube_apiserver_arg: Vec<Label>,
+    #[arg(long, value_name = "K=V", value_parser = upstream::api_server, help_heading = "Upstream flags")]
+    pub kube_apiserver_arg: Vec<ApiServerArg>,
     /// kube-scheduler flag
-    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
-    pub kube_scheduler_arg: Vec<Label>,
+    #[arg(long, value_name = "K=V", value_parser = upstream::scheduler, help_heading = "Upstream flags")]
+    pub kube_scheduler_arg: Vec<SchedulerArg>,
     /// kube-controller-manager flag
-    #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
-    pub kube_controller_manager_arg: Vec<Label>,
+    #[arg(long, value_name = "K=V", value_parser = upstream::controllers, help_heading = "Upstream flags")]
+    pub kube_controller_manager_arg: Vec<ControllerArg>,
     /// kubelet flag
     #[arg(long, value_name = "K=V", help_heading = "Upstream flags")]
     pub kubelet_arg: Vec<Label>,
@@ -196,19 +225,78 @@ pub struct UpstreamArgs {
     pub kube_proxy_arg: Vec<Label>,
 }
 
+impl ServerArgs {
+    /// For what the API server uses tunnels. A server that is a node has a route to all pods.
+    pub fn tunnel_use(&self) -> TunnelUse {
+        match self.egress_selector_mode {
+            Some(EgressSelectorMode::Disabled) => TunnelUse::Nothing,
+            Some(EgressSelectorMode::Agent) => TunnelUse::Kubelets,
+            Some(EgressSelectorMode::Pod | EgressSelectorMode::Cluster) => TunnelUse::KubeletsAndPods,
+            None if self.disable_agent => TunnelUse::KubeletsAndPods,
+            None => TunnelUse::Kubelets,
+        }
+    }
+}
+
 impl UpstreamArgs {
-    /// Every flag given that nothing here corresponds to, as `component --flag=value`. A node speaks for its own.
-    pub fn without_counterpart(&self, has_node: bool) -> Vec<String> {
-        let none = Vec::new();
-        let of_node = |args| if has_node { &none } else { args };
-        let named = [
-            ("kube-apiserver", &self.kube_apiserver_arg),
-            ("kube-scheduler", &self.kube_scheduler_arg),
-            ("kube-controller-manager", &self.kube_controller_manager_arg),
-            ("kubelet", of_node(&self.kubelet_arg)),
-            ("kube-proxy", of_node(&self.kube_proxy_arg)),
-        ];
-        named.iter().flat_map(|(component, args)| args.iter().map(move |a| format!("{component} --{}={}", a.key, a.value))).collect()
+    /// The log filter with what the components' verbosities add: 4 and more is debug, 6 and more trace.
+    pub fn log_filter(&self, level: &str) -> String {
+        let of = |name: &str, verbosity: Option<u8>| match verbosity {
+            Some(0..=3) | None => String::new(),
+            Some(4 | 5) => format!(",{name}=debug"),
+            Some(_) => format!(",{name}=trace"),
+        };
+        let api = self.kube_apiserver_arg.iter().rev().find_map(|arg| if let ApiServerArg::Verbosity(v) = arg { Some(*v) } else { None });
+        let controllers = self
+            .kube_controller_manager_arg
+            .iter()
+            .rev()
+            .find_map(|arg| if let ControllerArg::Verbosity(v) = arg { Some(*v) } else { None });
+        let scheduler =
+            self.kube_scheduler_arg.iter().rev().find_map(|arg| if let SchedulerArg::Verbosity(v) = arg { Some(*v) } else { None });
+        let [api, controllers, scheduler] =
+            [of("trireme_apiserver", api), of("trireme_controllers", controllers), of("trireme_scheduler", scheduler)];
+        format!("{level}{api}{controllers}{scheduler}")
+    }
+
+    /// Carries kube-apiserver's flags out.
+    pub fn apply_to_api_server(&self, options: &mut ApiServerOptions) {
+        for arg in &self.kube_apiserver_arg {
+            match arg {
+                ApiServerArg::NodePorts(low, high) => options.ranges.node_ports = (*low, *high),
+                ApiServerArg::MaxRequests(most) => options.max_requests_inflight = *most,
+                ApiServerArg::MaxMutatingRequests(most) => options.max_mutating_requests_inflight = *most,
+                ApiServerArg::RequestTimeout(timeout) => options.request_timeout = *timeout,
+                ApiServerArg::EnablePlugins(names) => options.admission.enabled.clone_from(names),
+                ApiServerArg::DisablePlugins(names) => options.admission.disabled.clone_from(names),
+                ApiServerArg::NotReadySecs(secs) => options.tolerations.not_ready = *secs,
+                ApiServerArg::UnreachableSecs(secs) => options.tolerations.unreachable = *secs,
+                ApiServerArg::Verbosity(_) => {}
+            }
+        }
+    }
+
+    /// Carries kube-controller-manager's flags out.
+    pub fn apply_to_controllers(&self, options: &mut ControllerOptions) {
+        for arg in &self.kube_controller_manager_arg {
+            match arg {
+                ControllerArg::NodeMonitorPeriod(period) => options.node_monitor_period = *period,
+                ControllerArg::NodeMonitorGrace(grace) => options.node_monitor_grace = *grace,
+                ControllerArg::TerminatedPods(most) => options.terminated_pod_threshold = *most,
+                ControllerArg::NodeCidrMask(bits) => options.node_cidr_mask_v4 = *bits,
+                ControllerArg::LeaderElect | ControllerArg::Verbosity(_) => {}
+            }
+        }
+    }
+
+    /// Carries kube-scheduler's flags out.
+    pub fn apply_to_scheduler(&self, options: &mut SchedulerOptions) {
+        for arg in &self.kube_scheduler_arg {
+            match arg {
+                SchedulerArg::UnschedulableFlush(after) => options.unschedulable_flush = *after,
+                SchedulerArg::LeaderElect | SchedulerArg::Verbosity(_) => {}
+            }
+        }
     }
 }
 
@@ -222,6 +310,21 @@ impl ServerArgs {
     /// Cluster DNS's address: as given, or the tenth of the service CIDR.
     pub fn dns_address(&self) -> Ipv4Addr {
         self.cluster_dns.unwrap_or_else(|| Ipv4Addr::from(u32::from(self.service_cidr.network()) + 10))
+    }
+
+    /// Whether a packaged component is to be left out.
+    pub fn is_disabled(&self, component: &str) -> bool {
+        self.disable.iter().any(|name| name == component)
+    }
+
+    /// Whether the nodes answer cluster DNS.
+    pub fn nodes_answer_dns(&self) -> bool {
+        !self.is_disabled("coredns") && !self.is_disabled("dns")
+    }
+
+    /// Whether the cluster has a class of local volumes.
+    pub fn has_local_storage(&self) -> bool {
+        !self.is_disabled("local-storage")
     }
 
     /// The options of this server's own node, which joins at `server` with `token`.

@@ -1,19 +1,17 @@
 //! `trireme agent`: from its options to a running node.
 
-use std::net::{IpAddr, SocketAddr};
-
 use k8s_openapi::api::core::v1::Taint;
 use tokio_util::sync::CancellationToken;
-use trireme_agent::AgentOptions;
+use trireme_agent::{
+    AgentOptions,
+    options::{KubeletFlags, ProxyFlags},
+};
 
 use super::Failure;
 use crate::{
-    cli::{AgentArgs, TaintArg},
+    cli::{AgentArgs, Label, TaintArg},
     notify,
 };
-
-/// The one kube-proxy flag that has its counterpart here.
-pub const METRICS_BIND_ADDRESS: &str = "metrics-bind-address";
 
 /// Runs a node until cancelled.
 pub async fn agent(args: AgentArgs, cancel: CancellationToken) -> Result<(), Failure> {
@@ -24,11 +22,8 @@ pub async fn agent(args: AgentArgs, cancel: CancellationToken) -> Result<(), Fai
 
 /// The agent's options from the command line's.
 pub fn options(args: AgentArgs) -> Result<AgentOptions, Failure> {
-    let (known, unknown): (Vec<_>, Vec<_>) = args.kube_proxy_arg.iter().partition(|a| a.key == METRICS_BIND_ADDRESS);
-    let proxy_metrics = known.last().map_or(Ok(trireme_agent::PROXY_METRICS), |arg| metrics_address(&arg.value))?;
-    for flag in args.kubelet_arg.iter().map(|a| ("kubelet", a)).chain(unknown.into_iter().map(|a| ("kube-proxy", a))) {
-        tracing::warn!("{} flag --{}={} has no counterpart here and is ignored", flag.0, flag.1.key, flag.1.value);
-    }
+    let kubelet = KubeletFlags::parse(pairs(&args.kubelet_arg)).map_err(Failure::usage)?;
+    let proxy = ProxyFlags::parse(pairs(&args.kube_proxy_arg), args.node_ip).map_err(Failure::usage)?;
     Ok(AgentOptions {
         token: token(args.token, args.token_file.as_deref())?,
         server: args.server,
@@ -41,18 +36,14 @@ pub fn options(args: AgentArgs) -> Result<AgentOptions, Failure> {
         runtime_endpoint: args.container_runtime_endpoint,
         cgroup_root: args.cgroup_root,
         version: crate::VERSION.to_owned(),
-        proxy_metrics,
+        kubelet,
+        proxy,
         own_process: false,
     })
 }
 
-/// `ADDRESS` or `ADDRESS:PORT`, as kube-proxy takes it.
-fn metrics_address(value: &str) -> Result<SocketAddr, Failure> {
-    let with_port = value.parse::<SocketAddr>().ok();
-    let address = with_port.or_else(|| Some(SocketAddr::new(value.parse::<IpAddr>().ok()?, trireme_agent::PROXY_METRICS.port())));
-    address.ok_or_else(|| {
-        Failure::usage(format!("--kube-proxy-arg {METRICS_BIND_ADDRESS}={value}: expected ADDRESS:PORT such as 0.0.0.0:10249"))
-    })
+fn pairs(labels: &[Label]) -> impl Iterator<Item = (&str, &str)> {
+    labels.iter().map(|label| (label.key.as_str(), label.value.as_str()))
 }
 
 /// The token: given, or in a file.

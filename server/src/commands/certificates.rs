@@ -7,7 +7,7 @@ use http::Method;
 use http_body_util::BodyExt;
 use jiff::Timestamp;
 use trireme_api::admin::{CERTIFICATES, CertificateInfo, CertificateList, MEMBERS, MemberList, NODE_CERTIFICATES_PATH};
-use trireme_apiserver::pki::renewal::describe;
+use trireme_cluster::pki::renewal::describe;
 
 use super::{Failure, admin_client::AdminClient};
 use crate::cli::CertificateCommand;

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use trireme_apiserver::pki::ServerFiles;
+use trireme_cluster::pki::ServerFiles;
 use trireme_raft::reset::{Survivor, SurvivorReport, resume};
 use trireme_raft::{PeerIdentity, RocksEngines};
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use trireme_agent::join::JoinToken;
 use trireme_api::join::ClusterFacts;
-use trireme_apiserver::pki::{ClusterKeys, PkiError, SealedBundle, ServerFiles, seal::SEALED_NAME};
+use trireme_cluster::pki::{ClusterKeys, PkiError, SealedBundle, ServerFiles, seal::SEALED_NAME};
 use trireme_proto::store::BackupHeader;
 use trireme_raft::RocksEngines;
 use trireme_raft::backup::{self, BackupReader};

@@ -6,13 +6,11 @@ use tokio_util::sync::CancellationToken;
 use trireme_apiserver::ApiServer;
 
 use super::{Failure, agent, cluster, restore};
-use crate::{
-    cli::{ResetArgs, RestoreArgs, ServerArgs},
-    control_plane::ControlPlane,
-    notify,
-};
+use crate::cli::{ResetArgs, RestoreArgs, ServerArgs};
+use crate::control_plane::ControlPlane;
+use crate::notify;
 
-const READY_LOOK: Duration = Duration::from_millis(100);
+const READY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// k3s' way of asking for a recovery: the server does that, and ends.
 async fn reset(args: ServerArgs) -> Result<(), Failure> {
@@ -23,11 +21,24 @@ async fn reset(args: ServerArgs) -> Result<(), Failure> {
     }
 }
 
+/// Flags of the node are judged before the server founds a cluster.
+fn check_node_flags(args: &ServerArgs) -> Result<(), Failure> {
+    if !args.disable_agent {
+        return agent::options(args.agent_args(String::new(), String::new())).map(drop);
+    }
+    let given = [("kubelet-arg", &args.upstream.kubelet_arg), ("kube-proxy-arg", &args.upstream.kube_proxy_arg)];
+    match given.iter().find_map(|(option, values)| Some((option, values.first()?))) {
+        Some((option, value)) => Err(Failure::usage(format!(
+            "--{option} {}={}: this server runs no node (--disable-agent); give it to the nodes",
+            value.key, value.value
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Runs a server until cancelled.
 pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), Failure> {
-    for flag in args.upstream.without_counterpart(!args.disable_agent) {
-        tracing::warn!("{flag} has no counterpart here and is ignored");
-    }
+    check_node_flags(&args)?;
     if args.cluster_reset {
         return reset(args).await;
     }
@@ -61,7 +72,7 @@ pub async fn server(args: ServerArgs, cancel: CancellationToken) -> Result<(), F
 async fn tell_when_ready(api: ApiServer, cancel: CancellationToken) {
     while !api.is_ready() {
         tokio::select! {
-            () = tokio::time::sleep(READY_LOOK) => {}
+            () = tokio::time::sleep(READY_INTERVAL) => {}
             () = cancel.cancelled() => return,
         }
     }

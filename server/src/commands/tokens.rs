@@ -27,7 +27,7 @@ pub async fn tokens(command: TokenCommand) -> Result<(), Failure> {
         }
         TokenCommand::Delete { id, admin } => {
             let client = AdminClient::new(&admin)?;
-            // Whoever pastes the whole token means the same.
+            // The whole token names the same entry.
             let id = id.rsplit("::").next().and_then(|text| text.split('.').next()).unwrap_or_default().to_owned();
             if id.is_empty() || !id.bytes().all(|b| b.is_ascii_alphanumeric()) {
                 return Err(Failure::usage(format!("token id {id:?}: letters and digits are expected, as `trireme token list` shows")));

@@ -1,20 +1,82 @@
-//! Objects that are ours, beside those every Kubernetes cluster is born with: cluster DNS's Service.
+//! Objects of Trireme beside those that every Kubernetes cluster has: cluster DNS's Service, the class of local volumes.
 
 use serde_json::{Value, json};
-use trireme_apiserver::{ObjectReader, bootstrap::Door};
+use trireme_apiserver::ObjectReader;
+use trireme_client::storage::{DEFAULT_CLASS, LOCAL_PROVISIONER};
+use trireme_cluster::bootstrap::Writer;
 
 use super::Parts;
 
 const NAMESPACE: &str = "kube-system";
 const NAME: &str = "kube-dns";
 
-/// Creates what is missing; objects that exist are left as people changed them.
-pub async fn install(parts: &Parts, door: &Door) -> Result<(), String> {
-    if parts.api.registry().get("", "services", NAMESPACE, NAME).is_none() {
-        let collection = format!("/api/v1/namespaces/{NAMESPACE}/services");
-        door.create(&collection, &dns_service(parts)).await.map_err(|e| e.to_string())?;
-    }
-    Ok(())
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+/// k3s' name for it.
+const CLASS: &str = "local-path";
+
+/// The nodes answer a Service with this annotation themselves; the service proxy has the same name for it.
+const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
+
+/// Creates what is missing; objects that exist are left as people changed them. With `--disable dns` the Service goes, if it is ours, so
+/// that another DNS can take the address.
+pub async fn install(parts: &Parts, writer: &Writer) -> Result<(), String> {
+    install_dns(parts, writer).await?;
+    install_class(parts, writer).await
+}
+
+async fn install_dns(parts: &Parts, writer: &Writer) -> Result<(), String> {
+    let collection = format!("/api/v1/namespaces/{NAMESPACE}/services");
+    let item = format!("{collection}/{NAME}");
+    let existing = parts.api.storage().get("", "services", NAMESPACE, NAME).map(|found| found.object);
+    let done = match (parts.nodes_answer_dns, existing) {
+        (true, None) => writer.create(&collection, &dns_service(parts)).await,
+        (true, Some(service)) if was_made_by_an_earlier_version(&service) => {
+            let mut service = (*service).clone();
+            service["metadata"]["annotations"][ANSWERED_BY_NODES] = "true".into();
+            writer.replace(&item, &service).await
+        }
+        (false, Some(service)) if is_answered_by_nodes(&service) || was_made_by_an_earlier_version(&service) => writer.delete(&item).await,
+        _ => Ok(()),
+    };
+    done.map_err(|e| e.to_string())
+}
+
+/// As with DNS: what people changed stays, and `--disable local-storage` removes the class if it is ours. Volumes stay in any case.
+async fn install_class(parts: &Parts, writer: &Writer) -> Result<(), String> {
+    let item = format!("{CLASSES}/{CLASS}");
+    let known: Vec<_> = parts.api.storage().list("storage.k8s.io", "storageclasses", None).into_iter().map(|found| found.object).collect();
+    let existing = known.iter().find(|class| class["metadata"]["name"] == CLASS);
+    let done = match (parts.has_local_storage, existing) {
+        (true, None) => writer.create(CLASSES, &local_class(!known.iter().any(|class| is_default(class)))).await,
+        (false, Some(class)) if class["provisioner"] == LOCAL_PROVISIONER => writer.delete(&item).await,
+        _ => Ok(()),
+    };
+    done.map_err(|e| e.to_string())
+}
+
+fn is_default(class: &Value) -> bool {
+    class["metadata"]["annotations"][DEFAULT_CLASS] == "true"
+}
+
+/// A volume is a folder on the node of the first pod that uses it. Of several default classes the newest counts: in a cluster that has
+/// one already, this is none.
+fn local_class(default: bool) -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": CLASS, "annotations": {DEFAULT_CLASS: default.to_string()}},
+        "provisioner": LOCAL_PROVISIONER,
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    })
+}
+
+fn is_answered_by_nodes(service: &Value) -> bool {
+    service["metadata"]["annotations"][ANSWERED_BY_NODES] == "true"
+}
+
+/// Such a Service has no annotation; one of a deployed DNS has a selector.
+fn was_made_by_an_earlier_version(service: &Value) -> bool {
+    !is_answered_by_nodes(service) && service["spec"]["selector"].is_null() && service["metadata"]["labels"]["k8s-app"] == "kube-dns"
 }
 
 /// The Service has no endpoints: every node answers its address itself.
@@ -22,7 +84,7 @@ fn dns_service(parts: &Parts) -> Value {
     let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels},
+        "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels, "annotations": {ANSWERED_BY_NODES: "true"}},
         "spec": {
             "clusterIP": parts.cluster_dns.to_string(),
             "ports": [
@@ -31,4 +93,19 @@ fn dns_service(parts: &Parts) -> Value {
             ],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d08_only_our_own_dns_service_makes_room() {
+        let labels = json!({"k8s-app": "kube-dns"});
+        let earlier = json!({"metadata": {"labels": labels}, "spec": {"clusterIP": "10.43.0.10"}});
+        let deployed = json!({"metadata": {"labels": labels}, "spec": {"selector": {"k8s-app": "kube-dns"}}});
+        let ours = json!({"metadata": {"labels": labels, "annotations": {ANSWERED_BY_NODES: "true"}}, "spec": {}});
+        assert!(was_made_by_an_earlier_version(&earlier) && !was_made_by_an_earlier_version(&ours));
+        assert!(is_answered_by_nodes(&ours) && !is_answered_by_nodes(&deployed) && !was_made_by_an_earlier_version(&deployed));
+    }
 }

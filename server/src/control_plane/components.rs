@@ -1,6 +1,6 @@
 //! The endpoints of the components that run in a server: the controllers' on 10257, the scheduler's on 10259.
 //!
-//! Must not end the server: a port that somebody else holds is said in the log and tried again.
+//! Must not end the server: a port that is in use is logged, and tried again.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -10,7 +10,9 @@ use std::{
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::{ApiServer, component::Component};
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::http::component::Component;
+use trireme_apiserver::http::serve::serve;
 use trireme_client::metrics::ComponentMetrics;
 
 const CONTROLLERS_PORT: u16 = 10257;
@@ -38,7 +40,7 @@ impl Components {
             ("kube-scheduler", SCHEDULER_PORT, self.scheduler.clone()),
         ];
         for (name, port, metrics) in all {
-            let component = Component::new(api.clone(), name, move || metrics.render());
+            let component = Arc::new(api.component(name, move || metrics.render()));
             tokio::spawn(serve_one(component, name, SocketAddr::from((bind, port)), tls.clone(), cancel.clone()));
         }
     }
@@ -66,5 +68,5 @@ async fn serve_one(
             () = cancel.cancelled() => return,
         }
     };
-    ApiServer::serve_component(component, listener, tls, cancel).await;
+    serve(component, listener, tls, cancel).await;
 }

@@ -11,13 +11,14 @@ use jiff::Timestamp;
 use rustls::server::WebPkiClientVerifier;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::keys::KUBERNETES_KEYS;
-use trireme_apiserver::pki::files::write_private;
-use trireme_apiserver::pki::{Certificates, ClusterKeys, Profile, ServerFiles};
+use trireme_apiserver::storage::keys::KUBERNETES_KEYS;
+use trireme_cluster::pki::files::write_private;
+use trireme_cluster::pki::{Certificates, ClusterKeys, Profile, ServerFiles};
 use trireme_etcd::{EtcdApi, EtcdOptions, HiddenKeys};
 use trireme_raft::Store;
 
-use crate::{cli::ServerArgs, commands::Failure};
+use crate::cli::ServerArgs;
+use crate::commands::Failure;
 
 /// Its name in `--disable`.
 pub const NAME: &str = "etcd";
@@ -28,7 +29,7 @@ const FOLDER: &str = "etcd";
 /// What kube-apiserver keeps of the past: `--etcd-compaction-interval`.
 const RETENTION: Duration = Duration::from_secs(300);
 
-/// Takes the port, unless this is disabled: a server that can't listen must not found a cluster.
+/// Takes the port, unless this is disabled: a server that can't listen must not initialize a cluster.
 pub async fn listen(args: &ServerArgs) -> Result<Option<TcpListener>, Failure> {
     if args.disable.iter().any(|name| name == NAME) {
         return Ok(None);
@@ -69,7 +70,7 @@ pub fn start(
 
 /// What `etcdctl` needs on this host: `--cacert`, `--cert` and `--key`.
 fn write_client_files(files: &ServerFiles, certificates: &Certificates, keys: &ClusterKeys) -> Result<(), Failure> {
-    // Whoever uses the files reads them anew.
+    // Users of the files read them again.
     certificates.add(&format!("{FOLDER}/client"), Profile::EtcdClient { name: "etcdctl".into() }, Timestamp::now(), |_| Ok(()))?;
     let ca = files.tls(&format!("{FOLDER}/ca.crt"));
     if std::fs::read(&ca).ok().as_deref() != Some(keys.server_ca.certificate_pem.as_bytes()) {

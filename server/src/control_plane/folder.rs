@@ -1,10 +1,10 @@
-//! Whose the data directory is, looked at before anything is written into it.
+//! Checks that a data directory belongs to Trireme before anything is written into it.
 
 use std::path::Path;
 
 use crate::commands::Failure;
 
-/// What Trireme keeps in a data directory; a file system's own folder is nobody's.
+/// What Trireme keeps in a data directory; `lost+found` belongs to the file system.
 /// A restore that was killed leaves its unfinished folder.
 const FOLDERS: [&str; 4] = ["server", "agent", "lost+found", "server.restoring"];
 /// What it keeps in `server/`.
@@ -12,8 +12,8 @@ const IN_SERVER: [&str; 6] = ["tls", "cred", "db", "manifests", "token", "node-t
 /// What the store keeps in `server/db/`.
 const IN_STORE: [&str; 9] = ["LOCK", "member", "member.new", "log", "state", "snapshot", "incoming", "snapshots", "reserve"];
 
-/// Refuses a folder in which somebody else keeps things: another product's state is not to be mixed with ours. A folder that has
-/// a cluster of ours may hold more: what an administrator puts beside it is his business.
+/// Refuses a folder with files of another product. A folder that has
+/// a cluster of ours may hold more: an administrator may keep other files beside it.
 pub fn check(data_dir: &Path) -> Result<(), Failure> {
     let server = data_dir.join("server");
     if server.join("cred/cluster.json").exists() {

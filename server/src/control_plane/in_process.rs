@@ -1,10 +1,12 @@
-//! The door through which controllers and the scheduler reach the API server of their own process: no socket, no TLS, the same
+//! The transport by which controllers and the scheduler reach the API server of their own process: no socket, no TLS, the same
 //! filters. Identity and fence travel as typed request extensions that no header can set.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http_body_util::BodyExt;
-use trireme_apiserver::{ApiServer, Caller, UserInfo};
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::Caller;
+use trireme_apiserver::UserInfo;
 use trireme_client::{BoxError, Fence, Identity, Transport, TransportError};
 
 /// A transport into one API server.
@@ -14,7 +16,7 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// The door of `server`.
+    /// Reaches `server`.
     pub fn new(server: ApiServer) -> Self {
         Self { server }
     }

@@ -13,7 +13,7 @@ use super::in_process::InProcess;
 
 const ROLE: &str = "node-role.kubernetes.io/control-plane";
 /// The node registers within a second or two of the start.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Labels the node as soon as it has registered.
 pub async fn mark(api: ApiServer, node_name: String, cancel: CancellationToken) {
@@ -28,7 +28,7 @@ pub async fn mark(api: ApiServer, node_name: String, cancel: CancellationToken) 
             Err(error) => tracing::debug!(%error, node_name, "node not marked as control plane yet"),
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AGAIN) => {}
+            () = tokio::time::sleep(RETRY) => {}
             () = cancel.cancelled() => return,
         }
     }

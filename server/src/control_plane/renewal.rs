@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use trireme_apiserver::{ApiServer, pki::Certificates};
+use trireme_apiserver::ApiServer;
+use trireme_cluster::pki::Certificates;
 
 /// The longest sleep: the wall clock may jump under a timer that only counts.
-const LOOK: Duration = Duration::from_secs(600);
+const CHECK_INTERVAL: Duration = Duration::from_secs(600);
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(30);
 
@@ -16,7 +17,7 @@ pub async fn keep(certificates: Arc<Certificates>, api: ApiServer) {
         let due = certificates.clone();
         // Keys are made and files synced: not on a thread that serves.
         let renewed = tokio::task::spawn_blocking(move || due.renew(false, Timestamp::now())).await;
-        let mut sleep = LOOK;
+        let mut sleep = CHECK_INTERVAL;
         match renewed {
             Ok(Ok(_)) => {
                 let left = certificates.next_due().saturating_sub(Timestamp::now().as_second());

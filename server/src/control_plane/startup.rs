@@ -8,39 +8,34 @@ use std::{
 };
 
 use futures::future::BoxFuture;
-use http_body_util::BodyExt;
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::core::v1::ServiceAccount;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use trireme_api::certificate_request::CertificateRequest;
 use trireme_api::join::ClusterFacts;
-use trireme_apiserver::{
-    ApiServer, ApiServerOptions, Caller, UserInfo,
-    admin::{CertificatesOf, Members, SecretsOf, Targets, Tokens},
-    allocate::Ranges,
-    authn::accept_any_verifier,
-    bootstrap::{Bootstrap, Door},
-    join::{JoinOptions, JoinService},
-    pki::{
-        Certificates, ClusterKeys, Issued, Profile, SealedBundle, ServerFiles, ServingNames, SignRequest, Signer, SignerName,
-        seal::SEALED_NAME,
-    },
-    tokens::{LiveTokens, TokenRole},
+use trireme_apiserver::ApiServer;
+use trireme_apiserver::ApiServerOptions;
+use trireme_apiserver::admission::plugins::service_allocation::Ranges;
+use trireme_apiserver::authn::{accept_any_verifier, legacy_token::LegacyClaims};
+use trireme_cluster::admin::{CertificatesOf, Members, SecretsOf, Targets, Tokens};
+use trireme_cluster::bootstrap::{Bootstrap, Writer};
+use trireme_cluster::join::{JoinOptions, JoinService};
+use trireme_cluster::pki::{
+    Certificates, ClusterKeys, Issued, Profile, SealedBundle, ServerFiles, ServingNames, SignRequest, Signer, SignerName, seal::SEALED_NAME,
 };
+use trireme_cluster::tokens::{LiveTokens, TokenRole};
 use trireme_controllers::SignError;
 use trireme_proto::store::{BackupNote, SealedKey};
 use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreError, StoreOptions, Timing, Upkeep};
 
-use super::{FACTS_NOTE, Founded, Myself, Parts, etcd_api, folder, founding, kubeconfig};
-use crate::{
-    cli::ServerArgs,
-    commands::Failure,
-    snapshots::{Folder, Snapshots},
-};
+use super::{FACTS_NOTE, Membership, Parts, ThisServer, etcd_api, folder, kubeconfig, membership};
+use crate::cli::ServerArgs;
+use crate::commands::Failure;
+use crate::snapshots::{Folder, Snapshots};
 
-const SNAPSHOT_EVERY: u64 = 10_000;
-const LOG_KEPT: u64 = 5_000;
 const BOOTSTRAP_RETRY: Duration = Duration::from_millis(200);
 
 /// A server that is being started.
@@ -64,6 +59,11 @@ impl<'a> Startup<'a> {
         Ok(Self { args, name, node_ip, server_dir })
     }
 
+    /// What it is started with.
+    pub fn args(&self) -> &ServerArgs {
+        self.args
+    }
+
     /// This server's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -74,7 +74,7 @@ impl<'a> Startup<'a> {
         self.args.https_listen_port
     }
 
-    /// Takes the API server's port, first of all: a server that can't listen must not found a cluster.
+    /// Takes the API server's port, first of all: a server that can't listen must not initialize a cluster.
     pub async fn listen(&self) -> Result<TcpListener, Failure> {
         let address = SocketAddr::from((self.args.bind_address, self.args.https_listen_port));
         TcpListener::bind(address).await.map_err(|e| match e.kind() {
@@ -85,7 +85,7 @@ impl<'a> Startup<'a> {
         })
     }
 
-    /// Takes the port of the store, before anything is founded or joined, for the same reason.
+    /// Takes the port of the store, before a cluster is initialized or joined, for the same reason.
     pub fn listen_for_peers(&self) -> Result<std::net::TcpListener, Failure> {
         let address = SocketAddr::from((self.args.bind_address, self.args.peer_port));
         std::net::TcpListener::bind(address)
@@ -105,41 +105,46 @@ impl<'a> Startup<'a> {
         format!("https://{}", SocketAddr::from((self.node_ip, self.args.https_listen_port)))
     }
 
-    /// Keys and facts: found, founded or joined.
-    pub async fn obtain(&self) -> Result<Founded, Failure> {
-        let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
-        founding::obtain(self.args, &myself, &self.server_dir).await
+    /// Keys and facts: read from disk, of a new cluster, or of one that is joined.
+    pub async fn obtain(&self) -> Result<Membership, Failure> {
+        let this = ThisServer { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
+        membership::obtain(self.args, &this, &self.server_dir).await
     }
 
     /// Opens the store and its peer listener. A member whose log cannot be trusted joins again under a new id, if it can.
     pub async fn open_store(
         &self,
-        founded: &mut Founded,
+        member: &mut Membership,
         certificates: &Certificates,
         peers: std::net::TcpListener,
     ) -> Result<Store, Failure> {
         let again = peers.try_clone()?;
-        let myself = Myself { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
-        let mut identity = peer_identity(founded)?;
-        let store = match Store::open(self.store_options(founded, identity.clone(), peers)?).await {
+        let this = ThisServer { name: &self.name, peer_address: self.peer_address().to_string(), api_url: self.api_url() };
+        let mut identity = peer_identity(member)?;
+        let store = match Store::open(self.store_options(member, identity.clone(), peers)?).await {
             Err(StoreError::MustRejoin(why)) => {
-                *founded = founding::rejoin(self.args, &myself, &self.server_dir, &why).await?;
-                identity = peer_identity(founded)?;
-                let store = Store::open(self.store_options(founded, identity.clone(), again)?).await?;
+                *member = membership::rejoin(self.args, &this, &self.server_dir, &why).await?;
+                identity = peer_identity(member)?;
+                let store = Store::open(self.store_options(member, identity.clone(), again)?).await?;
                 store.metrics().damage.log.store(1, Ordering::Relaxed);
                 store
             }
             opened => opened?,
         };
-        certificates.add("peer", founding::peer_profile(&myself), Timestamp::now(), move |issued| {
+        certificates.add("peer", membership::peer_profile(&this), Timestamp::now(), move |issued| {
             identity.renew(issued.certificate_pem.as_bytes(), issued.key_pem.as_bytes()).map_err(|e| e.to_string())
         })?;
-        let facts = serde_json::to_vec(&founded.facts)?;
+        let facts = serde_json::to_vec(&member.facts)?;
         store.set_backup_notes(vec![BackupNote { name: FACTS_NOTE.to_owned(), value: facts.into() }]);
         Ok(store)
     }
 
-    fn store_options(&self, founded: &Founded, identity: Arc<PeerIdentity>, peers: std::net::TcpListener) -> Result<StoreOptions, Failure> {
+    fn store_options(
+        &self,
+        member: &Membership,
+        identity: Arc<PeerIdentity>,
+        peers: std::net::TcpListener,
+    ) -> Result<StoreOptions, Failure> {
         Ok(StoreOptions {
             data_dir: self.server_dir.join("db"),
             name: self.name.clone(),
@@ -149,50 +154,55 @@ impl<'a> Startup<'a> {
             api_urls: vec![self.api_url()],
             client_urls: etcd_api::client_urls(self.args, self.node_ip),
             version: crate::VERSION.to_owned(),
-            when_empty: founded.when_empty.clone(),
+            when_empty: member.when_empty.clone(),
             timing: timing(self.args)?,
             engines: Arc::new(RocksEngines),
-            snapshot_every: SNAPSHOT_EVERY,
-            log_kept: LOG_KEPT,
+            // By bytes and by time: `Upkeep::log`.
+            snapshot_every: u64::MAX,
+            log_kept: u64::MAX,
             upkeep: Upkeep { quota_bytes: self.args.quota_backend_bytes, ..Upkeep::default() },
         })
     }
 
     /// The tokens in force, as the store has them; before it has any, as this server knows them.
-    pub fn tokens(&self, founded: &Founded, store: &Store) -> Result<LiveTokens, Failure> {
-        let tokens = LiveTokens::new(store.clone(), Arc::new(founded.keys.clone()), founded.server_secret.clone())?;
+    pub fn tokens(&self, member: &Membership, store: &Store) -> Result<LiveTokens, Failure> {
+        let tokens = LiveTokens::new(store.clone(), Arc::new(member.keys.clone()), member.server_secret.clone())?;
         tokens.refresh()?;
         Ok(tokens)
     }
 
-    /// Starts the API server over the store, with the doors for joiners and for operators.
+    /// Starts the API server over the store, with the routes for joining and for operators.
     pub async fn start_api(
         &self,
-        founded: &Founded,
+        member: &Membership,
         store: &Store,
         tokens: &LiveTokens,
         certificates: &Arc<Certificates>,
     ) -> Result<ApiServer, Failure> {
-        let keys = Arc::new(founded.keys.clone());
-        let mut options = ApiServerOptions::new(keys.clone());
-        options.ranges = Ranges { service_cidr: founded.facts.service_cidr.parse()?, ..Ranges::default() };
-        options.cluster_domain = founded.facts.cluster_domain.clone();
-        options.advertise_address = SocketAddr::from((self.node_ip, self.args.https_listen_port)).to_string();
-        options.kubelet_tls = Some(Arc::new(kubelet_tls(&founded.keys, certificates)?));
-        let api = ApiServer::start(options, store.clone()).await?;
-        api.open_join(JoinService::new(JoinOptions {
+        let keys = Arc::new(member.keys.clone());
+        let mut options = ApiServerOptions {
+            ranges: Ranges { service_cidr: member.facts.service_cidr.parse()?, ..Ranges::default() },
+            cluster_domain: member.facts.cluster_domain.clone(),
+            advertise_address: SocketAddr::from((self.node_ip, self.args.https_listen_port)).to_string(),
+            tunnels: self.args.tunnel_use(),
+            ..ApiServerOptions::default()
+        };
+        self.args.upstream.apply_to_api_server(&mut options);
+        options.kubelet_tls = Some(Arc::new(kubelet_tls(&member.keys, certificates)?));
+        let api = ApiServer::start(options, keys.api_server_keys()?, store.clone()).await?;
+        api.set_extra_routes(Arc::new(JoinService::new(JoinOptions {
             store: store.clone(),
-            reader: api.registry().clone(),
+            reader: api.storage().clone(),
             keys: keys.clone(),
             tokens: tokens.clone(),
-            reserved: self.serving_names(&founded.facts)?.all(),
-            facts: founded.facts.clone(),
-        }));
-        api.open_admin(Arc::new(Members::new(store.clone())));
-        api.open_admin(Arc::new(Targets::new(store.clone(), api.registry().clone())));
-        api.open_admin(Arc::new(Tokens::new(tokens.clone(), &keys)?));
-        api.open_admin(Arc::new(SecretsOf::new(keys.clone())));
-        api.open_admin(Arc::new(CertificatesOf::new(self.name.clone(), certificates.clone())));
+            reserved: self.serving_names(&member.facts)?.all(),
+            facts: member.facts.clone(),
+        })));
+        api.add_operator_routes(Arc::new(Members::new(store.clone())));
+        api.add_operator_routes(Arc::new(Targets::new(store.clone(), api.storage().clone())));
+        api.add_operator_routes(Arc::new(Tokens::new(tokens.clone(), &keys)?));
+        api.add_operator_routes(Arc::new(SecretsOf::new(keys.clone())));
+        api.add_operator_routes(Arc::new(CertificatesOf::new(self.name.clone(), certificates.clone())));
         Ok(api)
     }
 
@@ -200,7 +210,7 @@ impl<'a> Startup<'a> {
     pub fn start_snapshots(&self, api: &ApiServer, store: &Store, cancel: &CancellationToken) {
         let folder = self.args.snapshot_dir.clone().unwrap_or_else(|| self.server_dir.join("db/snapshots"));
         let snapshots = Snapshots::new(store.clone(), Folder::new(folder), &self.name);
-        api.open_admin(Arc::new(snapshots.clone()));
+        api.add_operator_routes(Arc::new(snapshots.clone()));
         if !self.args.disable_snapshots {
             let schedule = self.args.snapshot_schedule_cron.clone();
             tokio::spawn(schedule.run(snapshots, self.args.snapshot_retention, cancel.clone()));
@@ -254,15 +264,16 @@ impl<'a> Startup<'a> {
     }
 
     /// This server's certificates: none yet, each part registers its own.
-    pub fn certificates(&self, founded: &Founded) -> Arc<Certificates> {
-        Arc::new(Certificates::new(ServerFiles::new(&self.server_dir), Arc::new(founded.keys.clone())))
+    pub fn certificates(&self, member: &Membership) -> Arc<Certificates> {
+        Arc::new(Certificates::new(ServerFiles::new(&self.server_dir), Arc::new(member.keys.clone())))
     }
 
     /// Tokens and the administrator's kubeconfig.
-    pub fn write_files(&self, founded: &Founded, tokens: &LiveTokens, certificates: &Certificates) -> Result<(), Failure> {
-        let ca = &founded.keys.server_ca;
-        tokens.current().write(&self.server_dir, &ca.fingerprint()?)?;
-        founding::keep_secret(&self.server_dir, tokens.current().server_secret())?;
+    pub fn write_files(&self, member: &Membership, tokens: &LiveTokens, certificates: &Certificates) -> Result<(), Failure> {
+        let ca = &member.keys.server_ca;
+        let current = tokens.current()?;
+        current.write(&self.server_dir, &ca.fingerprint()?)?;
+        membership::keep_secret(&self.server_dir, current.server_secret())?;
         let (path, mode) = (self.args.write_kubeconfig.clone(), self.args.write_kubeconfig_mode);
         let (url, ca_pem) = (self.args.local_url(), ca.certificate_pem.clone());
         let write = move |admin: &Issued| {
@@ -275,8 +286,13 @@ impl<'a> Startup<'a> {
     }
 
     /// The token for this server's own node: the servers' own, because a node token does not admit under a server's name and address.
-    pub fn own_node_token(&self, founded: &Founded, tokens: &LiveTokens) -> Result<String, Failure> {
-        Ok(tokens.current().full(TokenRole::Server, &founded.keys.server_ca.fingerprint()?).to_string())
+    pub fn own_node_token(&self, member: &Membership, tokens: &LiveTokens) -> Result<String, Failure> {
+        Ok(tokens.current()?.full(TokenRole::Server, &member.keys.server_ca.fingerprint()?).to_string())
+    }
+
+    /// Whether the nodes answer cluster DNS.
+    pub fn nodes_answer_dns(&self) -> bool {
+        self.args.nodes_answer_dns()
     }
 
     /// The address of the `kubernetes` Service.
@@ -284,12 +300,12 @@ impl<'a> Startup<'a> {
         Ok(first_service_ip(facts.service_cidr.parse()?))
     }
 
-    /// The keys sealed under the token, to be put into the store by the server that founded the cluster.
-    pub fn sealed_keys(&self, founded: &Founded) -> Result<Option<SealedKey>, Failure> {
-        if !founded.founded_now {
+    /// The keys sealed under the token, to be put into the store by the server that initialized the cluster.
+    pub fn sealed_keys(&self, member: &Membership) -> Result<Option<SealedKey>, Failure> {
+        if !member.initialized_now {
             return Ok(None);
         }
-        Ok(Some(SealedBundle::seal(&founded.keys, &founded.server_secret)?.to_stored()?))
+        Ok(Some(SealedBundle::seal(&member.keys, &member.server_secret)?.to_stored()?))
     }
 }
 
@@ -347,26 +363,16 @@ fn kubelet_tls(keys: &ClusterKeys, certificates: &Certificates) -> Result<rustls
     Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_client_cert_resolver(shown))
 }
 
-/// The in-process door for bootstrap objects, under this leadership's fence.
-pub fn door(parts: &Parts, fence: trireme_raft::Fence) -> Door {
-    let api = parts.api.clone();
-    Door::new(Arc::new(move |request| {
-        let api = api.clone();
-        Box::pin(async move {
-            let user = UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]);
-            let response = api.call(Caller { user, fence: Some(fence) }, request).await;
-            let status = response.status().as_u16();
-            let body = response.into_body().collect().await.map_err(|e| e.to_string())?.to_bytes();
-            Ok((status, body))
-        }) as BoxFuture<'static, Result<(u16, bytes::Bytes), String>>
-    }))
+/// Writes of the server itself, under this leadership's fence.
+pub fn writer(parts: &Parts, fence: trireme_raft::Fence) -> Writer {
+    Writer::of(parts.api.clone(), Some(fence))
 }
 
-/// Makes sure that everything a cluster is born with exists; tries again until it does or the leadership ends.
-pub async fn bring_into_being(parts: &Parts, sealed: Option<SealedKey>, fence: trireme_raft::Fence, stop: CancellationToken) {
+/// Creates the objects that every cluster has; tries again until they exist or the leadership ends.
+pub async fn bootstrap_cluster(parts: &Parts, sealed: Option<SealedKey>, fence: trireme_raft::Fence, stop: CancellationToken) {
     let bootstrap = Bootstrap {
-        door: door(parts, fence),
-        reader: parts.api.registry().clone(),
+        writer: writer(parts, fence),
+        reader: parts.api.storage().clone(),
         service_ip: parts.service_ip,
         https_port: parts.https_port,
         service_cidr: parts.service_cidr.clone(),
@@ -380,12 +386,12 @@ pub async fn bring_into_being(parts: &Parts, sealed: Option<SealedKey>, fence: t
             }
             parts.tokens.record_secret().await.map_err(|e| e.to_string())?;
             bootstrap.run(&parts.keys).await.map_err(|e| e.to_string())?;
-            super::addons::install(parts, &bootstrap.door).await
+            super::addons::install(parts, &bootstrap.writer).await
         };
         match done.await {
             Ok(()) => {
-                if let Err(error) = founding::settle(&parts.server_dir) {
-                    tracing::warn!(error = error.message, "the cluster is founded, but that could not be written down");
+                if let Err(error) = membership::settle(&parts.server_dir) {
+                    tracing::warn!(error = error.message, "the cluster is initialized, but that could not be written to disk");
                 }
                 return parts.api.mark_bootstrapped();
             }
@@ -412,9 +418,9 @@ impl CsrSigner {
     fn sign_now(&self, request: &CertificateSigningRequest) -> Result<Vec<u8>, SignError> {
         let spec = &request.spec;
         let signer = SignerName::parse(&spec.signer_name).ok_or_else(|| SignError::Refused("not a signer of this cluster".into()))?;
-        let pem = String::from_utf8(spec.request.0.clone()).map_err(|_| SignError::Refused("spec.request is no PEM".into()))?;
+        let decoded = CertificateRequest::decode(&spec.request.0).map_err(|e| SignError::Refused(format!("spec.request: {e}")))?;
         let usages = spec.usages.clone().unwrap_or_default();
-        let question = SignRequest { signer, request_pem: &pem, usages: &usages, expiration_secs: spec.expiration_seconds.map(i64::from) };
+        let question = SignRequest { signer, request: &decoded, usages: &usages, expiration_secs: spec.expiration_seconds.map(i64::from) };
         let signed = Signer::new(&self.keys).sign(&question, Timestamp::now());
         signed.map(String::into_bytes).map_err(|e| SignError::Refused(e.to_string()))
     }
@@ -430,8 +436,29 @@ impl trireme_controllers::Signer for CsrSigner {
     }
 }
 
+/// Signs the tokens that Secrets hold, with the keys of the API server's own tokens.
+pub struct SecretTokenSigner {
+    api: ApiServer,
+}
+
+impl SecretTokenSigner {
+    /// Signs as this API server does.
+    pub fn new(api: ApiServer) -> Self {
+        Self { api }
+    }
+}
+
+impl trireme_controllers::TokenSigner for SecretTokenSigner {
+    fn sign(&self, account: &ServiceAccount, secret_name: &str) -> Result<String, String> {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        let meta = &account.metadata;
+        let claims = LegacyClaims::new(&text(&meta.namespace), &text(&meta.name), &text(&meta.uid), secret_name);
+        self.api.authenticator().tokens().sign_legacy(&claims).map_err(|error| error.to_string())
+    }
+}
+
 /// Who this server is to its peers.
-fn peer_identity(founded: &Founded) -> Result<Arc<PeerIdentity>, Failure> {
-    let (ca, peer) = (&founded.keys.peer_ca, &founded.peer);
+fn peer_identity(member: &Membership) -> Result<Arc<PeerIdentity>, Failure> {
+    let (ca, peer) = (&member.keys.peer_ca, &member.peer);
     Ok(Arc::new(PeerIdentity::from_pem(ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?))
 }

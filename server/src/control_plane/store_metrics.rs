@@ -1,6 +1,6 @@
 //! What only this store can say, and etcd has no name for: how many members vote, how many of them answer, how far each lags.
 //!
-//! Looked up when somebody scrapes. The leader alone knows of the others, so followers show nothing about them.
+//! Read at each scrape. The leader alone knows of the others, so followers show nothing about them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,16 +1,16 @@
-//! The token files of this server follow what is in force in the cluster; the leader removes tokens whose time is over.
+//! The token files of this server follow what is in force in the cluster; the leader removes expired tokens.
 
 use std::{path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
-use trireme_apiserver::tokens::LiveTokens;
+use trireme_cluster::tokens::LiveTokens;
 
-use super::founding;
+use super::membership;
 use crate::commands::Failure;
 
 /// A rotation through another server shows here no later. A look costs one read of the local state.
-const LOOK: Duration = Duration::from_secs(2);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Tokens that are over are refused at once; they need not go at once.
 const CLEAN_UP: Duration = Duration::from_secs(30);
 
@@ -20,7 +20,7 @@ pub async fn follow(tokens: LiveTokens, server_dir: PathBuf, ca_fingerprint: Str
     loop {
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK) => {
+            () = tokio::time::sleep(POLL_INTERVAL) => {
                 if let Err(error) = tokens.refresh() {
                     tracing::debug!(%error, "the server token in force is not known");
                 }
@@ -31,9 +31,9 @@ pub async fn follow(tokens: LiveTokens, server_dir: PathBuf, ca_fingerprint: Str
             }
         }
         let write = || -> Result<(), Failure> {
-            let current = tokens.current();
+            let current = tokens.current()?;
             current.write(&server_dir, &ca_fingerprint)?;
-            founding::keep_secret(&server_dir, current.server_secret())
+            membership::keep_secret(&server_dir, current.server_secret())
         };
         match write() {
             Ok(()) => tracing::info!("another server token is in force: the token files are rewritten"),
@@ -42,7 +42,7 @@ pub async fn follow(tokens: LiveTokens, server_dir: PathBuf, ca_fingerprint: Str
     }
 }
 
-/// Removes tokens whose time is over, while this server leads.
+/// Removes expired tokens while this server leads.
 pub async fn clean_up(tokens: &LiveTokens, stop: CancellationToken) {
     loop {
         if let Err(error) = tokens.clean_up(Timestamp::now()).await {

@@ -8,8 +8,11 @@ use http::{Method, Response};
 use jiff::Timestamp;
 use trireme_api::admin::{SNAPSHOTS, Snapshot, SnapshotList, SnapshotPrune, SnapshotRequest};
 use trireme_api::status::Status;
-use trireme_apiserver::admin::{AdminFamily, AdminRequest, json, method_not_allowed, not_found};
-use trireme_apiserver::{Answer, Body, BoxError, respond};
+use trireme_apiserver::Answer;
+use trireme_apiserver::Body;
+use trireme_apiserver::BoxError;
+use trireme_apiserver::endpoints::operator::{RouteFamily, RouteRequest, json, method_not_allowed, not_found};
+use trireme_apiserver::http::respond;
 use trireme_raft::{Store, StoreError};
 
 use super::{Folder, ON_DEMAND, SCHEDULED, SnapshotError, name};
@@ -24,12 +27,12 @@ pub struct Snapshots {
     saving: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl AdminFamily for Snapshots {
+impl RouteFamily for Snapshots {
     fn name(&self) -> &'static str {
         SNAPSHOTS
     }
 
-    fn answer(&self, request: AdminRequest) -> BoxFuture<'_, Answer<Response<Body>>> {
+    fn answer(&self, request: RouteRequest) -> BoxFuture<'_, Answer<Response<Body>>> {
         self.dispatch(request).boxed()
     }
 }
@@ -65,7 +68,7 @@ impl Snapshots {
         format!("{SCHEDULED}-{}-", self.node)
     }
 
-    async fn dispatch(&self, request: AdminRequest) -> Answer<Response<Body>> {
+    async fn dispatch(&self, request: RouteRequest) -> Answer<Response<Body>> {
         match (&request.method, request.parts().as_slice()) {
             (&Method::GET, []) => {
                 let snapshots = self.folder.list().map_err(|error| refusal(&error))?;

@@ -34,7 +34,7 @@ pub(super) struct Session {
     watchers: BTreeMap<i64, Watcher>,
     running: FuturesUnordered<BoxFuture<'static, Result<Step, Aborted>>>,
     next_id: i64,
-    /// Somebody waits to hear that all watchers have reached this revision.
+    /// The revision of a pending progress request: it is answered when all watchers have reached it.
     awaited: Option<i64>,
     progress: Option<Interval>,
 }
@@ -83,7 +83,7 @@ impl Session {
                 () = tick(&mut self.progress), if !sending => self.notify(),
             }
         };
-        // Who has gone is not told.
+        // A send fails where the client is gone.
         let _ = self.answers.send(Err(ended)).await;
     }
 
@@ -208,14 +208,14 @@ impl Session {
         self.answer(etcd::WatchResponse { watch_id: id, canceled: true, cancel_reason: reason.to_owned(), ..Default::default() });
     }
 
-    /// Tells who waits for it that all watchers are as far as he wants.
+    /// Answers a pending progress request once all watchers have reached its revision.
     fn report_progress(&mut self) {
         let Some(awaited) = self.awaited else { return };
         if self.watchers.values().any(|watcher| watcher.synced < awaited) {
             return;
         }
         self.awaited = None;
-        // Without a watcher there is nobody whose progress it were.
+        // Without watchers there is no progress to report.
         if !self.watchers.is_empty() {
             self.answer_at(etcd::WatchResponse { watch_id: NO_WATCHER, ..Default::default() }, awaited);
         }

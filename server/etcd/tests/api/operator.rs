@@ -85,7 +85,7 @@ async fn a_member_says_how_it_is() {
     server.stop().await;
 }
 
-/// etcd's alarm, raised and disarmed by nobody.
+/// etcd's alarm, raised and disarmed without a client.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_beyond_its_quota_raises_its_alarm_and_takes_it_back() {
     let every = std::time::Duration::from_millis(20);

@@ -1,4 +1,4 @@
-//! How a server comes by the cluster's keys and facts: it founds a cluster, joins one, or finds both on its disk.
+//! The cluster that this server is a member of: its keys and facts come from a new cluster, from a join, or from the disk.
 
 use std::path::Path;
 
@@ -8,19 +8,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use trireme_agent::join::{JoinClient, JoinToken};
 use trireme_api::join::{ClusterFacts, SERVER_PATH, ServerJoinAnswer, ServerJoinRequest};
-use trireme_apiserver::{
-    pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles},
-    tokens::{open_server_secret, random_secret},
-};
+use trireme_cluster::pki::{ClusterKeys, Issued, Profile, SealedBundle, ServerFiles};
+use trireme_cluster::tokens::{SECRET_LEN_MIN, is_long_enough, open_server_secret, random_secret};
 use trireme_raft::{JoinTicket, PeerIdentity, WhenEmpty};
 
-use crate::{
-    cli::{FlannelBackend, ServerArgs},
-    commands::{Failure, token},
-};
+use crate::cli::{FlannelBackend, ServerArgs};
+use crate::commands::{Failure, token};
 
 /// What a server must have before its store can open.
-pub struct Founded {
+pub struct Membership {
     /// Authorities and keys of the cluster.
     pub keys: ClusterKeys,
     /// What all its parts agree on.
@@ -31,12 +27,12 @@ pub struct Founded {
     pub peer: Issued,
     /// What the store does if it is empty.
     pub when_empty: WhenEmpty,
-    /// Whether this server just founded the cluster: the sealed keys have to be put into the store.
-    pub founded_now: bool,
+    /// Whether this server initialized the cluster: it has to put the sealed keys into the store.
+    pub initialized_now: bool,
 }
 
-/// Who and where this server is.
-pub struct Myself<'a> {
+/// Name and addresses of this server.
+pub struct ThisServer<'a> {
     /// Its name.
     pub name: &'a str,
     /// `host:port` of its store.
@@ -45,14 +41,14 @@ pub struct Myself<'a> {
     pub api_url: String,
 }
 
-/// Kept beside the keys, so that a restart needs no flag repeated.
+/// The file beside the keys: a restart needs no flag repeated.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     facts: ClusterFacts,
     server_secret: String,
-    /// This server founds the cluster and has not finished: killed now, it goes on where it was.
-    #[serde(default)]
-    founding: bool,
+    /// This server initializes the cluster and has not finished: after a kill it continues.
+    #[serde(default, rename = "founding")]
+    initializing: bool,
     /// SHA-256 of server secrets that were rotated away, hex: a unit file may still name one.
     #[serde(default)]
     former: Vec<String>,
@@ -64,8 +60,8 @@ const SNAPSHOTS: &str = "snapshots";
 /// Under this name the cluster's facts are in every snapshot.
 pub const FACTS_NOTE: &str = "cluster-facts";
 
-/// Finds, founds or joins.
-pub async fn obtain(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path) -> Result<Founded, Failure> {
+/// Reads the keys from disk, initializes a cluster or joins one.
+pub async fn obtain(args: &ServerArgs, this: &ThisServer<'_>, server_dir: &Path) -> Result<Membership, Failure> {
     let files = ServerFiles::new(server_dir);
     let given = token(args.token.clone(), args.token_file.as_deref())?;
     if trireme_raft::reset::resume(&server_dir.join("db"))? {
@@ -81,20 +77,20 @@ pub async fn obtain(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path) -
             )));
         }
         return match &args.server {
-            Some(server) => join(server, given, myself, &files).await,
-            None => found(args, given, myself, &files),
+            Some(server) => join(server, given, this, &files).await,
+            None => initialize(args, given, this, &files),
         };
     };
     check_unchanged(args, &kept.facts)?;
     check_own_cluster(given.as_deref(), &keys, &kept, server_dir)?;
     match &args.server {
         _ if member => {
-            let founding = kept.founding;
-            finish(&files, keys, kept, myself, WhenEmpty::Refuse, founding)
+            let initializing = kept.initializing;
+            finish(&files, keys, kept, this, WhenEmpty::Refuse, initializing)
         }
-        _ if kept.founding => finish(&files, keys, kept, myself, WhenEmpty::Initialize, true),
+        _ if kept.initializing => finish(&files, keys, kept, this, WhenEmpty::Initialize, true),
         // Its store was removed, or it was killed before it had one.
-        Some(server) => join(server, Some(given.unwrap_or(kept.server_secret)), myself, &files).await,
+        Some(server) => join(server, Some(given.unwrap_or(kept.server_secret)), this, &files).await,
         None => Err(Failure::usage(format!(
             "--data-dir: {} has a cluster's keys but no store: give --server to join that cluster again, or an empty directory",
             server_dir.display()
@@ -124,14 +120,14 @@ fn check_own_cluster(given: Option<&str>, keys: &ClusterKeys, kept: &Kept, serve
 pub fn settle(server_dir: &Path) -> Result<(), Failure> {
     let files = ServerFiles::new(server_dir);
     match read_kept(&files)? {
-        Some(kept) if kept.founding => write_kept(&files, &Kept { founding: false, ..kept }),
+        Some(kept) if kept.initializing => write_kept(&files, &Kept { initializing: false, ..kept }),
         _ => Ok(()),
     }
 }
 
 /// Writes down what a restored server has to know, but for the keys.
 pub fn keep_restored(files: &ServerFiles, facts: ClusterFacts, server_secret: &str) -> Result<(), Failure> {
-    write_kept(files, &Kept { facts, server_secret: server_secret.to_owned(), founding: false, former: Vec::new() })
+    write_kept(files, &Kept { facts, server_secret: server_secret.to_owned(), initializing: false, former: Vec::new() })
 }
 
 /// Another server secret is in force: the next start knows it, and knows the one before when it sees it.
@@ -151,17 +147,22 @@ fn fingerprint(secret: &str) -> String {
     hex::encode(Sha256::digest(secret))
 }
 
-fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
+fn initialize(args: &ServerArgs, given: Option<String>, this: &ThisServer<'_>, files: &ServerFiles) -> Result<Membership, Failure> {
     let server_secret = match given {
         Some(text) => JoinToken::parse(&text)?.secret().to_owned(),
         None => random_secret()?,
     };
+    if !is_long_enough(&server_secret) {
+        return Err(Failure::usage(format!(
+            "--token: a new cluster's secret needs at least {SECRET_LEN_MIN} characters; leave it out to have one made"
+        )));
+    }
     let keys = ClusterKeys::generate(Timestamp::now())?;
-    let kept = Kept { facts: facts(args), server_secret, founding: true, former: Vec::new() };
+    let kept = Kept { facts: facts(args), server_secret, initializing: true, former: Vec::new() };
     write_kept(files, &kept)?;
     // Written last: a server with keys has everything else.
     files.write_keys(&keys)?;
-    finish(files, keys, kept, myself, WhenEmpty::Initialize, true)
+    finish(files, keys, kept, this, WhenEmpty::Initialize, true)
 }
 
 /// A member whose log is damaged never votes again under its id (design D8). Its disk's content is put aside, and it joins
@@ -169,7 +170,7 @@ fn found(args: &ServerArgs, given: Option<String>, myself: &Myself<'_>, files: &
 ///
 /// # Errors
 /// `why`, with what is left to do, where no other server is known or none answers.
-pub async fn rejoin(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path, why: &str) -> Result<Founded, Failure> {
+pub async fn rejoin(args: &ServerArgs, this: &ThisServer<'_>, server_dir: &Path, why: &str) -> Result<Membership, Failure> {
     let files = ServerFiles::new(server_dir);
     let db = server_dir.join("db");
     let secret = read_kept(&files)?.map(|kept| kept.server_secret);
@@ -177,12 +178,12 @@ pub async fn rejoin(args: &ServerArgs, myself: &Myself<'_>, server_dir: &Path, w
     let mut servers: Vec<String> = args.server.iter().cloned().collect();
     servers.extend(trireme_raft::other_servers(&db));
     let mut failure = None;
-    for server in servers.iter().filter(|server| **server != myself.api_url) {
+    for server in servers.iter().filter(|server| **server != this.api_url) {
         tracing::error!(why, server, "this member's log cannot be trusted; it joins again under a new id");
-        match join(server, given.clone(), myself, &files).await {
-            Ok(founded) => {
+        match join(server, given.clone(), this, &files).await {
+            Ok(member) => {
                 put_aside(&db, &server_dir.join("db-damaged")).map_err(|e| Failure::from(format!("{}: {e}", db.display())))?;
-                return Ok(founded);
+                return Ok(member);
             }
             Err(error) => failure = Some(error.message),
         }
@@ -208,16 +209,16 @@ fn put_aside(db: &Path, aside: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &ServerFiles) -> Result<Founded, Failure> {
+async fn join(server: &str, given: Option<String>, this: &ThisServer<'_>, files: &ServerFiles) -> Result<Membership, Failure> {
     let text =
         given.ok_or_else(|| Failure::usage("--server needs --token or --token-file: the text in the first server's server/token file"))?;
     let token = JoinToken::parse(&text)?;
     let (mut server_secret, made) = (token.secret().to_owned(), token.is_made());
     let client = JoinClient::connect_patiently(server, token).await?;
     let ask = |spki: Option<String>| ServerJoinRequest {
-        node_name: myself.name.to_owned(),
-        peer_address: myself.peer_address.clone(),
-        api_url: myself.api_url.clone(),
+        node_name: this.name.to_owned(),
+        peer_address: this.peer_address.clone(),
+        api_url: this.api_url.clone(),
         peer_spki: spki,
     };
     let first: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(None)).await?;
@@ -228,39 +229,39 @@ async fn join(server: &str, given: Option<String>, myself: &Myself<'_>, files: &
         None if made => return Err(Failure::from("--token: the cluster cannot say its server token yet; try again in a moment")),
         None => {}
     }
-    let peer = peer_certificate(files, &keys, myself)?;
+    let peer = peer_certificate(files, &keys, this)?;
     let identity =
         PeerIdentity::from_pem(keys.peer_ca.certificate_pem.as_bytes(), peer.certificate_pem.as_bytes(), peer.key_pem.as_bytes())?;
     let second: ServerJoinAnswer = client.post(SERVER_PATH, "server", &ask(Some(hex::encode(identity.spki_sha256())))).await?;
     let ticket = second.ticket.ok_or("the cluster made no place for this server")?;
     let ticket = JoinTicket::from_bytes(BASE64_STANDARD.decode(ticket)?.into())?;
     tracing::info!(server, node_id = ticket.node_id(), "joined the cluster");
-    let kept = Kept { facts: first.cluster, server_secret, founding: false, former: Vec::new() };
+    let kept = Kept { facts: first.cluster, server_secret, initializing: false, former: Vec::new() };
     write_kept(files, &kept)?;
     files.write_keys(&keys)?;
-    finish(files, keys, kept, myself, WhenEmpty::Join(ticket), false)
+    finish(files, keys, kept, this, WhenEmpty::Join(ticket), false)
 }
 
 fn finish(
     files: &ServerFiles,
     keys: ClusterKeys,
     kept: Kept,
-    myself: &Myself<'_>,
+    this: &ThisServer<'_>,
     when_empty: WhenEmpty,
-    founded_now: bool,
-) -> Result<Founded, Failure> {
-    let peer = peer_certificate(files, &keys, myself)?;
-    Ok(Founded { keys, facts: kept.facts, server_secret: kept.server_secret, peer, when_empty, founded_now })
+    initialized_now: bool,
+) -> Result<Membership, Failure> {
+    let peer = peer_certificate(files, &keys, this)?;
+    Ok(Membership { keys, facts: kept.facts, server_secret: kept.server_secret, peer, when_empty, initialized_now })
 }
 
-fn peer_certificate(files: &ServerFiles, keys: &ClusterKeys, myself: &Myself<'_>) -> Result<Issued, Failure> {
-    Ok(files.ensure("peer", &peer_profile(myself), keys, Timestamp::now())?)
+fn peer_certificate(files: &ServerFiles, keys: &ClusterKeys, this: &ThisServer<'_>) -> Result<Issued, Failure> {
+    Ok(files.ensure("peer", &peer_profile(this), keys, Timestamp::now())?)
 }
 
 /// What this member's certificate says.
-pub fn peer_profile(myself: &Myself<'_>) -> Profile {
-    let host = myself.peer_address.rsplit_once(':').map_or(myself.peer_address.as_str(), |(host, _)| host);
-    Profile::Peer { member_name: myself.name.to_owned(), addresses: vec![host.to_owned()] }
+pub fn peer_profile(this: &ThisServer<'_>) -> Profile {
+    let host = this.peer_address.rsplit_once(':').map_or(this.peer_address.as_str(), |(host, _)| host);
+    Profile::Peer { member_name: this.name.to_owned(), addresses: vec![host.to_owned()] }
 }
 
 fn facts(args: &ServerArgs) -> ClusterFacts {
@@ -291,7 +292,7 @@ fn check_unchanged(args: &ServerArgs, kept: &ClusterFacts) -> Result<(), Failure
     ];
     for (option, now, before) in given {
         if now != *before && !defaults.contains(&now.as_str()) {
-            return Err(Failure::usage(format!("--{option} {now}: this cluster was founded with {before}, which can't be changed")));
+            return Err(Failure::usage(format!("--{option} {now}: this cluster was initialized with {before}, which can't be changed")));
         }
     }
     Ok(())

@@ -1,8 +1,7 @@
-//! A line of waiting clients: what locks and elections are made of.
+//! The wait queue that locks and elections are built on.
 //!
-//! Everyone in line has a key under one prefix, held by a lease; whose key was created first has the turn. This is the
-//! protocol of etcd's own client library (its `concurrency` package), so that callers of these services and users of that
-//! library stand in the same line.
+//! Each waiter has a key below one prefix, attached to a lease; the key with the lowest create revision is the holder's. This is the protocol of
+//! etcd's client library (its `concurrency` package), so that callers of these services and users of that library share one queue.
 
 use std::time::Duration;
 
@@ -21,17 +20,17 @@ use crate::error::{self, status};
 
 /// TTL of a lease that is made for a caller without one, as etcd's client sessions have it.
 const OWN_LEASE_TTL_SECS: i64 = 60;
-/// While such a caller waits, his lease is kept alive this often.
+/// How often the lease of such a caller is kept alive while it waits.
 const OWN_LEASE_REFRESH: Duration = Duration::from_secs(20);
 
-/// A line, by the name it was asked for with.
-pub(crate) struct Line<'a> {
+/// The queue of one name.
+pub(crate) struct WaitQueue<'a> {
     backend: &'a Backend,
     prefix: Bytes,
 }
 
-/// A place in it. Whoever drops it before [`Place::keep`] has left the line.
-pub(crate) struct Place {
+/// One waiter's key. Dropping it before [`Waiter::keep`] deletes the key.
+pub(crate) struct Waiter {
     backend: Backend,
     pub(crate) key: Bytes,
     pub(crate) lease: i64,
@@ -42,15 +41,15 @@ pub(crate) struct Place {
     kept: bool,
 }
 
-// === impl Line ===
+// === impl WaitQueue ===
 
-impl<'a> Line<'a> {
-    pub(crate) fn new(backend: &'a Backend, name: &Bytes) -> Line<'a> {
-        Line { backend, prefix: [name.as_ref(), b"/"].concat().into() }
+impl<'a> WaitQueue<'a> {
+    pub(crate) fn new(backend: &'a Backend, name: &Bytes) -> WaitQueue<'a> {
+        WaitQueue { backend, prefix: [name.as_ref(), b"/"].concat().into() }
     }
 
-    /// Gets in line, or finds the place that this lease has in it.
-    pub(crate) async fn enter(&self, lease: i64, value: Bytes) -> Result<Place, Status> {
+    /// Adds a waiter, or finds the one that this lease has already.
+    pub(crate) async fn join(&self, lease: i64, value: Bytes) -> Result<Waiter, Status> {
         let own_lease = lease == 0;
         let lease = match own_lease {
             true => self.backend.store().lease_grant(OWN_LEASE_TTL_SECS, 0).await.map_err(status)?.id,
@@ -73,30 +72,30 @@ impl<'a> Line<'a> {
             Some(kv) => (kv.create_revision, kv.value),
             None => (done.header.map_or(0, |header| header.revision), value),
         };
-        Ok(Place { backend: self.backend.clone(), key, lease, create_revision, value, own_lease, kept: false })
+        Ok(Waiter { backend: self.backend.clone(), key, lease, create_revision, value, own_lease, kept: false })
     }
 
-    /// Waits until nobody stands before `place`.
-    pub(crate) async fn turn(&self, place: &Place) -> Result<(), Status> {
-        let turn = async {
-            while let Some((before, revision)) = self.before(place.create_revision).await? {
+    /// Waits until `waiter` is the holder.
+    pub(crate) async fn acquire(&self, waiter: &Waiter) -> Result<(), Status> {
+        let acquired = async {
+            while let Some((before, revision)) = self.before(waiter.create_revision).await? {
                 self.gone(before, revision).await?;
             }
             Ok(())
         };
         tokio::select! {
-            turn = turn => turn,
+            acquired = acquired => acquired,
             () = self.backend.stopped() => Err(error::STOPPED.into()),
-            error = place.refresh(), if place.own_lease => Err(error),
+            error = waiter.refresh(), if waiter.own_lease => Err(error),
         }
     }
 
-    /// Who has the turn.
+    /// The holder's key, and the revision of the answer.
     pub(crate) async fn first(&self) -> Result<(Option<etcd::KeyValue>, i64), Status> {
         self.one(0, SortOrder::Ascend).await
     }
 
-    /// The last one before a place, and the revision of the answer.
+    /// The key created last before `create_revision`, and the revision of the answer.
     async fn before(&self, create_revision: i64) -> Result<Option<(Bytes, i64)>, Status> {
         let (found, revision) = self.one(create_revision - 1, SortOrder::Descend).await?;
         Ok(found.map(|kv| (kv.key, revision)))
@@ -133,28 +132,28 @@ impl<'a> Line<'a> {
         self.backend.store().watch(key, range_end, from).map_err(status)
     }
 
-    /// All places of this line, as a range.
+    /// The range of all keys of this queue.
     pub(crate) fn range(&self) -> (Bytes, Bytes) {
         (self.prefix.clone(), [&self.prefix[..self.prefix.len() - 1], b"0"].concat().into())
     }
 }
 
-// === impl Place ===
+// === impl Waiter ===
 
-impl Place {
-    /// Whether it is still there: its lease may have run out meanwhile.
+impl Waiter {
+    /// Whether its key still exists: the lease may have expired meanwhile.
     pub(crate) async fn exists(&self) -> Result<bool, Status> {
         let found = self.backend.range(etcd::RangeRequest { key: self.key.clone(), ..Default::default() }).await?;
         Ok(found.kvs.first().is_some_and(|kv| kv.create_revision == self.create_revision))
     }
 
-    /// The caller has it from now on.
+    /// Hands the key to the caller, who deletes it or lets the lease expire.
     pub(crate) fn keep(mut self) -> (Bytes, i64, i64) {
         self.kept = true;
         (std::mem::take(&mut self.key), self.create_revision, self.lease)
     }
 
-    /// Keeps a lease of its own alive; returns when that is no longer possible.
+    /// Keeps a lease that was made for it alive; returns when that fails.
     async fn refresh(&self) -> Status {
         loop {
             tokio::time::sleep(OWN_LEASE_REFRESH).await;
@@ -165,22 +164,22 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Waiter {
     fn drop(&mut self) {
         if self.kept {
             return;
         }
-        // The caller gave up waiting: nobody behind him shall wait for his lease to run out.
+        // The caller stopped waiting. Without this, the next waiter would wait for the lease to expire.
         let (backend, key, create_revision) = (self.backend.clone(), self.key.clone(), self.create_revision);
         tokio::spawn(async move {
             if let Err(error) = leave(&backend, key, create_revision).await {
-                tracing::debug!(%error, "a place in line stays until its lease runs out");
+                tracing::debug!(%error, "the key of a waiter that left stays until its lease expires");
             }
         });
     }
 }
 
-/// Deletes a place that was created at `create_revision`. Says whether it was there.
+/// Deletes a key that was created at `create_revision`; the answer says whether it existed.
 pub(crate) async fn leave(backend: &Backend, key: Bytes, create_revision: i64) -> Result<etcd::TxnResponse, Status> {
     let delete = etcd::DeleteRangeRequest { key: key.clone(), ..Default::default() };
     let txn = etcd::TxnRequest {
