@@ -1,7 +1,8 @@
 //! The controllers: each makes one part of the cluster what its objects say it should be.
 //!
-//! Owns: a shared [`InformerSet`] that is kept warm on every server, and one folder or file for each controller, which
-//! runs only while its server leads ([`Controllers::lead`]).
+//! Owns: the informers that controllers share, kept warm on every server, and one file or folder for each controller, grouped
+//! by subject (`workloads`, `nodes`, `network`, `policy`, `identity`, `cluster`), which runs only while its server leads
+//! ([`Controllers::lead`]). `runtime` is what a controller is made of, `ownership` what workloads have in common.
 //!
 //! Must not: import the API server or the store, list on a timer, or write back a decoded object: writes are patches of
 //! owned fields, made under the leadership's fence and each controller's own identity.
@@ -10,39 +11,37 @@
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/architecture/controller/>.
 
-mod clock;
-mod clusterrole;
-mod csr;
-mod deployment;
-mod discovery;
-mod endpoints;
+mod cluster;
+mod controllers;
 mod error;
-mod garbage;
-mod informers;
-mod namespace;
-mod node_ipam;
-mod node_lifecycle;
-mod owners;
-mod pod_gc;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod identity;
+mod network;
+mod nodes;
+mod ownership;
 mod pods;
-mod replicaset;
-mod root_ca;
+mod policy;
 mod runtime;
-mod service_account;
-mod writes;
+mod storage;
+mod workloads;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::ComponentMetrics;
-use trireme_client::{Client, EventRecorder, Fence};
+use trireme_client::{Client, EventRecorder, Fence, Informer, Typed};
 
-pub use csr::{SignError, Signer};
 pub use error::Error;
-pub use informers::{InformerSet, SHARED_INFORMERS};
-use runtime::Lead;
+pub use identity::csr::{SignError, Signer};
+pub use identity::token_secret::TokenSigner;
+use runtime::{All, Informers, Lead, Prepared};
+
+/// The name under which the informers list and watch (upstream: the controller manager's own identity).
+pub const SHARED_INFORMERS: &str = "shared-informers";
 
 /// What the controllers need to know about the cluster.
 #[derive(Clone)]
@@ -67,8 +66,10 @@ pub struct ControllerOptions {
     pub terminated_pod_threshold: usize,
     /// Workers of each controller.
     pub concurrency: usize,
-    /// Signs approved certificate requests; none: nobody does.
+    /// Signs approved certificate requests; without it they stay unsigned.
     pub signer: Option<Arc<dyn Signer>>,
+    /// Signs the tokens of Secrets of type `kubernetes.io/service-account-token`; none: they stay empty.
+    pub token_signer: Option<Arc<dyn TokenSigner>>,
     /// Where the queues are counted.
     pub metrics: ComponentMetrics,
 }
@@ -87,18 +88,17 @@ impl Default for ControllerOptions {
             terminated_pod_threshold: 12_500,
             concurrency: 5,
             signer: None,
+            token_signer: None,
             metrics: ComponentMetrics::new(),
         }
     }
 }
 
-/// Gives the client that speaks as a controller, e.g. `deployment-controller`.
-type ClientFor = Arc<dyn Fn(&str) -> Client + Send + Sync>;
-
 /// All controllers of a server: warm from the start, working only while leading.
 pub struct Controllers {
-    client_for: ClientFor,
-    informers: Arc<InformerSet>,
+    client_for: runtime::ClientFor,
+    informers: Informers,
+    prepared: Vec<Arc<dyn Prepared>>,
     options: Arc<ControllerOptions>,
 }
 
@@ -106,7 +106,7 @@ pub struct Controllers {
 const LEASE: &str = "kube-controller-manager";
 
 impl Controllers {
-    /// Starts the informers. `client_for` is called with each controller's name as upstream spells it
+    /// Starts the informers of all controllers. `client_for` is called with each controller's name as upstream spells it
     /// (`deployment-controller`, `node-controller`, ...) and with [`SHARED_INFORMERS`] for the informers themselves, which
     /// need to list and watch everything.
     pub fn start(
@@ -114,51 +114,48 @@ impl Controllers {
         options: ControllerOptions,
         cancel: &CancellationToken,
     ) -> Arc<Self> {
-        let informers = InformerSet::start(&client_for(SHARED_INFORMERS), cancel);
+        let informers = Informers::new(client_for(SHARED_INFORMERS), cancel.clone());
+        let prepared = controllers::all().iter().map(|declaration| declaration.prepare(&informers)).collect();
         options.metrics.set_leading(LEASE, false);
-        Arc::new(Self { client_for: Arc::new(client_for), informers: Arc::new(informers), options: Arc::new(options) })
+        Arc::new(Self { client_for: Arc::new(client_for), informers, prepared, options: Arc::new(options) })
     }
 
-    /// The informers, to be shared with the scheduler of the same server.
+    /// The informer of all objects of a type, to be shared with the scheduler of the same server.
     #[must_use]
-    pub fn informers(&self) -> &Arc<InformerSet> {
-        &self.informers
+    pub fn informer<T: Typed>(&self) -> Arc<Informer<T>> {
+        self.informers.get::<T, All>()
     }
 
     /// Works under this leadership until `cancel`; returns when nothing works any more.
     ///
-    /// `revision` is one that the leadership's first entry produced or followed: work starts when every informer has
-    /// passed it. If bookmarks do not say so in time, the informer lists once.
+    /// `revision` is one that the leadership's first entry produced or followed: a controller's work starts when the informers
+    /// that it reads have passed it. If bookmarks do not say so in time, the informer lists once.
     pub async fn lead(&self, fence: Fence, revision: i64, cancel: CancellationToken) {
-        let caught_up = self.informers.ensure_revision(revision);
-        tokio::select! {
-            () = caught_up => {}
-            () = cancel.cancelled() => return,
-        }
         tracing::info!(term = fence.term, revision, "controllers start");
+        let cancel = cancel.child_token();
         let client_for = Arc::clone(&self.client_for);
         let fenced = move |name: &str| client_for(name).with_fence(fence).with_field_manager(name);
-        let recorder = EventRecorder::start(fenced(SHARED_INFORMERS), "controllers", &self.options.host, cancel.child_token());
-        let (informers, options, metrics) = (Arc::clone(&self.informers), Arc::clone(&self.options), self.options.metrics.clone());
-        let mut lead = Lead::new(Arc::new(fenced), informers, options, recorder, metrics, cancel.child_token());
-        replicaset::start(&mut lead);
-        deployment::start(&mut lead);
-        endpoints::start(&mut lead);
-        namespace::start(&mut lead);
-        service_account::start(&mut lead);
-        root_ca::start(&mut lead);
-        node_lifecycle::start(&mut lead);
-        node_ipam::start(&mut lead);
-        pod_gc::start(&mut lead);
-        garbage::start(&mut lead);
-        csr::start(&mut lead);
-        clusterrole::start(&mut lead);
-        let (holder, shared) = (format!("{}_{}", self.options.host, fence.term), lead.client(SHARED_INFORMERS));
-        lead.spawn(async move { trireme_client::publish_leader(shared, LEASE, &holder).await });
+        let shared = fenced(SHARED_INFORMERS);
+        let lead = Arc::new(Lead {
+            recorder: EventRecorder::start(shared.clone(), "controllers", &self.options.host, cancel.clone()),
+            client_for: Arc::new(fenced),
+            options: Arc::clone(&self.options),
+            revision,
+            cancel: cancel.clone(),
+        });
+        let mut tasks = JoinSet::new();
+        for controller in &self.prepared {
+            tasks.spawn(Arc::clone(controller).lead(Arc::clone(&lead)));
+        }
+        let holder = format!("{}_{}", self.options.host, fence.term);
         self.options.metrics.set_leading(LEASE, true);
+        let beside = async {
+            tokio::join!(self.informers.ensure_revision(revision), trireme_client::publish_leader(shared, LEASE, &holder));
+        };
+        cancel.run_until_cancelled(beside).await;
         cancel.cancelled().await;
         self.options.metrics.set_leading(LEASE, false);
-        lead.stop().await;
+        while tasks.join_next().await.is_some() {}
         tracing::info!(term = fence.term, "controllers stopped");
     }
 }

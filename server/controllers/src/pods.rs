@@ -1,9 +1,12 @@
 //! What controllers ask of a pod.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use trireme_client::{Index, Informer};
 
-use crate::clock::seconds_since;
+use crate::runtime::clock::seconds_since;
 
 pub(crate) fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
@@ -18,7 +21,12 @@ pub(crate) fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// Neither over nor on its way out.
+/// Being deleted, and not yet finished.
+pub(crate) fn is_ending(pod: &Pod) -> bool {
+    is_terminating(pod) && !is_terminal(pod)
+}
+
+/// Neither finished nor being deleted.
 pub(crate) fn is_active(pod: &Pod) -> bool {
     !is_terminal(pod) && !is_terminating(pod)
 }
@@ -53,4 +61,19 @@ pub(crate) fn max_restarts(pod: &Pod) -> i32 {
         .map(|container| container.restart_count)
         .max()
         .unwrap_or(0)
+}
+
+/// Pods by the node they are bound to.
+#[derive(Clone)]
+pub(crate) struct ByNode(Index<Pod>);
+
+impl ByNode {
+    pub(crate) fn of(pods: &Arc<Informer<Pod>>) -> Self {
+        Self(pods.index("node", |pod| node_name(pod).map(str::to_owned).into_iter().collect()))
+    }
+
+    /// The pods bound to a node.
+    pub(crate) fn get(&self, node: &str) -> Vec<Arc<Pod>> {
+        self.0.get(node)
+    }
 }

@@ -2,7 +2,7 @@
 //! real one, which the end-to-end tests use. Shared by the tests of controllers and scheduler; neither uses all of it.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +10,8 @@ use futures::future::BoxFuture;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use trireme_client::{Body, BoxError, Fence, Transport, TransportError, full_body};
@@ -23,6 +25,14 @@ pub struct FakeApi {
     revision: watch::Sender<i64>,
     /// The Events that were recorded.
     pub told: Arc<Mutex<Vec<Value>>>,
+    /// What was sent to nodes' kubelets: method and path.
+    pub asked: Arc<Mutex<Vec<String>>>,
+    /// What kubelets answer.
+    pub kubelet_says: Arc<Mutex<(u16, &'static str)>>,
+    /// Lists and watches of these resources do not answer.
+    held: watch::Sender<BTreeSet<String>>,
+    /// Answers and watch events take their time, which follows from a seed.
+    delays: Option<Arc<Mutex<StdRng>>>,
 }
 
 struct State {
@@ -31,10 +41,12 @@ struct State {
     revision: i64,
     /// Writes that carry another fence are refused.
     term: u64,
+    /// So many writes each leadership may make, and how many are left to this one.
+    writes: Option<(usize, usize)>,
 }
 
 /// group, version, plural, kind, namespaced.
-const RESOURCES: [(&str, &str, &str, &str, bool); 13] = [
+const RESOURCES: [(&str, &str, &str, &str, bool); 26] = [
     ("", "v1", "pods", "Pod", true),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "services", "Service", true),
@@ -42,6 +54,19 @@ const RESOURCES: [(&str, &str, &str, &str, bool); 13] = [
     ("", "v1", "namespaces", "Namespace", false),
     ("", "v1", "serviceaccounts", "ServiceAccount", true),
     ("", "v1", "configmaps", "ConfigMap", true),
+    ("", "v1", "secrets", "Secret", true),
+    ("", "v1", "replicationcontrollers", "ReplicationController", true),
+    ("", "v1", "resourcequotas", "ResourceQuota", true),
+    ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
+    ("", "v1", "persistentvolumes", "PersistentVolume", false),
+    ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+    ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", true),
+    ("batch", "v1", "jobs", "Job", true),
+    ("batch", "v1", "cronjobs", "CronJob", true),
+    ("apps", "v1", "statefulsets", "StatefulSet", true),
+    ("apps", "v1", "daemonsets", "DaemonSet", true),
+    ("apps", "v1", "controllerrevisions", "ControllerRevision", true),
+    ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", true),
     ("apps", "v1", "deployments", "Deployment", true),
     ("apps", "v1", "replicasets", "ReplicaSet", true),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", true),
@@ -52,8 +77,45 @@ const RESOURCES: [(&str, &str, &str, &str, bool); 13] = [
 
 impl FakeApi {
     pub fn new() -> Self {
-        let state = State { objects: BTreeMap::new(), events: Vec::new(), revision: 100, term: 1 };
-        Self { state: Arc::new(Mutex::new(state)), revision: watch::Sender::new(100), told: Arc::default() }
+        let state = State { objects: BTreeMap::new(), events: Vec::new(), revision: 100, term: 1, writes: None };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            revision: watch::Sender::new(100),
+            told: Arc::default(),
+            asked: Arc::default(),
+            kubelet_says: Arc::new(Mutex::new((200, ""))),
+            held: watch::Sender::new(BTreeSet::new()),
+            delays: None,
+        }
+    }
+
+    /// One whose answers and watch events come late and out of step, the same way for the same seed.
+    pub fn slow(seed: u64) -> Self {
+        Self { delays: Some(Arc::new(Mutex::new(StdRng::seed_from_u64(seed)))), ..Self::new() }
+    }
+
+    async fn delay(&self) {
+        if let Some(delays) = &self.delays {
+            let wait = delays.lock().random_range(0..40_u64);
+            tokio::time::sleep(std::time::Duration::from_millis(wait)).await;
+        }
+    }
+
+    /// Lists of a resource do not answer, and watches of it send nothing, until it is released.
+    pub fn hold(&self, plural: &str) {
+        self.held.send_modify(|held| {
+            held.insert(plural.to_owned());
+        });
+    }
+
+    pub fn release(&self, plural: &str) {
+        self.held.send_modify(|held| {
+            held.remove(plural);
+        });
+    }
+
+    async fn released(&self, plural: &str) {
+        self.held.subscribe().wait_for(|held| !held.contains(plural)).await.unwrap();
     }
 
     pub fn revision(&self) -> i64 {
@@ -63,6 +125,22 @@ impl FakeApi {
     /// A new leadership: the old one's writes are refused from now on.
     pub fn set_term(&self, term: u64) {
         self.state.lock().term = term;
+    }
+
+    pub fn term(&self) -> u64 {
+        self.state.lock().term
+    }
+
+    /// From now on each leadership is deposed after so many writes.
+    pub fn depose_after(&self, writes: usize) {
+        self.state.lock().writes = Some((writes, writes));
+    }
+
+    /// Everything that happened to a resource: revision, kind of event, object.
+    pub fn history(&self, plural: &str) -> Vec<(i64, &'static str, Value)> {
+        let state = self.state.lock();
+        let of = state.events.iter().filter(|(_, _, known, _)| known == plural);
+        of.map(|(revision, kind, _, object)| (*revision, *kind, object.clone())).collect()
     }
 
     /// Creates as a user would.
@@ -205,6 +283,20 @@ impl State {
         Ok(self.store(key.clone(), object))
     }
 
+    /// Counts a write of the leadership. What it writes about itself does not count.
+    fn count_write(&mut self, plural: &str) {
+        if plural == "leases" {
+            return;
+        }
+        if let Some((each, left)) = &mut self.writes {
+            *left -= 1;
+            if *left == 0 {
+                *left = *each;
+                self.term += 1;
+            }
+        }
+    }
+
     fn patch(&mut self, key: Key, strategic: bool, patch: &Value) -> Result<Value, (u16, Value)> {
         let Some(object) = self.objects.get(&key) else { return Err(status(404, "NotFound", "not found")) };
         for field in ["uid", "resourceVersion"] {
@@ -229,6 +321,17 @@ fn merge(into: &mut Value, patch: &Value, strategic: bool) {
         *into = json!({});
     }
     for (name, value) in fields {
+        if let Some(list) = name.strip_prefix("$deleteFromPrimitiveList/") {
+            let gone = value.as_array().unwrap();
+            into[list].as_array_mut().into_iter().for_each(|items| items.retain(|item| !gone.contains(item)));
+            continue;
+        }
+        if name == "finalizers" && strategic {
+            let mut all = into[name].as_array().cloned().unwrap_or_default();
+            all.extend(value.as_array().unwrap().iter().filter(|item| !all.contains(item)).cloned().collect::<Vec<_>>());
+            into[name] = json!(all);
+            continue;
+        }
         let key = match name.as_str() {
             "conditions" if strategic => Some("type"),
             "ownerReferences" if strategic => Some("uid"),
@@ -284,8 +387,12 @@ fn target(uri: &http::Uri) -> Option<Target> {
 
 fn selected(target: &Target, object: &Value) -> bool {
     let in_namespace = target.namespace.is_empty() || object["metadata"]["namespace"] == json!(target.namespace);
-    let name = target.query.get("fieldSelector").and_then(|text| text.strip_prefix("metadata.name="));
-    in_namespace && name.is_none_or(|name| object["metadata"]["name"] == json!(name))
+    let field = target.query.get("fieldSelector").and_then(|text| text.split_once('='));
+    in_namespace
+        && field.is_none_or(|(field, value)| {
+            let value = value.replace("%2F", "/");
+            object.pointer(&format!("/{}", field.replace('.', "/"))) == Some(&json!(value))
+        })
 }
 
 fn discovery(path: &str) -> Option<Value> {
@@ -322,14 +429,17 @@ impl FakeApi {
             }
             return (201, json!({}));
         }
+        if target.subresource == "proxy" {
+            self.asked.lock().push(format!("{} {}", request.method(), request.uri().path()));
+            let (code, said) = *self.kubelet_says.lock();
+            return (code, json!(said));
+        }
         let key = (target.plural.clone(), target.namespace.clone(), target.name.clone());
         let body = || serde_json::from_slice::<Value>(request.body()).unwrap();
         let mut state = self.state.lock();
-        if *request.method() != Method::GET {
-            let fence = request.extensions().get::<Fence>();
-            if fence.is_some_and(|fence| fence.term != state.term) {
-                return status(409, "Conflict", "fenced");
-            }
+        let fence = request.extensions().get::<Fence>().filter(|_| *request.method() != Method::GET);
+        if fence.is_some_and(|fence| fence.term != state.term) {
+            return status(409, "Conflict", "fenced");
         }
         let result = match *request.method() {
             Method::GET if target.name.is_empty() => {
@@ -390,6 +500,9 @@ impl FakeApi {
             _ => Err(status(405, "MethodNotAllowed", "no")),
         };
         assert!(target.subresource.is_empty() || matches!(target.subresource.as_str(), "status" | "finalize" | "binding"));
+        if result.is_ok() && fence.is_some() {
+            state.count_write(&target.plural);
+        }
         match result {
             Ok(value) => (200, value),
             Err(refusal) => refusal,
@@ -413,6 +526,8 @@ impl FakeApi {
                     at = state.revision;
                 }
                 if !text.is_empty() {
+                    api.delay().await;
+                    api.released(&target.plural).await;
                     let frame = http_body::Frame::data(Bytes::from(text));
                     return Some((Ok::<_, BoxError>(frame), (api, changes, at, target)));
                 }
@@ -427,11 +542,16 @@ impl Transport for FakeApi {
     fn send(&self, request: Request<Bytes>) -> BoxFuture<'static, Result<Response<Body>, TransportError>> {
         let api = self.clone();
         Box::pin(async move {
-            if let Some(target) = target(request.uri()).filter(|target| target.query.contains_key("watch")) {
-                return Ok(Response::new(api.watch(target)));
+            if let Some(target) = target(request.uri()).filter(|target| *request.method() == Method::GET && target.name.is_empty()) {
+                api.released(&target.plural).await;
+                if target.query.contains_key("watch") {
+                    return Ok(Response::new(api.watch(target)));
+                }
             }
+            api.delay().await;
             let (code, body) = api.answer(&request);
             api.announce();
+            api.delay().await;
             Ok(Response::builder().status(code).body(full_body(body.to_string().into())).unwrap())
         })
     }
