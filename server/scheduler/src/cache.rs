@@ -1,13 +1,16 @@
 //! The nodes with the pods on them, as far as we know: what the informers say, plus what we have decided and not yet seen
 //! confirmed. No I/O.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use trireme_client::Object;
 
+use crate::framework::Snapshot;
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::nominations::Nominations;
+use crate::world::World;
 
 #[derive(Default)]
 pub(crate) struct Cache {
@@ -15,7 +18,12 @@ pub(crate) struct Cache {
     /// Where each pod counts, and whether only we say so.
     places: HashMap<String, Place>,
     /// Pods on nodes that we do not know (yet).
-    homeless: HashMap<String, BTreeMap<String, PodInfo>>,
+    homeless: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
+    nominations: Nominations,
+    /// Pods on nodes whose deletion we asked for.
+    doomed: HashSet<String>,
+    /// Volumes that assumed pods will get, by name, with the uid of the claim.
+    promised: HashMap<String, String>,
 }
 
 struct Place {
@@ -24,8 +32,15 @@ struct Place {
 }
 
 impl Cache {
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
-        self.nodes.values()
+    /// What a decision is made on.
+    pub(crate) fn snapshot<'a>(&'a self, world: &'a dyn World) -> Snapshot<'a> {
+        Snapshot {
+            nodes: self.nodes.values().collect(),
+            nominated: &self.nominations,
+            doomed: &self.doomed,
+            promised: &self.promised,
+            world,
+        }
     }
 
     /// How many nodes, pods with a place, and pods of which only we say so.
@@ -57,24 +72,81 @@ impl Cache {
 
     /// The API says that the pod is on this node.
     pub(crate) fn confirm(&mut self, pod: Arc<Pod>, node: &str) {
-        self.place(PodInfo::new(pod), node, false);
+        let uid = pod.uid().to_owned();
+        self.place(Arc::new(PodInfo::new(pod)), node, false);
+        self.nominations.remove(&uid);
     }
 
     /// We decided that the pod goes to this node.
-    pub(crate) fn assume(&mut self, pod: PodInfo, node: &str) {
+    pub(crate) fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
+        self.nominations.remove(pod.uid());
         self.place(pod, node, true);
+    }
+
+    /// A volume goes to the claim with this uid, or does not any more.
+    pub(crate) fn promise(&mut self, volume: &str, claim: Option<&str>) {
+        match claim {
+            Some(claim) => {
+                self.promised.insert(volume.to_owned(), claim.to_owned());
+            }
+            None => {
+                self.promised.remove(volume);
+            }
+        }
+    }
+
+    /// Whether we decided on a node, and the API has not said so yet.
+    pub(crate) fn is_assumed(&self, uid: &str) -> bool {
+        self.places.get(uid).is_some_and(|place| place.assumed)
     }
 
     /// The decision came to nothing. What the API has confirmed since stays.
     pub(crate) fn forget(&mut self, uid: &str) {
-        if self.places.get(uid).is_some_and(|place| place.assumed) {
+        if self.is_assumed(uid) {
             self.remove(uid);
         }
     }
 
-    /// The pod uses nothing any more.
-    pub(crate) fn remove(&mut self, uid: &str) {
-        let Some(place) = self.places.remove(uid) else { return };
+    /// The pod uses nothing any more; whether it did.
+    pub(crate) fn remove(&mut self, uid: &str) -> bool {
+        self.doomed.remove(uid);
+        let claimed = self.nominations.remove(uid);
+        self.displace(uid) || claimed
+    }
+
+    /// The pod has this node in view.
+    pub(crate) fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
+        if !self.places.contains_key(pod.uid()) {
+            self.nominations.set(pod, node);
+        }
+    }
+
+    /// The node that a pod has in view.
+    pub(crate) fn nomination(&self, uid: &str) -> Option<&str> {
+        self.nominations.node_of(uid)
+    }
+
+    /// The pod has no node in view any more; whether it had.
+    pub(crate) fn withdraw(&mut self, uid: &str) -> bool {
+        self.nominations.remove(uid)
+    }
+
+    /// The pods below this priority that have the node in view.
+    pub(crate) fn nominated_below(&self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
+        self.nominations.on(node).filter(|pod| pod.priority < priority).cloned().collect()
+    }
+
+    /// We ask for the pod's deletion, or failed to (`doomed` is false).
+    pub(crate) fn set_doomed(&mut self, uid: &str, doomed: bool) {
+        if doomed && self.places.contains_key(uid) {
+            self.doomed.insert(uid.to_owned());
+        } else {
+            self.doomed.remove(uid);
+        }
+    }
+
+    fn displace(&mut self, uid: &str) -> bool {
+        let Some(place) = self.places.remove(uid) else { return false };
         if let Some(info) = self.nodes.get_mut(&place.node) {
             info.remove(uid);
         } else if let Some(pods) = self.homeless.get_mut(&place.node) {
@@ -83,11 +155,12 @@ impl Cache {
                 self.homeless.remove(&place.node);
             }
         }
+        true
     }
 
-    fn place(&mut self, pod: PodInfo, node: &str, assumed: bool) {
-        let uid = pod.pod.uid().to_owned();
-        self.remove(&uid);
+    fn place(&mut self, pod: Arc<PodInfo>, node: &str, assumed: bool) {
+        let uid = pod.uid().to_owned();
+        self.displace(&uid);
         self.places.insert(uid.clone(), Place { node: node.to_owned(), assumed });
         match self.nodes.get_mut(node) {
             Some(info) => info.add(pod),

@@ -1,12 +1,11 @@
 //! What a plugin is.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-
-use k8s_openapi::api::core::v1::Namespace;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::nominations::Nominations;
+use crate::world::World;
 
 /// The best score a plugin can give a node.
 pub(crate) const MAX_SCORE: i64 = 100;
@@ -14,15 +13,46 @@ pub(crate) const MAX_SCORE: i64 = 100;
 /// Why a node will not do, in upstream's words.
 pub(crate) type Reason = Cow<'static, str>;
 
+/// A plugin's no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Every reason.
+    pub(crate) reasons: Vec<Reason>,
+    /// It stands even if all pods of lower priority leave the node. Upstream: `UnschedulableAndUnresolvable`.
+    pub(crate) lasting: bool,
+}
+
+impl Refusal {
+    /// The node may do once other pods have left it.
+    pub(crate) fn passing(reason: impl Into<Reason>) -> Self {
+        Self { reasons: vec![reason.into()], lasting: false }
+    }
+
+    /// No pod's leaving changes it.
+    pub(crate) fn lasting(reason: impl Into<Reason>) -> Self {
+        Self { reasons: vec![reason.into()], lasting: true }
+    }
+}
+
 /// Something that may make room for a waiting pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wake {
     /// A node came, or its labels, taints, capacity or schedulability changed.
     NodeChanged,
-    /// A pod left its node.
+    /// A node went.
+    NodeGone,
+    /// A pod left its node, or gave up its claim to one.
     PodFreed,
-    /// A pod came to a node, or its labels changed.
+    /// A pod came to a node.
     PodPlaced,
+    /// A pod on a node has other labels, asks for less, or began to terminate.
+    PodChanged,
+    /// A claim came or changed.
+    ClaimChanged,
+    /// A volume came or changed.
+    VolumeChanged,
+    /// A storage class came or changed.
+    ClassChanged,
 }
 
 impl Wake {
@@ -30,17 +60,37 @@ impl Wake {
     pub(crate) fn event(self) -> &'static str {
         match self {
             Wake::NodeChanged => "NodeUpdate",
+            Wake::NodeGone => "NodeDelete",
             Wake::PodFreed => "AssignedPodDelete",
             Wake::PodPlaced => "AssignedPodAdd",
+            Wake::PodChanged => "AssignedPodUpdate",
+            Wake::ClaimChanged => "PersistentVolumeClaimUpdate",
+            Wake::VolumeChanged => "PersistentVolumeUpdate",
+            Wake::ClassChanged => "StorageClassUpdate",
         }
     }
 }
 
-/// All nodes, for plugins that look beyond one.
+/// What one decision is made on.
 pub(crate) struct Snapshot<'a> {
+    /// All nodes, ordered by name.
     pub(crate) nodes: Vec<&'a NodeInfo>,
-    /// Namespaces by name.
-    pub(crate) namespaces: HashMap<String, Arc<Namespace>>,
+    /// The pods that victims are making room for.
+    pub(crate) nominated: &'a Nominations,
+    /// Pods whose deletion this scheduler has asked for.
+    pub(crate) doomed: &'a HashSet<String>,
+    /// The volumes that pods on their way to a node will get, with the uid of the claim.
+    pub(crate) promised: &'a HashMap<String, String>,
+    /// Everything else.
+    pub(crate) world: &'a dyn World,
+}
+
+impl<'a> Snapshot<'a> {
+    /// A node by its name.
+    pub(crate) fn node(&self, name: &str) -> Option<&'a NodeInfo> {
+        let at = self.nodes.binary_search_by(|node| node.name().cmp(name)).ok()?;
+        self.nodes.get(at).copied()
+    }
 }
 
 /// One aspect of where a pod may and should go. Stateless: one value serves all pods.
@@ -48,13 +98,14 @@ pub(crate) trait Plugin: Send + Sync {
     /// Its name, as upstream has it.
     fn name(&self) -> &'static str;
 
-    /// Refuses a pod before any node is looked at; the text stands for all nodes.
-    fn pre_filter(&self, _pod: &PodInfo) -> Result<(), Reason> {
-        Ok(())
+    /// Looks at a pod before any node is looked at. A refusal stands for all nodes; names are the only nodes worth a look.
+    fn pre_filter(&self, _pod: &PodInfo, _snapshot: &Snapshot<'_>) -> Result<Option<BTreeSet<String>>, Refusal> {
+        Ok(None)
     }
 
-    /// What the filter needs to know beyond the node, worked out once for a pod.
-    fn prepare<'a>(&self, _pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a>;
+    /// What filter and score need to know beyond the node, worked out once for a pod. `None`: the plugin has no opinion on
+    /// this pod.
+    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>>;
 
     /// How much the score counts; zero: it does not score.
     fn weight(&self) -> i64 {
@@ -65,12 +116,35 @@ pub(crate) trait Plugin: Send + Sync {
     fn wakes_on(&self, wake: Wake) -> bool;
 }
 
+/// What is imagined to happen to a pod that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It comes to the node.
+    Comes,
+    /// It leaves the node.
+    Goes,
+}
+
+impl Change {
+    /// How a count of pods changes.
+    pub(crate) fn step(self) -> i64 {
+        match self {
+            Change::Comes => 1,
+            Change::Goes => -1,
+        }
+    }
+}
+
 /// A plugin, ready for one pod.
 pub(crate) trait Prepared {
-    /// Whether the pod can go to the node; if not, every reason why.
-    fn filter(&self, _node: &NodeInfo) -> Vec<Reason> {
-        Vec::new()
+    /// Whether the pod can go to the node.
+    fn filter(&self, _node: &NodeInfo) -> Result<(), Refusal> {
+        Ok(())
     }
+
+    /// From now on, filters see a cluster in which `other` has come to the node or left it. Each change is undone by its
+    /// opposite.
+    fn imagine(&mut self, _other: &PodInfo, _node: &NodeInfo, _change: Change) {}
 
     /// Scores for nodes that passed all filters, each 0 to [`MAX_SCORE`], in the same order.
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {

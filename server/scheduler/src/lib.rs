@@ -1,45 +1,48 @@
 //! The scheduler: gives each pod a node.
 //!
-//! Owns the binding of pods whose `spec.schedulerName` is ours, their `PodScheduled` condition and the `Scheduled` and
-//! `FailedScheduling` events. Must not: change anything else, or look at a pod that another scheduler owns.
+//! Owns the binding of pods whose `spec.schedulerName` is ours, their `PodScheduled` condition and `nominatedNodeName`, the
+//! `Scheduled`, `FailedScheduling` and `Preempted` events, the deletion of pods that have to leave a node to more
+//! important ones, and the choice of volume or node for claims that wait for their first pod. Must not: change anything else, or place a pod that another scheduler owns.
 //!
-//! Shape: a pure [`queue`] (active, backing off, unschedulable), a pure [`cycle`] (filter, score, choose) over a
-//! [`cache`] of nodes that counts assumed pods, one file per plugin in [`plugins`], and a thin shell that binds.
+//! Shape: a pure [`queue`] (active, backing off, unschedulable), a pure decision ([`decide`]: the [`cycle`] filters, scores and
+//! chooses; [`preemption`] looks for victims) over a [`cache`] of nodes that counts assumed and nominated pods, one file per
+//! plugin in [`plugins`], and a thin shell ([`run`]) that binds and evicts.
 //!
-//! Not yet: preemption, volumes, resource claims. A pod that needs volumes or claims stays pending and says why.
+//! Not yet: resource claims. A pod that needs some stays pending and says why.
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/scheduling-framework/>.
 
+mod affinity;
 mod cache;
 mod cycle;
+mod decide;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod fixtures;
 mod framework;
+mod informers;
 mod metrics;
 mod node_info;
+mod nominations;
 mod plugins;
+mod preemption;
 mod queue;
 mod resources;
 mod run;
 #[cfg(test)]
 mod tests;
+mod unfit;
+mod volumes;
+mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::ComponentMetrics;
-use trireme_client::{Client, EventRecorder, Fence, Informer};
+use trireme_client::{Client, EventRecorder, Fence};
 
-/// What a scheduler reads. Share them with the controllers of the same server.
-#[derive(Clone)]
-pub struct SchedulerInformers {
-    /// All pods.
-    pub pods: Arc<Informer<Pod>>,
-    /// All nodes.
-    pub nodes: Arc<Informer<Node>>,
-    /// All namespaces (pod affinity can select them by label).
-    pub namespaces: Arc<Informer<Namespace>>,
-}
+pub use informers::SchedulerInformers;
 
 /// Settings.
 #[derive(Clone)]
@@ -56,6 +59,8 @@ pub struct SchedulerOptions {
     pub unschedulable_flush: Duration,
     /// Bindings at once.
     pub parallel_bindings: usize,
+    /// A pod waits so long for its volumes on the node that was chosen for it.
+    pub volume_patience: Duration,
     /// Where attempts and queues are counted.
     pub metrics: ComponentMetrics,
 }
@@ -72,6 +77,7 @@ impl Default for SchedulerOptions {
             max_backoff: Duration::from_secs(10),
             unschedulable_flush: Duration::from_secs(300),
             parallel_bindings: 64,
+            volume_patience: Duration::from_secs(600),
             metrics: ComponentMetrics::new(),
         }
     }
@@ -97,16 +103,8 @@ impl Scheduler {
     /// Works under this leadership until `cancel`; returns when nothing works any more. Starts when the informers have
     /// passed `revision`, one that the leadership's first entry produced or followed.
     pub async fn lead(&self, fence: Fence, revision: i64, cancel: CancellationToken) {
-        const PATIENCE: Duration = Duration::from_secs(1);
-        let caught_up = async {
-            tokio::join!(
-                self.informers.pods.ensure_revision(revision, PATIENCE),
-                self.informers.nodes.ensure_revision(revision, PATIENCE),
-                self.informers.namespaces.ensure_revision(revision, PATIENCE),
-            )
-        };
         tokio::select! {
-            _ = caught_up => {}
+            () = self.informers.ensure_revision(revision) => {}
             () = cancel.cancelled() => return,
         }
         tracing::info!(term = fence.term, revision, "scheduler starts");

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, exponential_buckets};
 use trireme_client::metrics::register;
 
 const VALID: &str = "invariant: static names are valid";
@@ -66,6 +66,10 @@ pub(crate) struct Metrics {
     sli_duration: HistogramVec,
     /// Pods that came into a queue, by queue and event.
     pub(crate) incoming: IntCounterVec,
+    /// How often victims were looked for.
+    pub(crate) preemption_attempts: IntCounter,
+    /// How many victims a preemption had.
+    pub(crate) preemption_victims: Histogram,
     pending: IntGaugeVec,
     unschedulable: IntGaugeVec,
     cache: IntGaugeVec,
@@ -142,6 +146,19 @@ impl Metrics {
                 "Number of pods added to scheduling queues by event and queue type.",
                 &["event", "queue"],
             ),
+            preemption_attempts: IntCounter::new(
+                "scheduler_preemption_attempts_total",
+                "Total preemption attempts in the cluster till now",
+            )
+            .expect(VALID),
+            preemption_victims: Histogram::with_opts(options(
+                "scheduler_preemption_victims",
+                "Number of selected preemption victims",
+                1.0,
+                2.0,
+                7,
+            ))
+            .expect(VALID),
             pending: gauge(
                 "scheduler_pending_pods",
                 "Number of pending pods, by the queue type. 'active' means number of pods in activeQ; 'backoff' means number of pods in backoffQ; 'unschedulable' means number of pods in unschedulablePods that the scheduler attempted to schedule and failed; 'gated' is the number of unschedulable pods that the scheduler never attempted to schedule because they are gated.",
@@ -186,7 +203,7 @@ impl Metrics {
     pub(crate) fn placed(&self, attempts: u32, waited: Duration) {
         self.pod_attempts.observe(f64::from(attempts));
         // Upstream counts the rest as one.
-        let label = if attempts < 16 { attempts.to_string() } else { "16+".to_owned() };
+        let label = if attempts < 15 { attempts.to_string() } else { "15+".to_owned() };
         self.sli_duration.with_label_values(&[label.as_str()]).observe(waited.as_secs_f64());
     }
 
@@ -210,7 +227,7 @@ impl Metrics {
         }
     }
 
-    fn families(&self) -> [&dyn Collector; 10] {
+    fn families(&self) -> [&dyn Collector; 12] {
         [
             &self.attempts,
             &self.attempt_duration,
@@ -219,6 +236,8 @@ impl Metrics {
             &self.pod_attempts,
             &self.sli_duration,
             &self.incoming,
+            &self.preemption_attempts,
+            &self.preemption_victims,
             &self.pending,
             &self.unschedulable,
             &self.cache,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use trireme_client::Object;
 
+use crate::affinity::Terms;
 use crate::resources::{self, Amounts};
 
 /// A port that a pod takes on the host: address (empty is all), protocol, number.
@@ -15,20 +16,35 @@ pub(crate) type HostPort = (String, String, i32);
 #[derive(Clone, Debug)]
 pub(crate) struct PodInfo {
     pub(crate) pod: Arc<Pod>,
+    pub(crate) priority: i32,
     pub(crate) requests: Amounts,
     /// With scoring's defaults.
     pub(crate) scored_requests: Amounts,
     pub(crate) host_ports: Vec<HostPort>,
+    /// Its wishes about other pods.
+    pub(crate) terms: Option<Terms>,
 }
 
 impl PodInfo {
     pub(crate) fn new(pod: Arc<Pod>) -> Self {
         Self {
+            priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             requests: resources::requests(&pod, false),
             scored_requests: resources::requests(&pod, true),
             host_ports: host_ports(&pod),
+            terms: Terms::of(&pod),
             pod,
         }
+    }
+
+    pub(crate) fn uid(&self) -> &str {
+        self.pod.uid()
+    }
+
+    /// When its node began with it; what has not begun is the latest.
+    pub(crate) fn started_secs(&self) -> i64 {
+        let time = self.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+        time.map_or(i64::MAX, |time| time.0.as_second())
     }
 }
 
@@ -55,7 +71,9 @@ pub(crate) struct NodeInfo {
     pub(crate) allocatable: Amounts,
     pub(crate) requested: Amounts,
     pub(crate) scored_requested: Amounts,
-    pub(crate) pods: BTreeMap<String, PodInfo>,
+    pub(crate) pods: BTreeMap<String, Arc<PodInfo>>,
+    /// Those of the pods that have wishes about other pods.
+    pub(crate) wishing: BTreeMap<String, Arc<PodInfo>>,
     pub(crate) used_ports: BTreeSet<HostPort>,
 }
 
@@ -67,6 +85,7 @@ impl NodeInfo {
             requested: Amounts::default(),
             scored_requested: Amounts::default(),
             pods: BTreeMap::new(),
+            wishing: BTreeMap::new(),
             used_ports: BTreeSet::new(),
         };
         info.set_node(node);
@@ -86,16 +105,20 @@ impl NodeInfo {
         self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
     }
 
-    pub(crate) fn add(&mut self, pod: PodInfo) {
-        self.remove(pod.pod.uid());
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+        self.remove(pod.uid());
         self.requested.add(&pod.requests);
         self.scored_requested.add(&pod.scored_requests);
         self.used_ports.extend(pod.host_ports.iter().cloned());
-        self.pods.insert(pod.pod.uid().to_owned(), pod);
+        if pod.terms.is_some() {
+            self.wishing.insert(pod.uid().to_owned(), Arc::clone(&pod));
+        }
+        self.pods.insert(pod.uid().to_owned(), pod);
     }
 
     pub(crate) fn remove(&mut self, uid: &str) {
         let Some(pod) = self.pods.remove(uid) else { return };
+        self.wishing.remove(uid);
         self.requested.subtract(&pod.requests);
         self.scored_requested.subtract(&pod.scored_requests);
         if !pod.host_ports.is_empty() {

@@ -11,6 +11,9 @@ mod resources_fit;
 mod taint_toleration;
 mod topology_spread;
 mod unsupported;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use crate::framework::Plugin;
 
@@ -26,6 +29,9 @@ pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(node_affinity::NodeAffinity),
         Box::new(node_ports::NodePorts),
         Box::new(resources_fit::NodeResourcesFit),
+        Box::new(volume_restrictions::VolumeRestrictions),
+        Box::new(volume_binding::VolumeBinding),
+        Box::new(volume_zone::VolumeZone),
         Box::new(topology_spread::PodTopologySpread),
         Box::new(inter_pod_affinity::InterPodAffinity),
         Box::new(resources_balanced::NodeResourcesBalancedAllocation),

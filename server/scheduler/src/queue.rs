@@ -2,7 +2,10 @@
 //!
 //! A pod that found no node waits in `unschedulable` until an event that may help one of the plugins that refused it; then it
 //! backs off for what is left of its wait and becomes active. An event that comes while a pod is being tried counts for
-//! it too.
+//! it too. A pod that backs off is tried earlier when there is nothing else to try: waiting is for the sake of others. One
+//! whose attempt ended in an error waits in any case.
+//!
+//! Answers to: upstream's plugin PrioritySort and its feature SchedulerPopFromBackoffQ.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,13 +19,18 @@ use trireme_client::Object;
 
 use crate::framework::Wake;
 
-/// Most important first, then longest waiting.
+/// By priority, then by the time of the last attempt (or of arrival), oldest first.
 type Rank = (Reverse<i32>, Instant, u64, String);
+
+/// When the wait is over, in whole seconds since the queue began: within one, importance counts.
+type Due = (u64, Rank);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     Active(Rank),
-    Backoff(Instant),
+    Backoff(Due),
+    /// Waits after an error, not for want of a node.
+    Failed(Due),
     Unschedulable {
         since: Instant,
         plugins: BTreeSet<&'static str>,
@@ -44,7 +52,10 @@ struct Entry {
 pub(crate) struct Queue {
     entries: HashMap<String, Entry>,
     active: BTreeSet<Rank>,
-    backoff: BTreeSet<(Instant, String)>,
+    backoff: BTreeSet<Due>,
+    failed: BTreeSet<Due>,
+    /// Waits end at whole seconds after this.
+    began: Instant,
     sequence: u64,
     initial: Duration,
     max: Duration,
@@ -73,11 +84,13 @@ pub(crate) struct Lengths {
 }
 
 impl Queue {
-    pub(crate) fn new(initial: Duration, max: Duration, flush: Duration) -> Self {
+    pub(crate) fn new(initial: Duration, max: Duration, flush: Duration, began: Instant) -> Self {
         Self {
             entries: HashMap::new(),
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            began,
             sequence: 0,
             initial,
             max,
@@ -109,7 +122,7 @@ impl Queue {
         for entry in self.entries.values() {
             match &entry.state {
                 State::Active(_) | State::InFlight { .. } => lengths.active += 1,
-                State::Backoff(_) => lengths.backoff += 1,
+                State::Backoff(_) | State::Failed(_) => lengths.backoff += 1,
                 State::Unschedulable { plugins, .. } => {
                     lengths.unschedulable += 1;
                     for plugin in plugins {
@@ -126,10 +139,9 @@ impl Queue {
         let uid = pod.uid().to_owned();
         match self.entries.get_mut(&uid) {
             None => {
-                let rank = self.rank(&pod, now);
-                self.active.insert(rank.clone());
-                let entry = Entry { pod, attempts: 0, queued_at: now, last_failure: now, state: State::Active(rank) };
-                self.entries.insert(uid, entry);
+                let state = State::InFlight { woken: Vec::new() };
+                self.entries.insert(uid.clone(), Entry { pod, attempts: 0, queued_at: now, last_failure: now, state });
+                self.activate(&uid);
                 self.count("PodAdd", "active");
             }
             Some(entry) => {
@@ -150,7 +162,10 @@ impl Queue {
                     self.active.remove(&rank);
                 }
                 State::Backoff(due) => {
-                    self.backoff.remove(&(due, uid.to_owned()));
+                    self.backoff.remove(&due);
+                }
+                State::Failed(due) => {
+                    self.failed.remove(&due);
                 }
                 State::Unschedulable { .. } | State::InFlight { .. } => {}
             }
@@ -160,7 +175,14 @@ impl Queue {
     /// The next pod to try; it is in flight until [`failed`](Self::failed) or [`remove`](Self::remove).
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Arc<Pod>> {
         self.advance(now);
-        let (_, _, _, uid) = self.active.pop_first()?;
+        let uid = match self.active.pop_first() {
+            Some((_, _, _, uid)) => uid,
+            None => {
+                let (_, (_, _, _, uid)) = self.backoff.pop_first()?;
+                self.count("PopFromBackoffQ", "active");
+                uid
+            }
+        };
         let entry = self.entries.get_mut(&uid).expect("invariant: every active pod has an entry");
         entry.state = State::InFlight { woken: Vec::new() };
         entry.attempts = entry.attempts.saturating_add(1);
@@ -177,7 +199,10 @@ impl Queue {
         };
         let by_time = plugins.is_empty();
         entry.state = State::Unschedulable { since: now, plugins };
-        if woken || by_time {
+        if by_time {
+            self.wait_out(uid);
+            self.count("ScheduleAttemptFailure", "backoff");
+        } else if woken {
             self.wake(uid, "ScheduleAttemptFailure", now);
         } else {
             self.count("ScheduleAttemptFailure", "unschedulable");
@@ -203,7 +228,8 @@ impl Queue {
 
     /// When something becomes active by itself.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        let backoff = self.backoff.first().map(|(due, _)| *due);
+        // What backs off for want of a node needs no alarm: it is tried as soon as nothing else is.
+        let failed = self.failed.first().map(|(due, _)| self.began + Duration::from_secs(*due));
         let flush = self
             .entries
             .values()
@@ -212,19 +238,19 @@ impl Queue {
                 _ => None,
             })
             .min();
-        [backoff, flush].into_iter().flatten().min()
+        [failed, flush].into_iter().flatten().min()
     }
 
-    pub(crate) fn has_active(&self) -> bool {
-        !self.active.is_empty()
+    /// Whether there is anything to try.
+    pub(crate) fn has_next(&self) -> bool {
+        !self.active.is_empty() || !self.backoff.is_empty()
     }
 
     fn advance(&mut self, now: Instant) {
-        while let Some((due, uid)) = self.backoff.first().cloned() {
-            if due > now {
-                break;
-            }
-            self.backoff.pop_first();
+        let secs = now.duration_since(self.began).as_secs();
+        let mut ready = take_due(&mut self.backoff, secs);
+        ready.extend(take_due(&mut self.failed, secs));
+        for uid in ready {
             self.activate(&uid);
             self.count("BackoffComplete", "active");
         }
@@ -241,12 +267,10 @@ impl Queue {
 
     /// Active as soon as the wait since the last failure is over.
     fn wake(&mut self, uid: &str, event: &str, now: Instant) {
-        let Some(entry) = self.entries.get_mut(uid) else { return };
-        let wait = self.initial.saturating_mul(2_u32.saturating_pow(entry.attempts.saturating_sub(1).min(30))).min(self.max);
-        let due = entry.last_failure + wait;
-        if due > now {
-            entry.state = State::Backoff(due);
-            self.backoff.insert((due, uid.to_owned()));
+        let Some(due) = self.due(uid) else { return };
+        if due.0 > now.duration_since(self.began).as_secs() {
+            self.backoff.insert(due.clone());
+            self.set(uid, State::Backoff(due));
             self.count(event, "backoff");
         } else {
             self.activate(uid);
@@ -254,19 +278,48 @@ impl Queue {
         }
     }
 
+    /// Waits since the last failure, and nothing shortens that.
+    fn wait_out(&mut self, uid: &str) {
+        let Some(due) = self.due(uid) else { return };
+        self.failed.insert(due.clone());
+        self.set(uid, State::Failed(due));
+    }
+
+    /// When a pod's wait is over.
+    fn due(&mut self, uid: &str) -> Option<Due> {
+        let entry = self.entries.get(uid)?;
+        let wait = self.initial.saturating_mul(2_u32.saturating_pow(entry.attempts.saturating_sub(1).min(30))).min(self.max);
+        let due = (entry.last_failure + wait).duration_since(self.began).as_secs();
+        Some((due, self.rank(uid)?))
+    }
+
     fn activate(&mut self, uid: &str) {
-        let Some(entry) = self.entries.get(uid) else { return };
-        let (pod, queued_at) = (Arc::clone(&entry.pod), entry.queued_at);
-        let rank = self.rank(&pod, queued_at);
+        let Some(rank) = self.rank(uid) else { return };
         self.active.insert(rank.clone());
+        self.set(uid, State::Active(rank));
+    }
+
+    fn set(&mut self, uid: &str, state: State) {
         if let Some(entry) = self.entries.get_mut(uid) {
-            entry.state = State::Active(rank);
+            entry.state = state;
         }
     }
 
-    fn rank(&mut self, pod: &Pod, at: Instant) -> Rank {
+    fn rank(&mut self, uid: &str) -> Option<Rank> {
+        let entry = self.entries.get(uid)?;
+        let priority = entry.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
         self.sequence += 1;
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        (Reverse(priority), at, self.sequence, pod.uid().to_owned())
+        Some((Reverse(priority), entry.last_failure, self.sequence, uid.to_owned()))
     }
+}
+
+/// Those whose wait ends after so many seconds or fewer.
+fn take_due(waiting: &mut BTreeSet<Due>, secs: u64) -> Vec<String> {
+    let mut taken = Vec::new();
+    while waiting.first().is_some_and(|(due, _)| *due <= secs)
+        && let Some((_, (_, _, _, uid))) = waiting.pop_first()
+    {
+        taken.push(uid);
+    }
+    taken
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use trireme_api::quantity::Quantity;
 
@@ -64,7 +64,7 @@ fn amount(name: &str, text: &Text) -> i64 {
 /// overhead. `defaults`: with scoring's assumptions for those that ask for nothing.
 pub(crate) fn requests(pod: &Pod, defaults: bool) -> Amounts {
     let Some(spec) = &pod.spec else { return Amounts::default() };
-    let of = |container: &Container| container_requests(container.resources.as_ref(), defaults);
+    let of = |container: &Container| container_requests(pod, container, defaults);
     let mut total = Amounts::default();
     for container in &spec.containers {
         total.add(&of(container));
@@ -93,11 +93,35 @@ pub(crate) fn requests(pod: &Pod, defaults: bool) -> Amounts {
     total
 }
 
-fn container_requests(resources: Option<&ResourceRequirements>, defaults: bool) -> Amounts {
-    let mut amounts = Amounts::of(resources.and_then(|resources| resources.requests.as_ref()));
+/// What a container takes: while it is resized, the most of what it asks for, was promised and has. Upstream counts like this
+/// so that neither of two nodes' worth of room is given away before the kubelet has decided.
+fn container_requests(pod: &Pod, container: &Container, defaults: bool) -> Amounts {
+    let mut amounts = Amounts::of(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()));
+    if let Some(status) = container_status(pod, &container.name)
+        && let Some(actual) = &status.resources
+    {
+        let promised = Amounts::of(status.allocated_resources.as_ref());
+        if resize_is_infeasible(pod) {
+            amounts = promised;
+        } else {
+            amounts.raise(&promised);
+        }
+        amounts.raise(&Amounts::of(actual.requests.as_ref()));
+    }
     if defaults {
         amounts.0.entry(CPU.to_owned()).or_insert(DEFAULT_CPU_MILLI);
         amounts.0.entry(MEMORY.to_owned()).or_insert(DEFAULT_MEMORY_BYTES);
     }
     amounts
+}
+
+fn container_status<'p>(pod: &'p Pod, name: &str) -> Option<&'p ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+    all.into_iter().find(|status| status.name == name)
+}
+
+fn resize_is_infeasible(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    conditions.iter().any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
 }

@@ -1,28 +1,32 @@
 //! The shell: informers feed queue and cache, one loop schedules, many tasks bind.
+//!
+//! [`events`] takes in what happens, [`place`] decides and binds, [`report`] tells why a pod waits, [`evict`] sends victims
+//! away. All writes carry the leadership's fence.
 
-use std::collections::{BTreeSet, HashMap};
+mod events;
+mod evict;
+mod place;
+mod report;
+mod volumes;
+
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
-use trireme_client::{Client, Event, EventKind, EventRecorder, Object, Patch, Subscription};
+use trireme_client::{Client, EventRecorder, Object, Subscription};
 
 use crate::cache::Cache;
-use crate::cycle::{self, Unfit};
-use crate::framework::{Plugin, Snapshot, Wake};
+use crate::framework::{Plugin, Wake};
 use crate::metrics::{Look, Metrics, Outcome, Standing};
-use crate::node_info::PodInfo;
-use crate::queue::{Attempt, Queue};
+use crate::queue::Queue;
 use crate::{SchedulerInformers, SchedulerOptions, plugins};
+use place::Placement;
 
-struct Shared {
+pub(crate) struct Shared {
     client: Client,
     recorder: EventRecorder,
     informers: SchedulerInformers,
@@ -43,11 +47,11 @@ pub(crate) async fn run(
     metrics: Metrics,
     cancel: CancellationToken,
 ) {
-    let queue = Queue::new(options.initial_backoff, options.max_backoff, options.unschedulable_flush).counting(metrics.incoming.clone());
+    let queue = Queue::new(options.initial_backoff, options.max_backoff, options.unschedulable_flush, Instant::now());
     let shared = Arc::new(Shared {
         client,
         recorder,
-        queue: Mutex::new(queue),
+        queue: Mutex::new(queue.counting(metrics.incoming.clone())),
         cache: Mutex::new(Cache::default()),
         plugins: plugins::default_plugins(),
         informers,
@@ -73,7 +77,13 @@ fn subscribe(shared: &Arc<Shared>) -> Vec<Subscription> {
     let nodes = shared.informers.nodes.subscribe(move |event| sink.on_node(event));
     let sink = Arc::clone(shared);
     let pods = shared.informers.pods.subscribe(move |event| sink.on_pod(event));
-    vec![nodes, pods]
+    let sink = Arc::clone(shared);
+    let claims = shared.informers.claims.subscribe(move |event| sink.on_storage(event, Wake::ClaimChanged));
+    let sink = Arc::clone(shared);
+    let volumes = shared.informers.volumes.subscribe(move |event| sink.on_storage(event, Wake::VolumeChanged));
+    let sink = Arc::clone(shared);
+    let classes = shared.informers.classes.subscribe(move |event| sink.on_storage(event, Wake::ClassChanged));
+    vec![nodes, pods, claims, volumes, classes]
 }
 
 async fn schedule_all(shared: &Arc<Shared>, bindings: &mut JoinSet<()>) {
@@ -91,28 +101,30 @@ async fn schedule_all(shared: &Arc<Shared>, bindings: &mut JoinSet<()>) {
             continue;
         };
         tie = tie.wrapping_add(1);
-        let placed = shared.place(&pod, tie);
+        let placement = shared.place(&pod, tie);
         shared.metrics.decided(began.elapsed());
-        match placed {
-            Ok(None) => {}
-            Ok(Some(node)) => {
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let shared = Arc::clone(shared);
-                bindings.spawn(async move {
-                    shared.bind(&pod, &node, attempt, began).await;
-                    drop(permit);
-                });
-            }
-            Err(unfit) => {
-                shared.metrics.attempted(Outcome::Unschedulable, began.elapsed());
-                let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-                let shared = Arc::clone(shared);
-                bindings.spawn(async move {
-                    shared.report(&pod, &unfit).await;
-                    drop(permit);
-                });
-            }
+        let waits = matches!(placement, Placement::Wait(_));
+        if matches!(placement, Placement::NotNeeded) {
+            continue;
         }
+        if waits {
+            shared.metrics.attempted(Outcome::Unschedulable, began.elapsed());
+        }
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let shared = Arc::clone(shared);
+        bindings.spawn(async move {
+            match placement {
+                Placement::NotNeeded => {}
+                Placement::Bind(node, steps) if steps.is_empty() => shared.bind(&pod, &node, attempt, began).await,
+                Placement::Bind(node, steps) => {
+                    // Volumes may take minutes, and others must not wait for them: there are as many such tasks as pods.
+                    drop(permit);
+                    return shared.bind_with_volumes(&pod, &node, &steps, attempt, began).await;
+                }
+                Placement::Wait(waiting) => shared.report(&pod, &waiting).await,
+            }
+            drop(permit);
+        });
     }
 }
 
@@ -124,7 +136,7 @@ impl Shared {
     async fn wait(&self) {
         let due = {
             let queue = self.queue.lock();
-            if queue.has_active() {
+            if queue.has_next() {
                 return;
             }
             queue.next_due()
@@ -143,59 +155,6 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    fn on_node(&self, event: &Event<Node>) {
-        let node = event.object();
-        match event {
-            Event::Deleted(_) => self.cache.lock().remove_node(node.name()),
-            _ => self.cache.lock().set_node(Arc::clone(node)),
-        }
-        let relevant = match event {
-            Event::Added(_) => true,
-            Event::Updated { old, new } => is_other_place(old, new),
-            Event::Deleted(_) => false,
-        };
-        if relevant {
-            self.happened(Wake::NodeChanged);
-        }
-    }
-
-    fn on_pod(&self, event: &Event<Pod>) {
-        if let Event::Updated { old, new } = event
-            && old.uid() != new.uid()
-        {
-            self.pod_gone(old);
-        }
-        let pod = event.object();
-        if matches!(event, Event::Deleted(_)) || is_over(pod) {
-            self.pod_gone(pod);
-            return;
-        }
-        if let Some(node) = node_name(pod) {
-            let placed = match event.old() {
-                Some(old) => node_name(old).is_none() || old.metadata.labels != pod.metadata.labels,
-                None => true,
-            };
-            self.cache.lock().confirm(Arc::clone(pod), node);
-            self.queue.lock().remove(pod.uid());
-            if placed {
-                self.happened(Wake::PodPlaced);
-            }
-        } else if self.is_ours(pod) {
-            self.queue.lock().add(Arc::clone(pod), Instant::now());
-            self.wake.notify_one();
-        } else {
-            self.queue.lock().remove(pod.uid());
-        }
-    }
-
-    fn pod_gone(&self, pod: &Pod) {
-        self.cache.lock().remove(pod.uid());
-        self.queue.lock().remove(pod.uid());
-        if node_name(pod).is_some() {
-            self.happened(Wake::PodFreed);
-        }
-    }
-
     /// Waiting, for us, and free to go.
     fn is_ours(&self, pod: &Pod) -> bool {
         let Some(spec) = &pod.spec else { return false };
@@ -203,86 +162,6 @@ impl Shared {
         name == self.options.scheduler_name
             && pod.metadata.deletion_timestamp.is_none()
             && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
-    }
-
-    /// Decides, and counts the pod where it is to go. `None`: the pod needs no decision any more.
-    fn place(&self, pod: &Arc<Pod>, tie: u64) -> Result<Option<String>, Unfit> {
-        let current = self.informers.pods.get(pod.namespace(), pod.name()).filter(|current| current.uid() == pod.uid());
-        let Some(current) = current.filter(|current| node_name(current).is_none() && self.is_ours(current)) else {
-            self.queue.lock().remove(pod.uid());
-            return Ok(None);
-        };
-        let info = PodInfo::new(current);
-        let mut cache = self.cache.lock();
-        let node = {
-            let namespaces: HashMap<_, _> =
-                self.informers.namespaces.list().into_iter().map(|namespace| (namespace.name().to_owned(), namespace)).collect();
-            let snapshot = Snapshot { nodes: cache.nodes().collect(), namespaces };
-            cycle::schedule(&self.plugins, &info, &snapshot, tie)?
-        };
-        cache.assume(info, &node);
-        Ok(Some(node))
-    }
-
-    async fn bind(&self, pod: &Arc<Pod>, node: &str, attempt: Attempt, began: Instant) {
-        let binding = Instant::now();
-        let bound = self.client.bind(pod.namespace(), pod.name(), pod.uid(), node).await;
-        self.metrics.bound(bound.is_ok(), binding.elapsed());
-        self.metrics.attempted(if bound.is_ok() { Outcome::Scheduled } else { Outcome::Error }, began.elapsed());
-        match bound {
-            Ok(()) => {
-                self.metrics.placed(attempt.number, attempt.queued_at.elapsed());
-                let message = format!("Successfully assigned {}/{} to {node}", pod.namespace(), pod.name());
-                self.recorder.record(&**pod, EventKind::Normal, "Scheduled", message);
-                self.queue.lock().remove(pod.uid());
-            }
-            Err(error) if error.is_not_found() => {
-                debug!(namespace = pod.namespace(), pod = pod.name(), "gone before it was bound");
-                self.cache.lock().forget(pod.uid());
-                self.queue.lock().remove(pod.uid());
-            }
-            Err(error) => {
-                warn!(namespace = pod.namespace(), pod = pod.name(), node, %error, "binding failed");
-                self.cache.lock().forget(pod.uid());
-                if !error.is_conflict() {
-                    let message = format!("binding rejected: {error}");
-                    self.recorder.record(&**pod, EventKind::Warning, "FailedScheduling", message);
-                }
-                // Whether it was bound after all, the informer tells; then the pod leaves the queue.
-                let none = BTreeSet::new();
-                self.queue.lock().failed(pod.uid(), none, |plugin, wake| self.wakes(plugin, wake), Instant::now());
-                self.happened(Wake::PodFreed);
-            }
-        }
-    }
-
-    /// Says why the pod has no node, then lets it wait.
-    async fn report(&self, pod: &Arc<Pod>, unfit: &Unfit) {
-        let message = unfit.message();
-        self.recorder.record(&**pod, EventKind::Warning, "FailedScheduling", message.clone());
-        let reason = if unfit.nodes == 0 { "SchedulerError" } else { "Unschedulable" };
-        if !says(pod, reason, &message) {
-            let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-            let since = known_condition(pod)
-                .filter(|known| known.status == "False")
-                .and_then(|known| known.last_transition_time.as_ref())
-                .map_or(now, |time| time.0);
-            let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [{
-                "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-                "lastTransitionTime": since.to_string(),
-            }]}});
-            let patched = self.client.patch_status::<Pod>(Some(pod.namespace()), pod.name(), &Patch::Strategic(patch)).await;
-            if let Err(error) = patched {
-                debug!(namespace = pod.namespace(), pod = pod.name(), %error, "the condition was not written");
-            }
-        }
-        let mut plugins = unfit.plugins.clone();
-        if unfit.nodes == 0 {
-            // Any node will change that.
-            plugins.insert(plugins::NODE_NAME);
-        }
-        self.queue.lock().failed(pod.uid(), plugins, |plugin, wake| self.wakes(plugin, wake), Instant::now());
-        self.wake.notify_one();
     }
 }
 
@@ -292,7 +171,7 @@ impl Look for Shared {
         let lengths = self.queue.lock().lengths();
         let held = |pod: &Pod| {
             let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
-            node_name(pod).is_none() && !is_over(pod) && gates.is_some_and(|gates| !gates.is_empty())
+            events::node_name(pod).is_none() && !events::is_over(pod) && gates.is_some_and(|gates| !gates.is_empty())
         };
         Standing {
             active: lengths.active,
@@ -305,29 +184,4 @@ impl Look for Shared {
             assumed,
         }
     }
-}
-
-fn known_condition(pod: &Pod) -> Option<&k8s_openapi::api::core::v1::PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled")
-}
-
-fn says(pod: &Pod, reason: &str, message: &str) -> bool {
-    known_condition(pod).is_some_and(|known| {
-        known.status == "False" && known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
-    })
-}
-
-fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
-/// Whether a node's change can matter to any pod.
-fn is_other_place(old: &Node, new: &Node) -> bool {
-    let spec = |node: &Node| node.spec.as_ref().map(|spec| (spec.unschedulable, spec.taints.clone()));
-    let allocatable = |node: &Node| node.status.as_ref().and_then(|status| status.allocatable.clone());
-    old.metadata.labels != new.metadata.labels || spec(old) != spec(new) || allocatable(old) != allocatable(new)
 }

@@ -4,47 +4,19 @@
 #[path = "../../controllers/tests/cluster/fake_api.rs"]
 mod fake_api;
 
-use std::sync::Arc;
+#[path = "cluster/scheduler.rs"]
+mod scheduler;
 
 use fake_api::FakeApi;
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use trireme_client::{Client, Fence, Informer, InformerOptions};
-use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
+use scheduler::{condition, lead, node, node_of, pod, start, start_with};
+use serde_json::json;
+use trireme_scheduler::SchedulerOptions;
 
-fn node(name: &str, cpu: &str) -> Value {
-    json!({"metadata": {"name": name}, "spec": {}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "110"}}})
-}
-
-fn pod(name: &str, cpu: &str) -> Value {
-    json!({"metadata": {"name": name, "namespace": "ns"}, "status": {"phase": "Pending"}, "spec": {
-        "schedulerName": "default-scheduler", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}})
-}
-
-fn node_of(api: &FakeApi, name: &str) -> Value {
-    api.get("pods", "ns", name).map(|pod| pod["spec"]["nodeName"].clone()).unwrap_or_default()
-}
-
-fn start(api: &FakeApi) -> (Arc<Scheduler>, CancellationToken) {
-    start_with(api, SchedulerOptions::default())
-}
-
-fn start_with(api: &FakeApi, options: SchedulerOptions) -> (Arc<Scheduler>, CancellationToken) {
-    let cancel = CancellationToken::new();
-    let client = Client::new(Arc::new(api.clone()));
-    let all = InformerOptions::default;
-    let informers = SchedulerInformers {
-        pods: Informer::start(client.clone(), all(), cancel.clone()),
-        nodes: Informer::start(client.clone(), all(), cancel.clone()),
-        namespaces: Informer::start(client.clone(), all(), cancel.clone()),
-    };
-    (Scheduler::new(client, informers, options), cancel)
-}
-
-fn lead(scheduler: &Arc<Scheduler>, api: &FakeApi, term: u64, cancel: &CancellationToken) -> tokio::task::JoinHandle<()> {
-    let (scheduler, revision, cancel) = (Arc::clone(scheduler), api.revision(), cancel.clone());
-    tokio::spawn(async move { scheduler.lead(Fence { term, node_id: 1 }, revision, cancel).await })
-}
+/// What is said of pods that fit nowhere, as nobody is less important.
+const NO_CPU: &str =
+    "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const TOO_LARGE: &str =
+    "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
 
 #[tokio::test(start_paused = true)]
 async fn pods_are_bound_or_say_why_not_and_are_woken_by_what_helps() {
@@ -61,9 +33,10 @@ async fn pods_are_bound_or_say_why_not_and_are_woken_by_what_helps() {
     api.until("the first node takes it", |api| node_of(api, "first") == "n1").await;
 
     api.create("pods", pod("second", "2"));
-    api.until("it says what is missing", |api| message(api, "second") == "0/1 nodes are available: 1 Insufficient cpu.").await;
-    let condition = api.get("pods", "ns", "second").unwrap()["status"]["conditions"][0].clone();
-    assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("Unschedulable")));
+    api.until("it says what is missing", |api| message(api, "second") == NO_CPU).await;
+    let scheduled = condition(&api.get("pods", "ns", "second").unwrap(), "PodScheduled");
+    assert_eq!((&scheduled["status"], &scheduled["reason"]), (&json!("False"), &json!("Unschedulable")));
+    assert_eq!(scheduled["observedGeneration"], json!(1));
     api.delete("pods", "ns", "first", "Background");
     api.until("the freed place is taken", |api| node_of(api, "second") == "n1").await;
 
@@ -82,8 +55,7 @@ async fn pods_are_bound_or_say_why_not_and_are_woken_by_what_helps() {
     api.until("events tell", |api| {
         let told = api.told.lock();
         let says = |reason: &str, text: &str| told.iter().any(|event| event["reason"] == reason && event["message"] == text);
-        says("Scheduled", "Successfully assigned ns/first to n1")
-            && says("FailedScheduling", "0/1 nodes are available: 1 Insufficient cpu.")
+        says("Scheduled", "Successfully assigned ns/first to n1") && says("FailedScheduling", NO_CPU)
     })
     .await;
     cancel.cancel();
@@ -130,7 +102,7 @@ async fn what_it_does_and_what_waits_is_counted() {
     gated["spec"]["schedulingGates"] = json!([{"name": "wait"}]);
     api.create("pods", gated);
     api.until("one is placed", |api| node_of(api, "fits") == "n1").await;
-    api.until("one is refused", |api| api.get("pods", "ns", "large").unwrap()["status"]["conditions"][0]["status"] == "False").await;
+    api.until("one is refused", |api| condition(&api.get("pods", "ns", "large").unwrap(), "PodScheduled")["message"] == TOO_LARGE).await;
     tokio::time::sleep(std::time::Duration::from_secs(30)).await;
     shows("leader_election_master_status{name=\"kube-scheduler\"} 1");
     shows("scheduler_schedule_attempts_total{profile=\"default-scheduler\",result=\"scheduled\"} 1");
@@ -141,6 +113,7 @@ async fn what_it_does_and_what_waits_is_counted() {
     shows("scheduler_unschedulable_pods{plugin=\"NodeResourcesFit\",profile=\"default-scheduler\"} 1");
     shows("scheduler_queue_incoming_pods_total{event=\"PodAdd\",queue=\"active\"} 2");
     shows("scheduler_cache_size{type=\"nodes\"} 1");
+    shows("scheduler_preemption_attempts_total 1");
     stop.cancel();
     work.await.unwrap();
     shows("leader_election_master_status{name=\"kube-scheduler\"} 0");

@@ -19,8 +19,8 @@ impl Plugin for ImageLocality {
         "ImageLocality"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        Box::new(Images { pod: &pod.pod, nodes: &snapshot.nodes })
+    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(Images { pod: &pod.pod, nodes: &snapshot.nodes }))
     }
 
     fn weight(&self) -> i64 {
@@ -48,14 +48,17 @@ fn size(node: &NodeInfo, image: &str) -> Option<i64> {
 impl Prepared for Images<'_> {
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
         let Some(spec) = &self.pod.spec else { return vec![0; nodes.len()] };
-        let images: Vec<&str> = spec.containers.iter().filter_map(|container| container.image.as_deref()).collect();
+        let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+        let count = containers.clone().count();
+        let mounted = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref()?.reference.as_deref());
+        let images: Vec<&str> = containers.filter_map(|container| container.image.as_deref()).chain(mounted).collect();
         let total = i64::try_from(self.nodes.len()).unwrap_or(1).max(1);
         // An image on many nodes says less: one node must not draw all pods that share it.
         let spread: Vec<i64> = images
             .iter()
             .map(|image| i64::try_from(self.nodes.iter().filter(|node| size(node, image).is_some()).count()).unwrap_or(0))
             .collect();
-        let max = MAX_BYTES_PER_CONTAINER * i64::try_from(images.len()).unwrap_or(1).max(1);
+        let max = MAX_BYTES_PER_CONTAINER * i64::try_from(count).unwrap_or(1).max(1);
         nodes
             .iter()
             .map(|node| {

@@ -3,14 +3,13 @@
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#inter-pod-affinity-and-anti-affinity>.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Pod, PodAffinityTerm};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use trireme_client::{Object, labels};
+use k8s_openapi::api::core::v1::Pod;
 
-use crate::framework::{MAX_SCORE, Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::affinity::{Term, Terms};
+use crate::framework::{Change, MAX_SCORE, Plugin, Prepared, Refusal, Snapshot, Wake};
 use crate::node_info::{NodeInfo, PodInfo};
+use crate::world::World;
 
 const NO_AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
@@ -23,97 +22,20 @@ pub(crate) struct InterPodAffinity;
 /// (topology key, value): a domain.
 type Domain = (String, String);
 
-#[derive(Default)]
-struct Rules {
-    affinity: Vec<Term>,
-    anti_affinity: Vec<Term>,
-    /// Domains with a match, for each required affinity term.
-    matched: Vec<HashMap<Domain, i64>>,
+/// What is known of the domains; entries that come to zero are gone.
+type Counts = HashMap<Domain, i64>;
+
+struct Rules<'a> {
+    pod: &'a Pod,
+    own: Option<&'a Terms>,
+    world: &'a dyn World,
+    /// Domains that hold pods that match all required affinity terms.
+    matched: Counts,
     /// Domains that hold what we avoid.
-    avoided: HashMap<Domain, i64>,
+    avoided: Counts,
     /// Domains that avoid us.
-    closed: HashMap<Domain, i64>,
-    scores: HashMap<Domain, i64>,
-    /// The pod would satisfy its own affinity: the first of its kind may go anywhere.
-    first_of_kind: bool,
-}
-
-/// A term with its selector completed and its namespaces known.
-struct Term {
-    key: String,
-    selector: Option<LabelSelector>,
-    namespaces: Vec<String>,
-    namespace_selector: Option<LabelSelector>,
-}
-
-impl Term {
-    fn new(term: &PodAffinityTerm, owner: &Pod) -> Self {
-        let mut selector = term.label_selector.clone();
-        if let Some(selector) = &mut selector {
-            let label = |key: &String| owner.metadata.labels.as_ref().and_then(|labels| labels.get(key)).cloned();
-            let mut require = |key: &String, operator: &str| {
-                if let Some(value) = label(key) {
-                    selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
-                        key: key.clone(),
-                        operator: operator.to_owned(),
-                        values: Some(vec![value]),
-                    });
-                }
-            };
-            term.match_label_keys.iter().flatten().for_each(|key| require(key, "In"));
-            term.mismatch_label_keys.iter().flatten().for_each(|key| require(key, "NotIn"));
-        }
-        let mut namespaces = term.namespaces.clone().unwrap_or_default();
-        if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(owner.namespace().to_owned());
-        }
-        Self { key: term.topology_key.clone(), selector, namespaces, namespace_selector: term.namespace_selector.clone() }
-    }
-
-    fn matches(&self, pod: &Pod, namespaces: &HashMap<String, Arc<Namespace>>) -> bool {
-        let Some(selector) = &self.selector else { return false };
-        let in_scope = self.namespaces.iter().any(|name| name == pod.namespace())
-            || self.namespace_selector.as_ref().is_some_and(|selector| {
-                let namespace = namespaces.get(pod.namespace());
-                labels::is_empty(selector) || namespace.is_some_and(|known| labels::matches(selector, known.metadata.labels.as_ref()))
-            });
-        in_scope && labels::matches(selector, pod.metadata.labels.as_ref())
-    }
-
-    fn domain(&self, node: &NodeInfo) -> Option<Domain> {
-        Some((self.key.clone(), node.label(&self.key)?.to_owned()))
-    }
-}
-
-struct Terms {
-    affinity: Vec<Term>,
-    anti_affinity: Vec<Term>,
-    /// Preferred, with weight; anti-affinity's are negative.
-    preferred: Vec<(Term, i64)>,
-}
-
-impl Terms {
-    /// `None` if the pod has none, as most have.
-    fn of(pod: &Pod) -> Option<Self> {
-        let affinity = pod.spec.as_ref()?.affinity.as_ref()?;
-        if affinity.pod_affinity.is_none() && affinity.pod_anti_affinity.is_none() {
-            return None;
-        }
-        let term = |term: &PodAffinityTerm| Term::new(term, pod);
-        let near = affinity.pod_affinity.as_ref();
-        let far = affinity.pod_anti_affinity.as_ref();
-        let required_near = near.and_then(|near| near.required_during_scheduling_ignored_during_execution.as_deref());
-        let required_far = far.and_then(|far| far.required_during_scheduling_ignored_during_execution.as_deref());
-        let preferred_near = near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_deref());
-        let preferred_far = far.and_then(|far| far.preferred_during_scheduling_ignored_during_execution.as_deref());
-        let near = preferred_near.into_iter().flatten().map(|one| (term(&one.pod_affinity_term), i64::from(one.weight)));
-        let far = preferred_far.into_iter().flatten().map(|one| (term(&one.pod_affinity_term), -i64::from(one.weight)));
-        Some(Self {
-            affinity: required_near.into_iter().flatten().map(term).collect(),
-            anti_affinity: required_far.into_iter().flatten().map(term).collect(),
-            preferred: near.chain(far).collect(),
-        })
-    }
+    closed: Counts,
+    scores: Counts,
 }
 
 impl Plugin for InterPodAffinity {
@@ -121,95 +43,119 @@ impl Plugin for InterPodAffinity {
         "InterPodAffinity"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        let own = Terms::of(&pod.pod);
-        let mut rules = Rules::default();
-        let own = own.unwrap_or(Terms { affinity: Vec::new(), anti_affinity: Vec::new(), preferred: Vec::new() });
-        rules.matched = own.affinity.iter().map(|_| HashMap::new()).collect();
-        let wants = !(own.affinity.is_empty() && own.anti_affinity.is_empty() && own.preferred.is_empty());
+    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        let mut rules = Rules {
+            pod: &pod.pod,
+            own: pod.terms.as_ref(),
+            world: snapshot.world,
+            matched: Counts::new(),
+            avoided: Counts::new(),
+            closed: Counts::new(),
+            scores: Counts::new(),
+        };
         for node in &snapshot.nodes {
-            for other in node.pods.values() {
-                if wants {
-                    look_at(&own, &mut rules, node, &other.pod, &snapshot.namespaces);
-                }
-                if let Some(theirs) = Terms::of(&other.pod) {
-                    look_back(&theirs, &mut rules, node, &pod.pod, &snapshot.namespaces);
-                }
+            // Most pods have no wishes: then only those that have matter.
+            let others = if rules.own.is_some() { &node.pods } else { &node.wishing };
+            for other in others.values() {
+                rules.count(other, node, 1);
+                rules.weigh(other, node);
             }
         }
-        rules.first_of_kind = own.affinity.iter().all(|term| term.matches(&pod.pod, &snapshot.namespaces));
-        rules.affinity = own.affinity;
-        rules.anti_affinity = own.anti_affinity;
-        Box::new(rules)
+        Some(Box::new(rules))
     }
 
     fn weight(&self) -> i64 {
         2
     }
 
-    fn wakes_on(&self, _wake: Wake) -> bool {
-        true
+    fn wakes_on(&self, wake: Wake) -> bool {
+        wake != Wake::NodeGone
     }
 }
 
-fn count(domains: &mut HashMap<Domain, i64>, domain: Option<Domain>, weight: i64) {
-    if let Some(domain) = domain {
-        *domains.entry(domain).or_default() += weight;
+fn add(counts: &mut Counts, term: &Term, node: &NodeInfo, step: i64) {
+    let Some(domain) = domain(term, node) else { return };
+    let count = counts.entry(domain.clone()).or_default();
+    *count += step;
+    if *count == 0 {
+        counts.remove(&domain);
     }
 }
 
-/// What a pod that is there means to our terms.
-fn look_at(own: &Terms, rules: &mut Rules, node: &NodeInfo, other: &Pod, namespaces: &HashMap<String, Arc<Namespace>>) {
-    for (term, matched) in own.affinity.iter().zip(&mut rules.matched) {
-        if term.matches(other, namespaces) {
-            count(matched, term.domain(node), 1);
+fn domain(term: &Term, node: &NodeInfo) -> Option<Domain> {
+    Some((term.key.clone(), node.label(&term.key)?.to_owned()))
+}
+
+impl Rules<'_> {
+    /// What a pod that is there means to required terms, ours and its.
+    fn count(&mut self, other: &PodInfo, node: &NodeInfo, step: i64) {
+        if let Some(own) = self.own {
+            if self.matches_all(&other.pod) {
+                own.affinity.iter().for_each(|term| add(&mut self.matched, term, node, step));
+            }
+            for term in own.anti_affinity.iter().filter(|term| term.matches(&other.pod, self.world)) {
+                add(&mut self.avoided, term, node, step);
+            }
+        }
+        for term in other.terms.iter().flat_map(|terms| &terms.anti_affinity).filter(|term| term.matches(self.pod, self.world)) {
+            add(&mut self.closed, term, node, step);
         }
     }
-    for term in own.anti_affinity.iter().filter(|term| term.matches(other, namespaces)) {
-        count(&mut rules.avoided, term.domain(node), 1);
-    }
-    for (term, weight) in own.preferred.iter().filter(|(term, _)| term.matches(other, namespaces)) {
-        count(&mut rules.scores, term.domain(node), *weight);
-    }
-}
 
-/// What we mean to the terms of a pod that is there.
-fn look_back(theirs: &Terms, rules: &mut Rules, node: &NodeInfo, pod: &Pod, namespaces: &HashMap<String, Arc<Namespace>>) {
-    for term in theirs.anti_affinity.iter().filter(|term| term.matches(pod, namespaces)) {
-        count(&mut rules.closed, term.domain(node), 1);
-    }
-    for term in theirs.affinity.iter().filter(|term| term.matches(pod, namespaces)) {
-        count(&mut rules.scores, term.domain(node), HARD_AFFINITY_WEIGHT);
-    }
-    for (term, weight) in theirs.preferred.iter().filter(|(term, _)| term.matches(pod, namespaces)) {
-        count(&mut rules.scores, term.domain(node), *weight);
-    }
-}
-
-impl Prepared for Rules {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
-        let all_keys = self.affinity.iter().all(|term| node.label(&term.key).is_some());
-        let all_match = self
-            .affinity
-            .iter()
-            .zip(&self.matched)
-            .all(|(term, matched)| term.domain(node).is_some_and(|domain| matched.contains_key(&domain)));
-        let nobody_yet = self.matched.iter().all(HashMap::is_empty);
-        let accepted = all_match || (all_keys && nobody_yet && self.first_of_kind);
-        if !self.affinity.is_empty() && !accepted {
-            return vec![NO_AFFINITY.into()];
+    /// What it means to scores.
+    fn weigh(&mut self, other: &PodInfo, node: &NodeInfo) {
+        for (term, weight) in self.own.iter().flat_map(|own| &own.preferred).filter(|(term, _)| term.matches(&other.pod, self.world)) {
+            add(&mut self.scores, term, node, *weight);
         }
-        let avoids = |term: &Term| term.domain(node).is_some_and(|domain| self.avoided.contains_key(&domain));
-        if self.anti_affinity.iter().any(avoids) {
-            return vec![ANTI_AFFINITY.into()];
+        let Some(theirs) = &other.terms else { return };
+        for term in theirs.affinity.iter().filter(|term| term.matches(self.pod, self.world)) {
+            add(&mut self.scores, term, node, HARD_AFFINITY_WEIGHT);
+        }
+        for (term, weight) in theirs.preferred.iter().filter(|(term, _)| term.matches(self.pod, self.world)) {
+            add(&mut self.scores, term, node, *weight);
+        }
+    }
+
+    /// Whether a pod is one that all required affinity terms mean.
+    fn matches_all(&self, other: &Pod) -> bool {
+        let terms = self.own.map(|own| own.affinity.as_slice()).unwrap_or_default();
+        !terms.is_empty() && terms.iter().all(|term| term.matches(other, self.world))
+    }
+
+    fn has_affinity_fulfilled(&self, terms: &[Term], node: &NodeInfo) -> bool {
+        let domains: Option<Vec<Domain>> = terms.iter().map(|term| domain(term, node)).collect();
+        // Every key has to be there, even for the first of its kind.
+        let Some(domains) = domains else { return false };
+        // The pod that would satisfy its own affinity may go anywhere while there is none like it.
+        domains.iter().all(|domain| self.matched.contains_key(domain)) || (self.matched.is_empty() && self.matches_all(self.pod))
+    }
+}
+
+impl Prepared for Rules<'_> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
+        if let Some(own) = self.own {
+            if !self.has_affinity_fulfilled(&own.affinity, node) {
+                return Err(Refusal::lasting(NO_AFFINITY));
+            }
+            let avoids = |term: &Term| domain(term, node).is_some_and(|domain| self.avoided.contains_key(&domain));
+            if !self.avoided.is_empty() && own.anti_affinity.iter().any(avoids) {
+                return Err(Refusal::passing(ANTI_AFFINITY));
+            }
         }
         if self.closed.keys().any(|(key, value)| node.label(key) == Some(value)) {
-            return vec![EXISTING_ANTI_AFFINITY.into()];
+            return Err(Refusal::passing(EXISTING_ANTI_AFFINITY));
         }
-        Vec::new()
+        Ok(())
+    }
+
+    fn imagine(&mut self, other: &PodInfo, node: &NodeInfo, change: Change) {
+        self.count(other, node, change.step());
     }
 
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
+        if self.scores.is_empty() {
+            return vec![0; nodes.len()];
+        }
         let raw: Vec<i64> = nodes
             .iter()
             .map(|node| self.scores.iter().filter(|((key, value), _)| node.label(key) == Some(value)).map(|(_, weight)| *weight).sum())

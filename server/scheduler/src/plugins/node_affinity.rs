@@ -2,9 +2,12 @@
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/>.
 
-use k8s_openapi::api::core::v1::{NodeAffinity as Affinity, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use std::collections::BTreeSet;
 
-use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake, normalize};
+use k8s_openapi::api::core::v1::{NodeAffinity as Affinity, NodeSelectorRequirement, Pod};
+use trireme_client::placement::{accepts, term_matches};
+
+use crate::framework::{Plugin, Prepared, Refusal, Snapshot, Wake, normalize};
 use crate::node_info::{NodeInfo, PodInfo};
 
 pub(crate) struct NodeAffinity;
@@ -14,44 +17,17 @@ fn affinity(pod: &Pod) -> Option<&Affinity> {
     pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()
 }
 
-/// Whether a pod's required node selector and affinity accept a node.
-pub(crate) fn accepts(pod: &Pod, node: &NodeInfo) -> bool {
-    let selector = pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
-    if !selector.into_iter().flatten().all(|(key, value)| node.label(key) == Some(value)) {
-        return false;
+/// The nodes that every term of the required affinity names (as those of a DaemonSet's pods do): no other node can do.
+fn named_nodes(pod: &Pod) -> Option<BTreeSet<String>> {
+    let required = affinity(pod)?.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let mut all: Option<BTreeSet<String>> = None;
+    for term in &required.node_selector_terms {
+        let named = term.match_fields.iter().flatten().filter(|field| field.key == "metadata.name" && field.operator == "In");
+        let of = |field: &NodeSelectorRequirement| -> BTreeSet<String> { field.values.iter().flatten().cloned().collect() };
+        let here = named.map(of).reduce(|one, other| one.intersection(&other).cloned().collect())?;
+        all.get_or_insert_default().extend(here);
     }
-    let required = affinity(pod).and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    // Terms are alternatives; no term at all accepts nothing.
-    required.is_none_or(|required| required.node_selector_terms.iter().any(|term| term_matches(term, node)))
-}
-
-fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    expressions.iter().all(|one| matches(one, node.label(&one.key)))
-        && fields.iter().all(|one| one.key == "metadata.name" && matches(one, Some(node.name())))
-}
-
-fn matches(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let listed = |value: &str| values.iter().any(|known| known == value);
-    let compare = || -> Option<std::cmp::Ordering> {
-        let wanted: i64 = values.first()?.parse().ok()?;
-        let found: i64 = value?.parse().ok()?;
-        Some(found.cmp(&wanted))
-    };
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(listed),
-        "NotIn" => value.is_none_or(|value| !listed(value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => compare().is_some_and(|order| order.is_gt()),
-        "Lt" => compare().is_some_and(|order| order.is_lt()),
-        _ => false,
-    }
+    all
 }
 
 impl Plugin for NodeAffinity {
@@ -59,8 +35,16 @@ impl Plugin for NodeAffinity {
         "NodeAffinity"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        Box::new(Wanted(&pod.pod))
+    fn pre_filter(&self, pod: &PodInfo, _snapshot: &Snapshot<'_>) -> Result<Option<BTreeSet<String>>, Refusal> {
+        match named_nodes(&pod.pod) {
+            Some(names) if names.is_empty() => Err(Refusal::lasting("pod affinity terms conflict")),
+            names => Ok(names),
+        }
+    }
+
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        let selects = pod.pod.spec.as_ref().is_some_and(|spec| spec.node_selector.as_ref().is_some_and(|selector| !selector.is_empty()));
+        if selects || affinity(&pod.pod).is_some() { Some(Box::new(Wanted(&pod.pod))) } else { None }
     }
 
     fn weight(&self) -> i64 {
@@ -73,8 +57,9 @@ impl Plugin for NodeAffinity {
 }
 
 impl Prepared for Wanted<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
-        if accepts(self.0, node) { Vec::new() } else { vec!["node(s) didn't match Pod's node affinity/selector".into()] }
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
+        let accepted = self.0.spec.as_ref().is_none_or(|spec| accepts(spec, &node.node));
+        if accepted { Ok(()) } else { Err(Refusal::lasting("node(s) didn't match Pod's node affinity/selector")) }
     }
 
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
@@ -82,7 +67,7 @@ impl Prepared for Wanted<'_> {
             .and_then(|affinity| affinity.preferred_during_scheduling_ignored_during_execution.as_deref())
             .unwrap_or_default();
         let sum = |node: &&NodeInfo| {
-            preferred.iter().filter(|term| term_matches(&term.preference, node)).map(|term| i64::from(term.weight)).sum()
+            preferred.iter().filter(|term| term_matches(&term.preference, &node.node)).map(|term| i64::from(term.weight)).sum()
         };
         normalize(nodes.iter().map(sum).collect(), false)
     }

@@ -1,20 +1,20 @@
 //! A pod that names its node goes nowhere else.
 
 use super::NODE_NAME;
-use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::framework::{Plugin, Prepared, Refusal, Snapshot, Wake};
 use crate::node_info::{NodeInfo, PodInfo};
 
 pub(crate) struct NodeName;
-struct Named<'a>(Option<&'a str>);
+struct Named<'a>(&'a str);
 
 impl Plugin for NodeName {
     fn name(&self) -> &'static str {
         NODE_NAME
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
         let name = pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-        Box::new(Named(name.filter(|name| !name.is_empty())))
+        Some(Box::new(Named(name.filter(|name| !name.is_empty())?)))
     }
 
     fn wakes_on(&self, wake: Wake) -> bool {
@@ -23,10 +23,7 @@ impl Plugin for NodeName {
 }
 
 impl Prepared for Named<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
-        match self.0 {
-            Some(name) if name != node.name() => vec!["node(s) didn't match the requested node name".into()],
-            _ => Vec::new(),
-        }
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
+        if self.0 == node.name() { Ok(()) } else { Err(Refusal::lasting("node(s) didn't match the requested node name")) }
     }
 }

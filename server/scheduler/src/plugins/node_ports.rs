@@ -1,6 +1,6 @@
 //! A host port is taken once on a node.
 
-use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::framework::{Plugin, Prepared, Refusal, Snapshot, Wake};
 use crate::node_info::{HostPort, NodeInfo, PodInfo};
 
 pub(crate) struct NodePorts;
@@ -11,8 +11,8 @@ impl Plugin for NodePorts {
         "NodePorts"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        Box::new(Wanted(&pod.host_ports))
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        if pod.host_ports.is_empty() { None } else { Some(Box::new(Wanted(&pod.host_ports))) }
     }
 
     fn wakes_on(&self, wake: Wake) -> bool {
@@ -21,9 +21,9 @@ impl Plugin for NodePorts {
 }
 
 impl Prepared for Wanted<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
         let clash = self.0.iter().any(|wanted| node.used_ports.iter().any(|used| clashes(wanted, used)));
-        if clash { vec!["node(s) didn't have free ports for the requested pod ports".into()] } else { Vec::new() }
+        if clash { Err(Refusal::passing("node(s) didn't have free ports for the requested pod ports")) } else { Ok(()) }
     }
 }
 

@@ -1,25 +1,23 @@
 //! A cordoned node takes only pods that tolerate that.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use trireme_client::placement::tolerates;
 
-use super::taint_toleration::tolerates;
-use crate::framework::{Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::framework::{Plugin, Prepared, Refusal, Snapshot, Wake};
 use crate::node_info::{NodeInfo, PodInfo};
 
 pub(crate) struct NodeUnschedulable;
-struct Cordon {
-    tolerated: bool,
-}
+struct Cordon;
 
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
         let taint = Taint { key: "node.kubernetes.io/unschedulable".to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         let tolerations: &[Toleration] = pod.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-        Box::new(Cordon { tolerated: tolerations.iter().any(|one| tolerates(one, &taint)) })
+        if tolerations.iter().any(|one| tolerates(one, &taint)) { None } else { Some(Box::new(Cordon)) }
     }
 
     fn wakes_on(&self, wake: Wake) -> bool {
@@ -28,8 +26,8 @@ impl Plugin for NodeUnschedulable {
 }
 
 impl Prepared for Cordon {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
         let cordoned = node.node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-        if cordoned && !self.tolerated { vec!["node(s) were unschedulable".into()] } else { Vec::new() }
+        if cordoned { Err(Refusal::lasting("node(s) were unschedulable")) } else { Ok(()) }
     }
 }

@@ -12,8 +12,10 @@ impl Plugin for NodeResourcesBalancedAllocation {
         "NodeResourcesBalancedAllocation"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        Box::new(Asked(pod))
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        // A pod that asks for nothing would be drawn to one node again and again.
+        let asks = pod.requests.get(CPU) > 0 || pod.requests.get(MEMORY) > 0;
+        if asks { Some(Box::new(Asked(pod))) } else { None }
     }
 
     fn weight(&self) -> i64 {
@@ -26,22 +28,27 @@ impl Plugin for NodeResourcesBalancedAllocation {
 }
 
 impl Prepared for Asked<'_> {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
-        nodes
-            .iter()
-            .map(|node| {
-                let fraction = |name: &str| {
-                    let capacity = node.allocatable.get(name);
-                    let used = node.requested.get(name) + self.0.requests.get(name);
-                    (capacity > 0).then(|| (used as f64 / capacity as f64).min(1.0))
-                };
-                let apart = match (fraction(CPU), fraction(MEMORY)) {
-                    (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
-                    _ => 0.0,
-                };
-                ((1.0 - apart) * MAX_SCORE as f64) as i64
-            })
-            .collect()
+        // How much better or worse the pod makes the balance, from half of the best score upwards.
+        let improvement = |node: &&NodeInfo| {
+            let (before, after) = (balance(node, None), balance(node, Some(self.0)));
+            MAX_SCORE / 2 + (MAX_SCORE / 2 + after - before) / 2
+        };
+        nodes.iter().map(improvement).collect()
     }
+}
+
+/// [`MAX_SCORE`] if cpu and memory are used alike, half of it if one is full and the other is free.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
+fn balance(node: &NodeInfo, with: Option<&PodInfo>) -> i64 {
+    let fraction = |name: &str| {
+        let capacity = node.allocatable.get(name);
+        let used = node.requested.get(name) + with.map_or(0, |pod| pod.requests.get(name));
+        (capacity > 0).then(|| (used as f64 / capacity as f64).min(1.0))
+    };
+    let apart = match (fraction(CPU), fraction(MEMORY)) {
+        (Some(cpu), Some(memory)) => (cpu - memory).abs() / 2.0,
+        _ => 0.0,
+    };
+    ((1.0 - apart) * MAX_SCORE as f64) as i64
 }

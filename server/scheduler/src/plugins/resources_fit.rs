@@ -1,6 +1,6 @@
 //! A node has what the pod asks for; the emptier node is better (LeastAllocated).
 
-use crate::framework::{MAX_SCORE, Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::framework::{MAX_SCORE, Plugin, Prepared, Reason, Refusal, Snapshot, Wake};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::resources::{CPU, MEMORY, PODS};
 
@@ -12,8 +12,8 @@ impl Plugin for NodeResourcesFit {
         "NodeResourcesFit"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        Box::new(Asked(pod))
+    fn prepare<'a>(&self, pod: &'a PodInfo, _snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        Some(Box::new(Asked(pod)))
     }
 
     fn weight(&self) -> i64 {
@@ -21,24 +21,26 @@ impl Plugin for NodeResourcesFit {
     }
 
     fn wakes_on(&self, wake: Wake) -> bool {
-        matches!(wake, Wake::NodeChanged | Wake::PodFreed)
+        matches!(wake, Wake::NodeChanged | Wake::PodFreed | Wake::PodChanged)
     }
 }
 
 impl Prepared for Asked<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
         let mut reasons: Vec<Reason> = Vec::new();
+        let mut lasting = false;
         let pods = i64::try_from(node.pods.len()).unwrap_or(i64::MAX);
         if pods.saturating_add(1) > node.allocatable.get(PODS) {
             reasons.push("Too many pods".into());
         }
         for (name, amount) in self.0.requests.iter() {
-            let free = node.allocatable.get(name) - node.requested.get(name);
-            if amount > 0 && amount > free {
+            let has = node.allocatable.get(name);
+            if amount > 0 && amount > has.saturating_sub(node.requested.get(name)) {
                 reasons.push(format!("Insufficient {name}").into());
+                lasting |= amount > has;
             }
         }
-        reasons
+        if reasons.is_empty() { Ok(()) } else { Err(Refusal { reasons, lasting }) }
     }
 
     fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {

@@ -1,17 +1,20 @@
 //! Spreads pods that match a selector evenly over zones, nodes or other domains.
 //!
+//! [`constraint`] says which pods and nodes a constraint counts, [`score`] prefers what the soft ones ask for, also those that
+//! every pod of a Service or workload has by default.
+//!
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/>.
+
+mod constraint;
+mod score;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, TopologySpreadConstraint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use trireme_client::{Object, labels};
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 
-use super::node_affinity;
-use super::taint_toleration::tolerates;
-use crate::framework::{MAX_SCORE, Plugin, Prepared, Reason, Snapshot, Wake};
+use crate::framework::{Change, Plugin, Prepared, Refusal, Snapshot, Wake};
 use crate::node_info::{NodeInfo, PodInfo};
+use constraint::Constraint;
 
 const MISMATCH: &str = "node(s) didn't match pod topology spread constraints";
 const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraints (missing required label)";
@@ -19,16 +22,18 @@ const MISSING_LABEL: &str = "node(s) didn't match pod topology spread constraint
 pub(crate) struct PodTopologySpread;
 
 struct Spread<'a> {
-    pod: &'a Pod,
-    hard: Vec<Constraint<'a>>,
-    soft: Vec<Constraint<'a>>,
+    pod: &'a PodInfo,
+    snapshot: &'a Snapshot<'a>,
+    hard: Vec<Hard<'a>>,
 }
 
-struct Constraint<'a> {
-    spec: &'a TopologySpreadConstraint,
-    selector: LabelSelector,
+/// A constraint that has to hold, with what is counted for it.
+struct Hard<'a> {
+    constraint: Constraint<'a>,
     /// Matching pods in each domain that counts.
     domains: BTreeMap<String, i64>,
+    /// How many domains have so many pods: its first key is the minimum.
+    levels: BTreeMap<i64, usize>,
 }
 
 impl Plugin for PodTopologySpread {
@@ -36,15 +41,16 @@ impl Plugin for PodTopologySpread {
         "PodTopologySpread"
     }
 
-    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Box<dyn Prepared + 'a> {
-        let constraints = pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
-        let of = |when: &str| -> Vec<Constraint<'a>> {
-            let kind: Vec<&'a TopologySpreadConstraint> = constraints.iter().filter(|one| one.when_unsatisfiable == when).collect();
-            // A node counts only if it has the keys of all constraints.
-            let keys: Vec<&str> = kind.iter().map(|one| one.topology_key.as_str()).collect();
-            kind.into_iter().map(|spec| Constraint::new(spec, &pod.pod, snapshot, &keys)).collect()
-        };
-        Box::new(Spread { pod: &pod.pod, hard: of("DoNotSchedule"), soft: of("ScheduleAnyway") })
+    fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>> {
+        let all: &'a [TopologySpreadConstraint] =
+            pod.pod.spec.as_ref().and_then(|spec| spec.topology_spread_constraints.as_deref()).unwrap_or_default();
+        let constraints = all.iter().filter(|one| one.when_unsatisfiable == "DoNotSchedule");
+        let hard = constraints.map(|spec| Hard::new(Constraint::new(spec, &pod.pod))).collect();
+        let mut spread = Spread { pod, snapshot, hard };
+        if !spread.hard.is_empty() {
+            snapshot.nodes.iter().for_each(|node| spread.count_node(node));
+        }
+        Some(Box::new(spread))
     }
 
     fn weight(&self) -> i64 {
@@ -56,97 +62,81 @@ impl Plugin for PodTopologySpread {
     }
 }
 
-impl<'a> Constraint<'a> {
-    fn new(spec: &'a TopologySpreadConstraint, pod: &Pod, snapshot: &Snapshot<'_>, keys: &[&str]) -> Self {
-        let mut selector = spec.label_selector.clone().unwrap_or_default();
-        for key in spec.match_label_keys.iter().flatten() {
-            if let Some(value) = pod.metadata.labels.as_ref().and_then(|labels| labels.get(key)) {
-                selector.match_labels.get_or_insert_default().insert(key.clone(), value.clone());
+impl<'a> Hard<'a> {
+    fn new(constraint: Constraint<'a>) -> Self {
+        Self { constraint, domains: BTreeMap::new(), levels: BTreeMap::new() }
+    }
+
+    /// Adds pods to a domain, which exists from now on.
+    fn add(&mut self, domain: &str, pods: i64) {
+        let known = self.domains.get(domain).copied();
+        if let Some(level) = known
+            && let Some(count) = self.levels.get_mut(&level)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.levels.remove(&level);
             }
         }
-        let mut domains: BTreeMap<String, i64> = BTreeMap::new();
-        for node in &snapshot.nodes {
-            let Some(domain) = node.label(&spec.topology_key) else { continue };
-            if keys.iter().any(|key| node.label(key).is_none()) || !is_included(spec, pod, node) {
-                continue;
-            }
-            let matching = node.pods.values().filter(|other| {
-                other.pod.namespace() == pod.namespace()
-                    && other.pod.metadata.deletion_timestamp.is_none()
-                    && selects(spec, &selector, other.pod.metadata.labels.as_ref())
-            });
-            *domains.entry(domain.to_owned()).or_default() += i64::try_from(matching.count()).unwrap_or(i64::MAX);
-        }
-        Self { spec, selector, domains }
+        let level = known.unwrap_or(0) + pods;
+        self.domains.insert(domain.to_owned(), level);
+        *self.levels.entry(level).or_default() += 1;
     }
 
     /// The fewest pods in any domain; zero if there are fewer domains than wanted.
     fn minimum(&self) -> i64 {
-        let wanted = usize::try_from(self.spec.min_domains.unwrap_or(1)).unwrap_or(1);
-        if self.domains.len() < wanted { 0 } else { self.domains.values().copied().min().unwrap_or(0) }
+        if self.domains.len() < self.constraint.min_domains { 0 } else { self.levels.keys().next().copied().unwrap_or(0) }
     }
 }
 
-/// A constraint without a selector matches nothing.
-fn selects(spec: &TopologySpreadConstraint, selector: &LabelSelector, labels: Option<&labels::Labels>) -> bool {
-    spec.label_selector.is_some() && labels::matches(selector, labels)
-}
+impl Spread<'_> {
+    /// A node counts only if it has the keys of all constraints.
+    fn has_all_keys(&self, node: &NodeInfo) -> bool {
+        self.hard.iter().all(|hard| node.label(hard.constraint.key).is_some())
+    }
 
-/// Whether a node's pods count at all.
-fn is_included(spec: &TopologySpreadConstraint, pod: &Pod, node: &NodeInfo) -> bool {
-    let affinity = spec.node_affinity_policy.as_deref().unwrap_or("Honor") == "Honor";
-    if affinity && !node_affinity::accepts(pod, node) {
-        return false;
+    fn count_node(&mut self, node: &NodeInfo) {
+        if !self.has_all_keys(node) {
+            return;
+        }
+        for hard in &mut self.hard {
+            if let Some(domain) = node.label(hard.constraint.key)
+                && hard.constraint.includes(&self.pod.pod, node)
+            {
+                hard.add(domain, hard.constraint.count(node, &self.pod.pod));
+            }
+        }
     }
-    if spec.node_taints_policy.as_deref().unwrap_or("Ignore") == "Honor" {
-        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
-        let taints = node.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-        return taints
-            .iter()
-            .filter(|taint| taint.effect != "PreferNoSchedule")
-            .all(|taint| tolerations.iter().any(|toleration| tolerates(toleration, taint)));
-    }
-    true
 }
 
 impl Prepared for Spread<'_> {
-    fn filter(&self, node: &NodeInfo) -> Vec<Reason> {
-        for constraint in &self.hard {
-            let Some(domain) = node.label(&constraint.spec.topology_key) else { return vec![MISSING_LABEL.into()] };
-            let own = selects(constraint.spec, &constraint.selector, self.pod.metadata.labels.as_ref());
-            let here = constraint.domains.get(domain).copied().unwrap_or(0);
-            if here + i64::from(own) - constraint.minimum() > i64::from(constraint.spec.max_skew) {
-                return vec![MISMATCH.into()];
+    fn filter(&self, node: &NodeInfo) -> Result<(), Refusal> {
+        for hard in &self.hard {
+            let Some(domain) = node.label(hard.constraint.key) else { return Err(Refusal::lasting(MISSING_LABEL)) };
+            let own = i64::from(hard.constraint.selects(&self.pod.pod));
+            let here = hard.domains.get(domain).copied().unwrap_or(0);
+            if here + own - hard.minimum() > hard.constraint.max_skew {
+                return Err(Refusal::passing(MISMATCH));
             }
         }
-        Vec::new()
+        Ok(())
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
-    fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
-        if self.soft.is_empty() {
-            return vec![0; nodes.len()];
+    fn imagine(&mut self, other: &PodInfo, node: &NodeInfo, change: Change) {
+        if self.hard.is_empty() || !self.has_all_keys(node) {
+            return;
         }
-        let raw: Vec<Option<f64>> = nodes
-            .iter()
-            .map(|node| {
-                self.soft.iter().try_fold(0.0, |sum, constraint| {
-                    let domain = node.label(&constraint.spec.topology_key)?;
-                    let here = constraint.domains.get(domain).copied().unwrap_or(0);
-                    // More domains make each pod in one of them weigh more.
-                    let weight = (constraint.domains.len() as f64 + 2.0).ln();
-                    Some(sum + here as f64 * weight + f64::from(constraint.spec.max_skew - 1))
-                })
-            })
-            .collect();
-        let known: Vec<i64> = raw.iter().flatten().map(|score| score.round() as i64).collect();
-        let (min, max) = (known.iter().copied().min().unwrap_or(0), known.iter().copied().max().unwrap_or(0));
-        raw.into_iter()
-            .map(|score| match score {
-                None => 0,
-                Some(_) if max == 0 => MAX_SCORE,
-                Some(score) => MAX_SCORE * (max + min - score.round() as i64) / max,
-            })
-            .collect()
+        for hard in &mut self.hard {
+            if let Some(domain) = node.label(hard.constraint.key)
+                && hard.constraint.counts(&other.pod, &self.pod.pod)
+                && hard.constraint.includes(&self.pod.pod, node)
+            {
+                hard.add(domain, change.step());
+            }
+        }
+    }
+
+    fn score(&self, nodes: &[&NodeInfo]) -> Vec<i64> {
+        score::score(&self.pod.pod, self.snapshot, nodes)
     }
 }

@@ -1,0 +1,79 @@
+//! What to do with a pod that waits: give it a node, make room for it, or let it wait. No I/O.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::cycle::Cycle;
+use crate::framework::{Plugin, Snapshot};
+use crate::node_info::PodInfo;
+use crate::plugins::NODE_NAME;
+use crate::preemption::{Preemption, preempt};
+use crate::volumes::{PodVolumes, Steps};
+
+/// What becomes of a pod.
+#[derive(Clone, Debug)]
+pub(crate) enum Decision {
+    /// It goes to this node, when its volumes are ready.
+    Bind(String, Steps),
+    /// It waits.
+    Wait(Waiting),
+}
+
+/// Why a pod waits, and for what.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    /// In the words that kubectl users know.
+    pub(crate) message: String,
+    /// Who refused it.
+    pub(crate) plugins: BTreeSet<&'static str>,
+    /// Whether victims were looked for.
+    pub(crate) searched: bool,
+    /// What becomes of the node that it has in view.
+    pub(crate) view: View,
+}
+
+/// The node that a waiting pod has in view.
+#[derive(Clone, Debug)]
+pub(crate) enum View {
+    /// As before.
+    Keep,
+    /// None any more.
+    Withdraw,
+    /// This one, as soon as the victims have left it.
+    Preempt { node: String, victims: Vec<Arc<PodInfo>> },
+}
+
+/// Decides about one pod. `tie` decides among equals.
+pub(crate) fn decide(plugins: &[Box<dyn Plugin>], pod: &PodInfo, snapshot: &Snapshot<'_>, tie: u64) -> Decision {
+    let mut cycle = Cycle::new(plugins, pod, snapshot);
+    let unfit = match cycle.place(tie) {
+        Ok(node) => {
+            let volumes = PodVolumes::of(&pod.pod, snapshot).ok().flatten();
+            let steps = volumes.and_then(|volumes| volumes.on(&node.node, snapshot).ok());
+            return Decision::Bind(node.name().to_owned(), steps.unwrap_or_default());
+        }
+        Err(unfit) => unfit,
+    };
+    let mut waiting = Waiting { message: unfit.message(), plugins: unfit.plugins.clone(), searched: unfit.nodes > 0, view: View::Withdraw };
+    if unfit.nodes == 0 {
+        // Any node will change that.
+        waiting.plugins.insert(NODE_NAME);
+        return Decision::Wait(waiting);
+    }
+    let said = match preempt(&mut cycle, &unfit, tie) {
+        Preemption::Evict { node, victims } => {
+            waiting.view = View::Preempt { node, victims };
+            None
+        }
+        Preemption::NotEligible(said) => {
+            waiting.view = View::Keep;
+            Some(said)
+        }
+        Preemption::Hopeless(said) => Some(said),
+    };
+    if let Some(said) = said {
+        waiting.message.push(' ');
+        waiting.message.push_str(&said);
+    }
+    Decision::Wait(waiting)
+}
