@@ -22,7 +22,7 @@ use trireme_client::{Credentials, HttpsTransport, Status, Transport};
 use trireme_kubelet::NodeCertificates;
 
 use crate::{
-    Error,
+    error::Error,
     identity::{Asked, Identity, IdentityStore, Pair},
 };
 
@@ -104,7 +104,7 @@ impl Certificates {
         }
     }
 
-    /// Seconds until the first is due. Of what cannot be read the time has come.
+    /// Seconds until the first is due. A certificate that cannot be parsed counts as expired.
     fn due_in_secs(&self) -> i64 {
         let now = jiff::Timestamp::now().as_second();
         let list = self.list().unwrap_or_default();
@@ -137,7 +137,7 @@ impl Certificates {
         fresh.servers = identity.servers.clone();
         // On disk first: what is shown is what a restart will show.
         self.store.save(&fresh)?;
-        self.transport.set_trust(fresh.server_ca_pem.clone(), &credentials)?;
+        self.transport.set_trust(&fresh.server_ca_pem, &credentials)?;
         *self.serving.0.write() = serving;
         *identity = fresh;
         tracing::info!(node_name, "this node's certificates are renewed");

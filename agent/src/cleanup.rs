@@ -1,17 +1,16 @@
 //! Takes a stopped node off its host: its pods, mounts, rules, links and changed settings. Removes only pods that have a folder
 //! in *this* data directory, and only host objects that the journal names.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
 use trireme_cni::netlink::Netlink;
 
 use crate::{
-    Error, host,
+    error::Error,
+    host::kernel,
     journal::{HostObject, Journal},
     lock::FolderLock,
+    network,
 };
 
 /// Removes everything of the node with this data directory. Goes on after a failure and returns the first one.
@@ -24,6 +23,9 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str
     let _lock = FolderLock::take(&agent_dir)?;
     let mut journal = Journal::open(&agent_dir).map_err(|e| Error::Host(format!("data directory {}: {e}", agent_dir.display())))?;
     let mut failures = Vec::new();
+    if let Err(error) = network::adopt_plugin(&agent_dir) {
+        failures.push(error);
+    }
     let network = serve_removals(&agent_dir).await;
     let cleaned = trireme_kubelet::clean_up(&agent_dir, &agent_dir.join("logs"), runtime_endpoint.to_owned(), cgroup_root).await;
     if let Err(error) = cleaned {
@@ -48,26 +50,24 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str
 
 /// While pods are stopped the runtime calls the CNI plugin once more for each: somebody must answer it.
 async fn serve_removals(agent_dir: &Path) -> Option<tokio_util::sync::DropGuard> {
-    let options =
-        crate::network_options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, Vec::new(), true);
+    let options = network::options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, true);
     let network = trireme_cni::Network::new(options).await.ok()?;
-    let listener = trireme_cni::server::bind(&agent_dir.join(crate::CNI_SOCKET)).ok()?;
+    let listener = trireme_cni::server::bind(&agent_dir.join(network::CNI_SOCKET)).ok()?;
     let cancel = tokio_util::sync::CancellationToken::new();
     tokio::spawn(trireme_cni::server::serve(listener, network, cancel.clone()));
     Some(cancel.drop_guard())
 }
 
 async fn remove(object: &HostObject) -> Result<(), String> {
+    let netlink = || Netlink::connect().map_err(|e| e.to_string());
+    let parsed = |text: &str| text.parse().map_err(|_| format!("{text} is no network"));
     match object {
-        HostObject::Link(name) => {
-            let netlink = Netlink::connect().map_err(|e| e.to_string())?;
-            netlink.delete_link(name).await.map_err(|e| e.to_string())
-        }
-        HostObject::NftTable(name) => {
-            let script = format!("add table ip {name}\ndelete table ip {name}\n");
-            trireme_proxy::nft::load(&script).await.map_err(|e| e.to_string())
-        }
-        HostObject::Sysctl(path, before) => host::restore(path, before).map_err(|e| e.to_string()),
+        HostObject::Link(name) => netlink()?.delete_link(name).await.map_err(|e| e.to_string()),
+        HostObject::NftTable(name) => trireme_nft::remove_table(trireme_nft::Family::Ip, name).await.map_err(|e| e.to_string()),
+        HostObject::Address(link, address) => netlink()?.delete_address(link, parsed(address)?).await.map_err(|e| e.to_string()),
+        HostObject::ServiceRoute(network) => netlink()?.delete_fallback_route(parsed(network)?).await.map_err(|e| e.to_string()),
+        HostObject::FirewallRules => trireme_nft::firewall::close().await.map_err(|e| e.to_string()),
+        HostObject::Sysctl(path, before) => kernel::restore(path, before).map_err(|e| e.to_string()),
     }
 }
 
@@ -84,9 +84,4 @@ fn mounts_below(folder: &Path) -> Vec<PathBuf> {
 /// The kernel writes blanks in mount points as octal.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
-/// Whether a program that the agent runs is installed.
-pub(crate) fn program_exists(name: &str) -> bool {
-    std::process::Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }

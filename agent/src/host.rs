@@ -1,15 +1,13 @@
-//! What the agent reads from and sets on its host: name, address, kernel settings.
+//! What the agent reads from and sets on its host: name, address, kernel modules and settings.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    path::Path,
-};
+pub mod kernel;
+pub mod modules;
 
-use crate::{
-    Error,
-    journal::{HostObject, Journal},
-};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
+use nix::net::if_::InterfaceFlags;
+
+use crate::error::Error;
 
 /// The host's name in lower case, as kubelet names a node.
 pub fn node_name() -> Result<String, Error> {
@@ -27,41 +25,14 @@ pub fn node_ip() -> Result<IpAddr, Error> {
         Ok(socket.local_addr()?.ip())
     };
     let first_link = || {
-        nix::ifaddrs::getifaddrs().ok()?.find_map(|i| {
+        // The loopback link may carry the address of cluster DNS.
+        nix::ifaddrs::getifaddrs().ok()?.filter(|i| !i.flags.contains(InterfaceFlags::IFF_LOOPBACK)).find_map(|i| {
             let ip = i.address?.as_sockaddr_in()?.ip();
-            (!ip.is_loopback() && !ip.is_link_local()).then_some(IpAddr::V4(ip))
+            (!ip.is_link_local()).then_some(IpAddr::V4(ip))
         })
     };
     match route() {
         Ok(ip) if !ip.is_unspecified() && !ip.is_loopback() => Ok(ip),
         _ => first_link().ok_or_else(|| Error::Host("the host has no address with a default route: give --node-ip".into())),
     }
-}
-
-/// Settings without which packets do not flow between pods; each one's value before goes into the journal.
-pub fn prepare_kernel(journal: &mut Journal) -> Result<(), Error> {
-    set(journal, "net/ipv4/ip_forward", "1")?;
-    // A reply from a pod on the same bridge must pass the rules that undo the service address.
-    if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
-        set(journal, "net/bridge/bridge-nf-call-iptables", "1")?;
-    } else {
-        tracing::warn!("the kernel has no bridge netfilter: a pod cannot reach a service whose endpoint is on the same node");
-    }
-    Ok(())
-}
-
-fn set(journal: &mut Journal, setting: &str, value: &str) -> Result<(), Error> {
-    let path = Path::new("/proc/sys").join(setting);
-    let failed = |e: std::io::Error| Error::Host(format!("{}: {e}", path.display()));
-    let before = fs::read_to_string(&path).map_err(failed)?.trim().to_owned();
-    if before == value {
-        return Ok(());
-    }
-    journal.record(HostObject::Sysctl(setting.into(), before)).map_err(failed)?;
-    fs::write(&path, value).map_err(failed)
-}
-
-/// Puts a setting back.
-pub fn restore(setting: &str, value: &str) -> std::io::Result<()> {
-    fs::write(Path::new("/proc/sys").join(setting), value)
 }

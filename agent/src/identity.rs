@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpos
 use serde::{Deserialize, Serialize};
 use trireme_api::join::{ClusterFacts, NODE_PATH, NodeJoinAnswer, NodeJoinRequest};
 
-use crate::{Error, join::JoinClient};
+use crate::{error::Error, join::JoinClient};
 
 /// Everything that joining gave this node.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! Owns the only connection that is made without a trusted authority: the one that fetches the authority itself, which is
 //! believed only if its hash is the token's. Used by nodes and, for the first steps, by joining servers.
 
-mod door;
+mod connection;
 mod token;
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 use trireme_api::join::CA_PATH;
 
-use crate::Error;
+use crate::error::Error;
 pub use token::JoinToken;
 
 /// The cluster, as a stranger with a token sees it.
@@ -26,7 +26,7 @@ pub struct JoinClient {
 impl JoinClient {
     /// Fetches the cluster's authority from `server` (`https://host:port`) and checks it against the token.
     pub async fn connect(server: &str, token: JoinToken) -> Result<Self, Error> {
-        let (status, body) = door::Door::unverified(server)?.send("GET", CA_PATH, None, Vec::new()).await?;
+        let (status, body) = connection::Connection::unverified(server)?.send("GET", CA_PATH, None, Vec::new()).await?;
         let ca_pem = String::from_utf8(body).map_err(|_| refused(server, "its CA bundle is no text"))?;
         if status != 200 || !ca_pem.contains("BEGIN CERTIFICATE") {
             return Err(refused(server, &format!("{CA_PATH} answered {status}: is this a Trireme server?")));
@@ -45,7 +45,7 @@ impl JoinClient {
     pub async fn connect_patiently(server: &str, token: JoinToken) -> Result<Self, Error> {
         let mut told = false;
         loop {
-            match door::reachable(server).await {
+            match connection::reachable(server).await {
                 Ok(()) => return Self::connect(server, token).await,
                 Err(error) if !told => tracing::warn!(server, %error, "server can't be reached yet, trying again"),
                 Err(_) => {}
@@ -66,8 +66,8 @@ impl JoinClient {
         let authorization = self.token.authorization(role);
         let mut told = None;
         loop {
-            let door = door::Door::verified(&self.server, &self.ca_pem)?;
-            let reason = match door.send("POST", path, Some(&authorization), body.clone()).await {
+            let connection = connection::Connection::verified(&self.server, &self.ca_pem)?;
+            let reason = match connection.send("POST", path, Some(&authorization), body.clone()).await {
                 Ok((200 | 201, answer)) => {
                     return serde_json::from_slice(&answer).map_err(|e| refused(&self.server, &format!("answer not understood: {e}")));
                 }

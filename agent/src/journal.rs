@@ -11,6 +11,8 @@ use std::{
     str::FromStr,
 };
 
+use crate::error::Error;
+
 /// Something on the host that outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HostObject {
@@ -18,6 +20,12 @@ pub enum HostObject {
     Link(String),
     /// An nftables table of family ip.
     NftTable(String),
+    /// An address on a link that was there before: the link, then the address with its prefix length.
+    Address(String, String),
+    /// The route to the addresses of Services that counts where no other route does.
+    ServiceRoute(String),
+    /// Rules that let pod traffic through the host's firewall.
+    FirewallRules,
     /// A kernel setting that was changed: path below /proc/sys and the value before.
     Sysctl(String, String),
 }
@@ -27,6 +35,9 @@ impl fmt::Display for HostObject {
         match self {
             HostObject::Link(name) => write!(f, "link {name}"),
             HostObject::NftTable(name) => write!(f, "nft-table {name}"),
+            HostObject::Address(link, address) => write!(f, "address {link} {address}"),
+            HostObject::ServiceRoute(network) => write!(f, "service-route {network}"),
+            HostObject::FirewallRules => f.write_str("firewall-rules"),
             HostObject::Sysctl(path, before) => write!(f, "sysctl {path} {before}"),
         }
     }
@@ -40,6 +51,9 @@ impl FromStr for HostObject {
         match (words.next(), words.next(), words.next()) {
             (Some("link"), Some(name), None) => Ok(HostObject::Link(name.into())),
             (Some("nft-table"), Some(name), None) => Ok(HostObject::NftTable(name.into())),
+            (Some("address"), Some(link), Some(address)) => Ok(HostObject::Address(link.into(), address.into())),
+            (Some("service-route"), Some(network), None) => Ok(HostObject::ServiceRoute(network.into())),
+            (Some("firewall-rules"), None, None) => Ok(HostObject::FirewallRules),
             (Some("sysctl"), Some(path), Some(before)) => Ok(HostObject::Sysctl(path.into(), before.into())),
             _ => Err(format!("journal line {line:?} is not understood")),
         }
@@ -78,6 +92,11 @@ impl Journal {
         Ok(())
     }
 
+    /// As [`Journal::record`], with the error that ends a start.
+    pub fn note(&mut self, object: HostObject) -> Result<(), Error> {
+        self.record(object).map_err(|e| Error::Host(format!("--data-dir: {}: {e}", self.path.display())))
+    }
+
     /// Whether an object (for a setting: its path) is written down.
     pub fn knows(&self, object: &HostObject) -> bool {
         match object {
@@ -113,9 +132,18 @@ mod tests {
         journal.record(HostObject::Link("cni0".into())).unwrap();
         journal.record(HostObject::Sysctl("net/ipv4/ip_forward".into(), "0".into())).unwrap();
         journal.record(HostObject::Sysctl("net/ipv4/ip_forward".into(), "1".into())).unwrap();
+        for object in [
+            HostObject::Address("lo".into(), "10.43.0.10/32".into()),
+            HostObject::ServiceRoute("10.43.0.0/16".into()),
+            HostObject::FirewallRules,
+        ] {
+            journal.record(object).unwrap();
+        }
         let again = Journal::open(folder.path()).unwrap();
         let lines: Vec<String> = again.objects().map(ToString::to_string).collect();
-        assert_eq!(lines, ["link cni0", "sysctl net/ipv4/ip_forward 0"]);
+        let expected =
+            ["link cni0", "address lo 10.43.0.10/32", "service-route 10.43.0.0/16", "firewall-rules", "sysctl net/ipv4/ip_forward 0"];
+        assert_eq!(lines, expected);
     }
 
     #[test]

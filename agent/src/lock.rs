@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use crate::Error;
+use crate::error::Error;
 
 /// The folder is ours until this is dropped; the kernel lets go of it however the process ends.
 #[derive(Debug)]

@@ -1,15 +1,15 @@
 //! The wiring: from options to a running node.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::{
-    core::v1::{Node, Service, Taint},
+    core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
 use rustls_pki_types::{CertificateDer, pem::PemObject};
@@ -20,64 +20,37 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{CountedTransport, Registry};
 use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
-use trireme_cni::{Backend, Network, network};
-use trireme_dns::{Cluster, DnsOptions, forward::Forwarder};
+use trireme_cni::{Backend, network as pod_network};
 use trireme_images::ImagesOptions;
 use trireme_kubelet::{Kubelet, KubeletOptions};
-use trireme_proxy::{Proxier, ProxyOptions, health, metrics as proxy_metrics, ruleset};
+use trireme_nft::firewall::Openings;
+use trireme_proxy::{Proxier, ProxyOptions, health, health_ports, host_ports, metrics as proxy_metrics, ruleset};
 
 use crate::{
-    CNI_SOCKET, Error,
     certificates::Certificates,
-    cleanup, host,
+    check,
+    cluster_dns::{self, ClusterDns},
+    error::Error,
+    host,
+    host_ports::MappedPorts,
     identity::{self, Identity, IdentityStore},
     join::{JoinClient, JoinToken},
     journal::{HostObject, Journal},
     lock::FolderLock,
-    network_options, servers,
+    network,
+    options::AgentOptions,
+    servers, tunnels,
 };
 
 /// Image tarballs, below the agent's folder.
 const IMAGES: &str = "images";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
-const PROXY_HEALTH_PORT: u16 = 10256;
+/// Which host ports are mapped, below the agent's folder.
+const HOST_PORTS: &str = "host-ports.json";
 /// How long the first start waits for the container runtime, which may be starting beside us.
 const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
 const RUNTIME_LOOK: Duration = Duration::from_millis(200);
-
-/// What a node is told at start.
-#[derive(Debug, Clone)]
-pub struct AgentOptions {
-    /// A server to join at, `https://host:port`; not needed once joined.
-    pub server: Option<String>,
-    /// The join token; not needed once joined.
-    pub token: Option<String>,
-    /// All state is below it.
-    pub data_dir: PathBuf,
-    /// The node's name; the host's if not given.
-    pub node_name: Option<String>,
-    /// The node's address; the one with the default route if not given.
-    pub node_ip: Option<IpAddr>,
-    /// Address under which it is known outside.
-    pub node_external_ip: Option<IpAddr>,
-    /// Labels of the Node.
-    pub labels: BTreeMap<String, String>,
-    /// Taints of the Node when it is first registered.
-    pub taints: Vec<Taint>,
-    /// Socket of the container runtime.
-    pub runtime_endpoint: PathBuf,
-    /// Cgroup below which pods live.
-    pub cgroup_root: String,
-    /// The version that the Node reports.
-    pub version: String,
-    /// Where the proxy's metrics are served, to everybody who reaches it.
-    pub proxy_metrics: SocketAddr,
-    /// Whether this process is nothing but the node: then its kubelet shows the process's numbers too.
-    pub own_process: bool,
-}
-
-/// kube-proxy's port, on loopback.
-pub const PROXY_METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+/// How long pods may take to end when the host shuts down. Less than systemd waits for a unit to stop.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
 
 /// Runs the node until cancelled; says `serving` once it has joined and its kubelet serves. Returns early only with an error that a restart would not mend.
 pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: CancellationToken) -> Result<(), Error> {
@@ -86,7 +59,7 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let _lock = FolderLock::take(&agent_dir)?;
     let mut journal =
         Journal::open(&agent_dir).map_err(|e| Error::Host(format!("--data-dir: {}: {e}", agent_dir.join("journal").display())))?;
-    check_programs()?;
+    check::before_start()?;
     let node_name = options.node_name.clone().map_or_else(host::node_name, Ok)?;
     let node_ip = options.node_ip.map_or_else(host::node_ip, Ok)?;
     let store = IdentityStore::new(&agent_dir);
@@ -106,7 +79,8 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let asked = transport.clone();
     let counted = CountedTransport::new(Arc::new(transport.clone()), &requests, move || host_of(&asked));
     let client = Client::new(Arc::new(counted)).with_user_agent(&format!("trireme-agent/{}", options.version));
-    host::prepare_kernel(&mut journal)?;
+    let backend = backend(&identity)?;
+    host::kernel::prepare(&mut journal, backend.is_some(), backend == Some(Backend::Vxlan))?;
 
     let nodes = Informer::<Node>::start(client.clone(), InformerOptions::default(), cancel.clone());
     let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), cancel.clone());
@@ -119,37 +93,35 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     node_ips.extend(options.node_external_ip);
     let certificates = Certificates::new(identity.clone(), store, transport.clone(), node_ips)?;
     parts.spawn(certificates.clone().run(cancel.clone()));
-    parts.spawn(servers::follow(slices.clone(), transport, certificates.clone(), cancel.clone()));
-    let dns_ip = as_ipv4(identity.cluster.cluster_dns, "cluster DNS address")?;
-    let proxy = start_proxy(&mut parts, &mut journal, &node_name, &identity, dns_ip, &services, &slices, &cancel)?;
-    parts.spawn(serve_proxy_metrics(options.proxy_metrics, proxy, cancel.clone()));
-    let backend = match identity.cluster.flannel_backend.as_str() {
-        "host-gw" => Some(Backend::HostGw),
-        "none" => None,
-        _ => Some(Backend::Vxlan),
+    let (told, listed) = watch::channel(identity.servers.clone());
+    parts.spawn(servers::follow(slices.clone(), transport.clone(), certificates.clone(), told, cancel.clone()));
+    parts.spawn(tunnels::run(nodes.clone(), node_name.clone(), node_ip, transport, listed, cancel.clone()));
+    let facts = NetworkFacts::new(&identity, node_ip)?;
+    let watched = Watched { nodes, services, slices };
+    start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &cancel)?;
+    let ports = start_host_ports(&mut parts, &mut journal, &agent_dir, &cancel)?;
+    start_network(&mut parts, &mut journal, &agent_dir, &node_name, backend, &facts, &watched, &cancel).await?;
+    let plan = check::Plan {
+        server: false,
+        node: true,
+        data_dir: options.data_dir.clone(),
+        runtime_endpoint: options.runtime_endpoint.clone(),
+        own_network: backend.is_some(),
     };
-    if let Some(backend) = backend {
-        let node_ip = as_ipv4(node_ip, "node address")?;
-        let network = start_network(&mut parts, &mut journal, &agent_dir, &node_name, node_ip, backend, dns_ip, &nodes, &cancel).await?;
-        start_dns(&mut parts, network, &identity, dns_ip, &services, &slices, &cancel);
-    }
+    parts.spawn(check::warn_of_runtime(plan));
     let mut kubelet = kubelet_options(&options, &identity, client, node_name, node_ip, &agent_dir, certificates);
     kubelet.requests = Some(requests);
-    kubelet.services = Some(services);
+    kubelet.services = Some(watched.services);
+    kubelet.host_ports = Arc::new(MappedPorts(ports));
+    options.kubelet.apply(&mut kubelet);
     kubelet.images_imported = Some(imported);
-    let kubelet = Kubelet::start(kubelet, cancel.clone()).await?;
+    // Not with everybody's token: the pods end before their node does, if they end at all.
+    let kubelet = Kubelet::start(kubelet, CancellationToken::new()).await?;
     serving();
     cancel.cancelled().await;
-    drop(kubelet);
+    kubelet.shutdown_with_host(SHUTDOWN_GRACE).await;
     parts.shutdown().await;
     Ok(())
-}
-
-fn check_programs() -> Result<(), Error> {
-    if cleanup::program_exists("nft") {
-        return Ok(());
-    }
-    Err(Error::Host("nft is not installed: apt-get install nftables".into()))
 }
 
 fn as_ipv4(address: IpAddr, what: &str) -> Result<Ipv4Addr, Error> {
@@ -241,31 +213,120 @@ fn start_images(parts: &mut JoinSet<()>, options: &AgentOptions, agent_dir: &Pat
     imported
 }
 
-#[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once
+/// What the node's parts follow together.
+struct Watched {
+    nodes: Arc<Informer<Node>>,
+    services: Arc<Informer<Service>>,
+    slices: Arc<Informer<EndpointSlice>>,
+}
+
+/// The cluster's networks, and this node in them.
+struct NetworkFacts {
+    node_ip: Ipv4Addr,
+    dns_ip: Ipv4Addr,
+    domain: String,
+    pods: Ipv4Net,
+    services: Ipv4Net,
+}
+
+impl NetworkFacts {
+    fn new(identity: &Identity, node_ip: IpAddr) -> Result<Self, Error> {
+        let facts = &identity.cluster;
+        let network = |text: &str, what| text.parse().map_err(|_| Error::Option(format!("the {what} CIDR {text} is no IPv4 network")));
+        Ok(Self {
+            node_ip: as_ipv4(node_ip, "node address")?,
+            dns_ip: as_ipv4(facts.cluster_dns, "cluster DNS address")?,
+            domain: facts.cluster_domain.clone(),
+            pods: network(&facts.cluster_cidr, "cluster")?,
+            services: network(&facts.service_cidr, "service")?,
+        })
+    }
+}
+
+/// The node's own pod network, unless another is installed.
+fn backend(identity: &Identity) -> Result<Option<Backend>, Error> {
+    match identity.cluster.flannel_backend.as_str() {
+        "vxlan" => Ok(Some(Backend::Vxlan)),
+        "host-gw" => Ok(Some(Backend::HostGw)),
+        "none" => Ok(None),
+        other => Err(Error::Option(format!("the cluster's flannel backend is {other}: this version knows vxlan, host-gw and none"))),
+    }
+}
+
 fn start_proxy(
     parts: &mut JoinSet<()>,
     journal: &mut Journal,
+    options: &AgentOptions,
     node_name: &str,
-    identity: &Identity,
-    dns_ip: Ipv4Addr,
-    services: &Arc<Informer<Service>>,
-    slices: &Arc<Informer<EndpointSlice>>,
+    facts: &NetworkFacts,
+    watched: &Watched,
     cancel: &CancellationToken,
-) -> Result<proxy_metrics::Metrics, Error> {
-    record(journal, HostObject::NftTable(ruleset::TABLE.into()))?;
-    let cluster_cidr = identity.cluster.cluster_cidr.parse().map_err(|_| Error::Option("the cluster CIDR is no IPv4 network".into()))?;
-    let options = ProxyOptions { node_name: node_name.to_owned(), cluster_cidr, answered_here: vec![dns_ip] };
-    let proxier = Proxier::new(options, services.clone(), slices.clone());
+) -> Result<(), Error> {
+    journal.note(HostObject::NftTable(ruleset::TABLE.into()))?;
+    let proxy = ProxyOptions {
+        node_name: node_name.to_owned(),
+        cluster_cidr: facts.pods,
+        service_cidr: Some(facts.services),
+        node_port_networks: options.proxy.node_port_networks.clone(),
+    };
+    let proxier = Proxier::new(proxy, watched.services.clone(), watched.slices.clone());
     let metrics = proxier.metrics().clone();
-    let (healthy, counted, stop) = (proxier.health(), metrics.clone(), cancel.clone());
+    let (healthy, counted, stop, address) = (proxier.health(), metrics.clone(), cancel.clone(), options.proxy.health);
     parts.spawn(async move {
-        if let Err(error) = health::serve(SocketAddr::from(([0, 0, 0, 0], PROXY_HEALTH_PORT)), healthy, counted, stop).await {
-            tracing::warn!(%error, port = PROXY_HEALTH_PORT, "proxy health is not served");
+        if let Err(error) = health::serve(address, healthy, counted, stop).await {
+            tracing::warn!(%error, %address, "proxy health is not served");
         }
     });
+    let (services, slices, name, stop) = (watched.services.clone(), watched.slices.clone(), node_name.to_owned(), cancel.clone());
+    parts.spawn(health_ports::run(services, slices, name, proxier.health(), stop));
     let stop = cancel.clone();
-    parts.spawn(async move { proxier.run(stop).await });
-    Ok(metrics)
+    parts.spawn(async move {
+        if let Err(error) = proxier.run(stop).await {
+            tracing::error!(%error, "Services are not served on this node");
+        }
+    });
+    parts.spawn(serve_proxy_metrics(options.proxy.metrics, metrics, cancel.clone()));
+    Ok(())
+}
+
+fn start_host_ports(
+    parts: &mut JoinSet<()>,
+    journal: &mut Journal,
+    agent_dir: &Path,
+    cancel: &CancellationToken,
+) -> Result<Arc<host_ports::HostPorts>, Error> {
+    journal.note(HostObject::NftTable(host_ports::TABLE.into()))?;
+    let ports = Arc::new(host_ports::HostPorts::open(pod_network::BRIDGE, &agent_dir.join(HOST_PORTS))?);
+    let (running, stop) = (ports.clone(), cancel.clone());
+    parts.spawn(async move {
+        if let Err(error) = running.run(stop).await {
+            tracing::error!(%error, "host ports are not put back when somebody else removes them");
+        }
+    });
+    Ok(ports)
+}
+
+async fn start_network(
+    parts: &mut JoinSet<()>,
+    journal: &mut Journal,
+    agent_dir: &Path,
+    node_name: &str,
+    backend: Option<Backend>,
+    facts: &NetworkFacts,
+    watched: &Watched,
+    cancel: &CancellationToken,
+) -> Result<(), Error> {
+    if let Some(backend) = backend {
+        let owns_links = journal.knows(&HostObject::Link(pod_network::BRIDGE.into()));
+        let options = network::options(agent_dir, node_name.to_owned(), facts.node_ip, backend, owns_links);
+        network::start(parts, journal, agent_dir, options, &watched.nodes, cancel).await?;
+        journal.note(HostObject::FirewallRules)?;
+        parts.spawn(network::keep_firewall_open(Openings { pods: facts.pods, dns: vec![facts.dns_ip] }, cancel.clone()));
+    }
+    network::add_service_route(journal, facts.services, facts.node_ip).await?;
+    journal.note(HostObject::Address(cluster_dns::LINK.into(), Ipv4Net::from(facts.dns_ip).to_string()))?;
+    parts.spawn(ClusterDns::new(facts.dns_ip, &facts.domain, &watched.services, &watched.slices)?.run(cancel.clone()));
+    Ok(())
 }
 
 async fn serve_proxy_metrics(address: SocketAddr, metrics: proxy_metrics::Metrics, cancel: CancellationToken) {
@@ -277,66 +338,6 @@ async fn serve_proxy_metrics(address: SocketAddr, metrics: proxy_metrics::Metric
 /// The server that requests go to now.
 fn host_of(transport: &HttpsTransport) -> String {
     transport.current_server().unwrap_or_default().trim_start_matches("https://").trim_end_matches('/').to_owned()
-}
-
-#[allow(clippy::too_many_arguments)] // a wiring function: every part of the node meets here once
-async fn start_network(
-    parts: &mut JoinSet<()>,
-    journal: &mut Journal,
-    agent_dir: &Path,
-    node_name: &str,
-    node_ip: Ipv4Addr,
-    backend: Backend,
-    dns_ip: Ipv4Addr,
-    nodes: &Arc<Informer<Node>>,
-    cancel: &CancellationToken,
-) -> Result<Network, Error> {
-    let owns_links = journal.knows(&HostObject::Link(network::BRIDGE.into()));
-    let options = network_options(agent_dir, node_name.to_owned(), node_ip, backend, vec![dns_ip], owns_links);
-    let network = Network::new(options).await?;
-    for link in [network::BRIDGE, network::TUNNEL] {
-        record(journal, HostObject::Link(link.into()))?;
-    }
-    let socket = agent_dir.join(CNI_SOCKET);
-    let listener = trireme_cni::server::bind(&socket)?;
-    parts.spawn(trireme_cni::server::serve(listener, network.clone(), cancel.clone()));
-    let (running, nodes, stop) = (network.clone(), nodes.clone(), cancel.clone());
-    parts.spawn(async move { running.run(nodes, stop).await });
-    let binary = std::env::current_exe().map_err(|e| Error::Host(format!("own binary: {e}")))?;
-    let (ready, cni_dir) = (network.clone(), agent_dir.join("cni"));
-    parts.spawn(async move {
-        // The runtime reports its network ready when it sees the configuration: not before it is.
-        ready.wait_ready().await;
-        if let Err(error) = trireme_cni::plugin::install(&cni_dir.join("net.d"), &cni_dir.join("bin"), &socket, &binary) {
-            tracing::error!(%error, "CNI configuration not installed: no pod can start");
-        }
-    });
-    Ok(network)
-}
-
-fn start_dns(
-    parts: &mut JoinSet<()>,
-    network: Network,
-    identity: &Identity,
-    dns_ip: Ipv4Addr,
-    services: &Informer<Service>,
-    slices: &Informer<EndpointSlice>,
-    cancel: &CancellationToken,
-) {
-    let cluster = Arc::new(Cluster::default());
-    cluster.follow(services, slices);
-    let options = DnsOptions {
-        address: SocketAddr::from((dns_ip, 53)),
-        domain: identity.cluster.cluster_domain.clone(),
-        forwarder: Forwarder::from_resolv_conf(Path::new(RESOLV_CONF), &[dns_ip.into()]),
-    };
-    let cancel = cancel.clone();
-    parts.spawn(async move {
-        network.wait_ready().await;
-        if let Err(error) = trireme_dns::serve(options, cluster, cancel).await {
-            tracing::error!(%error, "cluster DNS does not answer on this node");
-        }
-    });
 }
 
 fn kubelet_options(
@@ -364,9 +365,11 @@ fn kubelet_options(
         client_ca_pem: identity.client_ca_pem.clone().into_bytes(),
     });
     kubelet.certificates = Some(certificates);
+    let cni = agent_dir.join("cni");
+    kubelet.network_hint = Some(format!(
+        "the runtime must look for CNI configuration in {} and for plugins in {} (conf_dir and bin_dir of containerd's CRI plugin)",
+        cni.join("net.d").display(),
+        cni.join("bin").display()
+    ));
     kubelet
-}
-
-fn record(journal: &mut Journal, object: HostObject) -> Result<(), Error> {
-    journal.record(object).map_err(|e| Error::Host(format!("journal: {e}")))
 }

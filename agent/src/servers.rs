@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{HttpsTransport, Informer};
 
 use crate::certificates::Certificates;
 
-/// Follows the slice until cancelled; each new list goes to the transport and to disk, for the next start.
+/// Follows the slice until cancelled; each new list goes to the transport, to `told`, and to disk for the next start.
 pub(crate) async fn follow(
     slices: Arc<Informer<EndpointSlice>>,
     transport: HttpsTransport,
     certificates: Arc<Certificates>,
+    told: watch::Sender<Vec<String>>,
     cancel: CancellationToken,
 ) {
     let (poke, mut poked) = mpsc::channel(1);
@@ -33,6 +34,7 @@ pub(crate) async fn follow(
             tracing::warn!(%error, "list of servers not taken over");
             continue;
         }
+        told.send_replace(servers.clone());
         if let Err(error) = certificates.keep_servers(servers) {
             tracing::warn!(%error, "list of servers not kept");
         }

@@ -4,7 +4,13 @@
 //! restarted agent knows what is taken without asking anybody. Addresses are handed out in a circle, so that a freed
 //! one rests as long as possible. `.0` belongs to the tunnel device, `.1` to the bridge.
 
-use std::{collections::BTreeMap, fs, io::Write, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use ipnet::Ipv4Net;
 
@@ -78,6 +84,17 @@ impl AddressPool {
         }
     }
 
+    /// Frees whatever `owner` holds in a folder that no pool is open on: when a node is cleaned up.
+    pub fn release_in(folder: &Path, owner: &str) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if fs::read_to_string(entry.path()).is_ok_and(|text| text == owner)
+                && let Err(error) = fs::remove_file(entry.path())
+            {
+                tracing::warn!(path = %entry.path().display(), %error, "address not freed");
+            }
+        }
+    }
+
     fn write(&self, address: Ipv4Addr, owner: &str) -> Result<(), Error> {
         let path = self.folder.join(address.to_string());
         let mut file = fs::File::create(&path).map_err(Error::io(format!("create {}", path.display())))?;
@@ -114,6 +131,16 @@ mod tests {
         assert!(matches!(pool.reserve("f"), Err(Error::PoolExhausted(_))));
         pool.release("c");
         assert_eq!(pool.reserve("f").unwrap(), "10.42.3.4".parse::<Ipv4Addr>().unwrap());
+    }
+
+    #[test]
+    fn vm_11_an_address_is_freed_where_no_pool_is_open() {
+        let folder = tempfile::tempdir().unwrap();
+        pool(folder.path()).reserve("a").unwrap();
+        let b = pool(folder.path()).reserve("b").unwrap();
+        AddressPool::release_in(folder.path(), "a");
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name().into_string().unwrap()).collect();
+        assert_eq!(left, [b.to_string()]);
     }
 
     #[test]

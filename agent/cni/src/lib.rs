@@ -1,7 +1,7 @@
 //! The pod network: what a CNI plugin does.
 //!
 //! Owns the node's bridge (`cni0`), the addresses of its pods, the tunnel device (`flannel.1`) and the routes to
-//! the other nodes' pods. Must not touch nftables (that is `trireme-proxy`) and knows nothing of Services.
+//! the other nodes' pods. Must not touch nftables (that is `trireme-nft`) and knows nothing of Services.
 //!
 //! containerd executes CNI plugins as processes. Ours ([`plugin`]) is the `trireme` binary under another name: it
 //! hands the request over a unix socket to the agent ([`server`]), which already holds a netlink connection and

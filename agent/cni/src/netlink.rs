@@ -15,13 +15,16 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkUnspec, LinkVeth, LinkVxlan, RouteMessageBuilder,
     packet_route::{
-        address::AddressAttribute,
+        address::{AddressAttribute, AddressMessage},
         link::{LinkAttribute, LinkMessage},
         route::{RouteMessage, RouteScope},
     },
 };
 
 use crate::Error;
+
+/// `RT_TABLE_DEFAULT`: looked at after `main`, and empty on almost every host.
+const LAST_TABLE: u32 = 253;
 
 /// A netlink connection to one network namespace.
 #[derive(Clone, Debug)]
@@ -150,6 +153,55 @@ impl Netlink {
         request.replace().execute().await.map_err(Error::netlink(format!("add {address} to {name}")))
     }
 
+    /// Whether a link has an address.
+    pub async fn has_address(&self, name: &str, address: Ipv4Net) -> Result<bool, Error> {
+        Ok(self.find_address(name, address).await?.is_some())
+    }
+
+    /// Adds an address to a link that is there.
+    pub async fn add_address(&self, name: &str, address: Ipv4Net) -> Result<(), Error> {
+        let index = self.required_index(name).await?;
+        self.ensure_address(index, name, address).await
+    }
+
+    /// Removes an address from a link; a missing one is no error.
+    pub async fn delete_address(&self, name: &str, address: Ipv4Net) -> Result<(), Error> {
+        let Some(found) = self.find_address(name, address).await? else { return Ok(()) };
+        match self.handle.address().del(found).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::EADDRNOTAVAIL => Ok(()),
+            other => other.map_err(Error::netlink(format!("delete {address} from {name}"))),
+        }
+    }
+
+    async fn find_address(&self, name: &str, address: Ipv4Net) -> Result<Option<AddressMessage>, Error> {
+        let Some(index) = self.link_index(name).await? else { return Ok(None) };
+        let mut addresses = self.handle.address().get().set_link_index_filter(index).execute();
+        while let Some(found) = addresses.try_next().await.map_err(Error::netlink(format!("list addresses of {name}")))? {
+            let is_it = |a: &AddressAttribute| matches!(a, AddressAttribute::Address(ip) if *ip == IpAddr::V4(address.addr()));
+            if found.header.prefix_len == address.prefix_len() && found.attributes.iter().any(is_it) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A route to `destination` that counts only where no other route leads there, not even a default route: it is in the table that
+    /// the kernel looks at last. Packets get `source`, and must be rewritten before they leave.
+    pub async fn ensure_fallback_route(&self, destination: Ipv4Net, source: Ipv4Addr) -> Result<(), Error> {
+        let loopback = self.required_index("lo").await?;
+        let route = fallback_route(destination, loopback, Some(source));
+        self.handle.route().add(route).replace().execute().await.map_err(Error::netlink(format!("fallback route {destination}")))
+    }
+
+    /// Removes that route; a missing one is no error.
+    pub async fn delete_fallback_route(&self, destination: Ipv4Net) -> Result<(), Error> {
+        let loopback = self.required_index("lo").await?;
+        match self.handle.route().del(fallback_route(destination, loopback, None)).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -nix::libc::ESRCH => Ok(()),
+            other => other.map_err(Error::netlink(format!("delete fallback route {destination}"))),
+        }
+    }
+
     /// Removes a link; a missing one is no error.
     pub async fn delete_link(&self, name: &str) -> Result<(), Error> {
         let Some(index) = self.link_index(name).await? else { return Ok(()) };
@@ -240,6 +292,18 @@ fn route_via(destination: Ipv4Net, gateway: Ipv4Addr, link: u32, onlink: bool) -
         .output_interface(link)
         .scope(RouteScope::Universe);
     if onlink { route.onlink().build() } else { route.build() }
+}
+
+fn fallback_route(destination: Ipv4Net, link: u32, source: Option<Ipv4Addr>) -> RouteMessage {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(destination.network(), destination.prefix_len())
+        .output_interface(link)
+        .table_id(LAST_TABLE)
+        .scope(RouteScope::Link);
+    match source {
+        Some(ip) => route.pref_source(ip).build(),
+        None => route.build(),
+    }
 }
 
 /// Runs `work` with a netlink connection to the namespace at `path`, on a thread of its own: a namespace belongs to a thread.

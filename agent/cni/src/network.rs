@@ -7,6 +7,7 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ipnet::Ipv4Net;
@@ -26,6 +27,10 @@ use crate::{
 pub const BRIDGE: &str = "cni0";
 /// The tunnel device of the VXLAN backend.
 pub const TUNNEL: &str = "flannel.1";
+/// After a failure to make what the node itself needs.
+const RETRY: Duration = Duration::from_secs(1);
+/// Links and addresses of this host may change without a Node object changing.
+const TRY_UNREACHABLE_AGAIN: Duration = Duration::from_secs(10);
 const VXLAN_PORT: u16 = 8472;
 const VXLAN_OVERHEAD: u32 = 50;
 
@@ -47,8 +52,6 @@ pub struct NetworkOptions {
     pub node_ip: Ipv4Addr,
     /// The way to the other nodes.
     pub backend: Backend,
-    /// Cluster IPs that this node answers itself (DNS): added to the bridge.
-    pub answered_here: Vec<Ipv4Addr>,
     /// Folder for the address reservations.
     pub folder: PathBuf,
     /// Whether the links of our names, if they exist, are known to be ours (the agent's journal says so).
@@ -65,6 +68,14 @@ struct Inner {
     options: NetworkOptions,
     netlink: Netlink,
     ready: watch::Sender<Option<Arc<Ready>>>,
+}
+
+/// What is known of the ways to the other nodes, by their names.
+#[derive(Default)]
+struct Routes {
+    applied: BTreeMap<String, Peer>,
+    /// Those to which the kernel takes no route.
+    unreachable: BTreeMap<String, Peer>,
 }
 
 /// What exists once the node has its pod CIDR.
@@ -96,29 +107,31 @@ impl Network {
         nodes.on_event(move |_| {
             let _ = poke.try_send(());
         });
-        let mut applied = BTreeMap::new();
+        let mut routes = Routes::default();
         loop {
-            if let Err(error) = self.sync(&nodes, &mut applied).await {
-                tracing::warn!(%error, "pod network not in step, trying again");
-                tokio::select! {
-                    () = tokio::time::sleep(std::time::Duration::from_secs(1)) => continue,
-                    () = cancel.cancelled() => return,
+            let again = match self.sync(&nodes, &mut routes).await {
+                Ok(()) if routes.unreachable.is_empty() => None,
+                Ok(()) => Some(TRY_UNREACHABLE_AGAIN),
+                Err(error) => {
+                    tracing::warn!(%error, "pod network not in step, trying again");
+                    Some(RETRY)
                 }
-            }
+            };
             tokio::select! {
                 _ = poked.recv() => {}
+                () = async { if let Some(wait) = again { tokio::time::sleep(wait).await } else { std::future::pending().await } } => {}
                 () = cancel.cancelled() => return,
             }
         }
     }
 
-    async fn sync(&self, nodes: &Informer<Node>, applied: &mut BTreeMap<String, Peer>) -> Result<(), Error> {
+    async fn sync(&self, nodes: &Informer<Node>, routes: &mut Routes) -> Result<(), Error> {
         let all = nodes.list();
         let this = all.iter().find(|n| n.metadata.name.as_deref() == Some(self.inner.options.node_name.as_str()));
         let Some(cidr) = this.and_then(|n| routes::pod_cidr(n)) else { return Ok(()) };
         let ready = self.set_up(cidr).await?;
         let wanted = routes::plan(all.iter().map(AsRef::as_ref), &self.inner.options.node_name);
-        self.apply_routes(&ready, wanted, applied).await
+        self.apply_routes(&ready, wanted, routes).await
     }
 
     async fn set_up(&self, cidr: Ipv4Net) -> Result<Arc<Ready>, Error> {
@@ -148,35 +161,48 @@ impl Network {
         };
         let gateway = Ipv4Net::new(pool.gateway(), cidr.prefix_len()).map_err(|e| Error::BadRequest(e.to_string()))?;
         let bridge = netlink.ensure_bridge(BRIDGE, gateway, mtu).await?;
-        for address in &options.answered_here {
-            netlink.ensure_address(bridge, BRIDGE, Ipv4Net::from(*address)).await?;
-        }
         let ready = Arc::new(Ready { bridge, out_link, mtu, pool: Mutex::new(pool) });
         self.inner.ready.send_replace(Some(ready.clone()));
         tracing::info!(%cidr, backend = ?options.backend, mtu, "pod network is up");
         Ok(ready)
     }
 
-    async fn apply_routes(&self, ready: &Ready, wanted: BTreeMap<String, Peer>, applied: &mut BTreeMap<String, Peer>) -> Result<(), Error> {
-        let netlink = &self.inner.netlink;
-        let backend = self.inner.options.backend;
-        let gone: Vec<(String, Peer)> =
-            applied.iter().filter(|(name, peer)| wanted.get(*name) != Some(peer)).map(|(n, p)| (n.clone(), *p)).collect();
+    /// A peer that cannot be routed to (with host-gw: one in another subnet) does not keep the others from being routed to.
+    async fn apply_routes(&self, ready: &Ready, wanted: BTreeMap<String, Peer>, routes: &mut Routes) -> Result<(), Error> {
+        let gone = |(name, peer): &(&String, &Peer)| wanted.get(*name) != Some(*peer);
+        let gone: Vec<(String, Peer)> = routes.applied.iter().filter(gone).map(|(n, p)| (n.clone(), *p)).collect();
         for (name, peer) in gone {
-            netlink.delete_route(peer.pod_cidr, gateway_of(backend, &peer), ready.out_link).await?;
-            applied.remove(&name);
+            self.inner.netlink.delete_route(peer.pod_cidr, gateway_of(self.inner.options.backend, &peer), ready.out_link).await?;
+            routes.applied.remove(&name);
         }
+        routes.unreachable.retain(|name, peer| wanted.get(name) == Some(peer));
         for (name, peer) in wanted {
-            if applied.get(&name) == Some(&peer) {
+            if routes.applied.get(&name) == Some(&peer) {
                 continue;
             }
-            if backend == Backend::Vxlan {
-                netlink.replace_tunnel_peer(ready.out_link, peer.tunnel_ip(), peer.tunnel_mac(), peer.node_ip).await?;
+            match self.apply_route(ready, &peer).await {
+                Ok(()) => {
+                    routes.unreachable.remove(&name);
+                    routes.applied.insert(name, peer);
+                }
+                // Said once for each peer and address.
+                Err(error) => {
+                    if routes.unreachable.insert(name.clone(), peer) != Some(peer) {
+                        tracing::warn!(node = name, address = %peer.node_ip, %error, "no route to the pods of a node, trying again; host-gw needs all nodes in one subnet, vxlan does not");
+                    }
+                }
             }
-            netlink.replace_route(peer.pod_cidr, gateway_of(backend, &peer), ready.out_link, backend == Backend::Vxlan).await?;
-            applied.insert(name, peer);
         }
         Ok(())
+    }
+
+    async fn apply_route(&self, ready: &Ready, peer: &Peer) -> Result<(), Error> {
+        let netlink = &self.inner.netlink;
+        let backend = self.inner.options.backend;
+        if backend == Backend::Vxlan {
+            netlink.replace_tunnel_peer(ready.out_link, peer.tunnel_ip(), peer.tunnel_mac(), peer.node_ip).await?;
+        }
+        netlink.replace_route(peer.pod_cidr, gateway_of(backend, peer), ready.out_link, backend == Backend::Vxlan).await
     }
 
     /// Whether pods can be attached: the bridge stands and the node has its CIDR.
@@ -216,8 +242,10 @@ impl Network {
     pub async fn remove(&self, container_id: &str) -> Result<(), Error> {
         self.inner.netlink.delete_link(&host_link_name(container_id)).await?;
         let ready = self.inner.ready.borrow().clone();
-        if let Some(ready) = ready {
-            ready.pool.lock().await.release(container_id);
+        match ready {
+            Some(ready) => ready.pool.lock().await.release(container_id),
+            // While a node is cleaned up its network is never ready.
+            None => AddressPool::release_in(&self.inner.options.folder, container_id),
         }
         Ok(())
     }

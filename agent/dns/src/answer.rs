@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 
 use hickory_proto::{
-    op::{Message, Query, ResponseCode},
+    op::{Edns, Message, OpCode, Query, ResponseCode},
     rr::{
-        Name, RData, Record, RecordType,
+        DNSClass, Name, RData, Record, RecordType,
         rdata::{A, CNAME, PTR, SOA, SRV, TXT},
     },
 };
@@ -17,6 +17,10 @@ use crate::{
 
 /// Seconds a client may keep an answer; pods come and go.
 const TTL_SECS: u32 = 5;
+/// The longest chain of names that stand for other names.
+const MAX_ALIASES: usize = 8;
+/// What this server takes over UDP.
+pub(crate) const MAX_UDP: u16 = 4096;
 /// Version of the DNS specification, served as `dns-version.<domain>`.
 const SPEC_VERSION: &str = "1.1.0";
 
@@ -31,6 +35,9 @@ pub struct Zone {
 pub enum Outcome {
     /// Answer this.
     Answer(Box<Message>),
+    /// The name stands for one that is not ours: add what that one stands for, then answer this. A stub resolver such as glibc's asks
+    /// no second question.
+    Follow(Box<Message>, Query),
     /// Ask elsewhere: the name is not ours.
     Forward,
 }
@@ -39,6 +46,8 @@ pub enum Outcome {
 enum Found {
     /// These records.
     Records(Vec<RData>),
+    /// Another name.
+    Alias(Name),
     /// The name exists, but has nothing of the kind that was asked for.
     Nothing,
     /// The name does not exist.
@@ -53,11 +62,18 @@ impl Zone {
         Ok(Self { domain: domain.to_lowercase() })
     }
 
+    /// Whether a name is below the cluster domain.
+    pub fn contains(&self, name: &Name) -> bool {
+        self.domain.zone_of(&name.to_lowercase())
+    }
+
     /// Answers one question.
     pub fn answer(&self, question: &Message, cluster: &Cluster) -> Outcome {
-        let mut response = Message::response(question.metadata.id, question.metadata.op_code);
-        response.metadata.recursion_desired = question.metadata.recursion_desired;
-        response.metadata.recursion_available = true;
+        let mut response = response_to(question);
+        if let Some(code) = refusal(question) {
+            response.metadata.response_code = code;
+            return Outcome::Answer(Box::new(response));
+        }
         let [query] = question.queries.as_slice() else {
             response.metadata.response_code = ResponseCode::FormErr;
             return Outcome::Answer(Box::new(response));
@@ -65,25 +81,60 @@ impl Zone {
         response.add_query(query.clone());
         let name = query.name().to_lowercase();
         if self.domain.zone_of(&name) {
-            self.authoritative(&mut response, query, self.find(&name, query.query_type(), cluster));
-            return Outcome::Answer(Box::new(response));
+            return self.answer_ours(response, query, name, cluster);
         }
         if let Some(owner) = reverse_address(&name).and_then(|address| cluster.reverse(address)) {
             let found = self.below(&owner).map_or(Found::Nothing, |n| Found::Records(vec![RData::PTR(PTR(n))]));
-            self.authoritative(&mut response, query, found);
+            self.authoritative(&mut response, query.name(), found);
             return Outcome::Answer(Box::new(response));
         }
         Outcome::Forward
     }
 
-    fn authoritative(&self, response: &mut Message, query: &Query, found: Found) {
+    /// A name of ours, and what it leads to.
+    fn answer_ours(&self, mut response: Message, query: &Query, mut name: Name, cluster: &Cluster) -> Outcome {
+        if !cluster.is_complete() {
+            // What is not known yet is not said to be missing: resolvers keep such an answer.
+            response.metadata.response_code = ResponseCode::ServFail;
+            return Outcome::Answer(Box::new(response));
+        }
+        let kind = query.query_type();
+        // The owner of the first answer is spelled as the client spelled it.
+        let mut owner = query.name().clone();
+        for _ in 0..MAX_ALIASES {
+            let target = match self.find(&name, kind, cluster) {
+                Found::Alias(target) => target,
+                found => {
+                    self.authoritative(&mut response, &owner, found);
+                    return Outcome::Answer(Box::new(response));
+                }
+            };
+            response.metadata.authoritative = true;
+            response.add_answer(Record::from_rdata(owner, TTL_SECS, RData::CNAME(CNAME(target.clone()))));
+            if kind == RecordType::CNAME {
+                return Outcome::Answer(Box::new(response));
+            }
+            if !self.contains(&target) {
+                return Outcome::Follow(Box::new(response), Query::query(target, kind));
+            }
+            name = target.to_lowercase();
+            owner = target;
+        }
+        // Names that lead in a circle.
+        response.metadata.response_code = ResponseCode::ServFail;
+        Outcome::Answer(Box::new(response))
+    }
+
+    fn authoritative(&self, response: &mut Message, owner: &Name, found: Found) {
         response.metadata.authoritative = true;
         match found {
             Found::Records(records) => {
                 for data in records {
-                    response.add_answer(Record::from_rdata(query.name().clone(), TTL_SECS, data));
+                    response.add_answer(Record::from_rdata(owner.clone(), TTL_SECS, data));
                 }
             }
+            // Followed by the caller.
+            Found::Alias(target) => drop(response.add_answer(Record::from_rdata(owner.clone(), TTL_SECS, RData::CNAME(CNAME(target))))),
             Found::Nothing => drop(response.add_authority(self.start_of_authority())),
             Found::NoSuchName => {
                 response.metadata.response_code = ResponseCode::NXDomain;
@@ -93,7 +144,7 @@ impl Zone {
     }
 
     fn find(&self, name: &Name, kind: RecordType, cluster: &Cluster) -> Found {
-        let depth = usize::from(name.num_labels() - self.domain.num_labels());
+        let depth = name.iter().count().saturating_sub(self.domain.iter().count());
         let labels: Vec<String> = name.iter().take(depth).map(|l| String::from_utf8_lossy(l).into_owned()).collect();
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
         match labels.as_slice() {
@@ -174,6 +225,30 @@ impl Zone {
     }
 }
 
+/// The head of an answer. EDNS is spoken with those who speak it.
+pub(crate) fn response_to(question: &Message) -> Message {
+    let mut response = Message::response(question.metadata.id, question.metadata.op_code);
+    response.metadata.recursion_desired = question.metadata.recursion_desired;
+    response.metadata.recursion_available = true;
+    if question.edns.is_some() {
+        let mut edns = Edns::new();
+        edns.set_max_payload(MAX_UDP);
+        response.set_edns(edns);
+    }
+    response
+}
+
+/// Why a question is not answered at all.
+fn refusal(question: &Message) -> Option<ResponseCode> {
+    let Some(query) = question.queries.first() else { return Some(ResponseCode::FormErr) };
+    if question.metadata.op_code != OpCode::Query {
+        return Some(ResponseCode::NotImp);
+    }
+    // Transfers of whole zones, and classes other than the internet's.
+    let is_transfer = matches!(query.query_type(), RecordType::AXFR | RecordType::IXFR);
+    (is_transfer || query.query_class() != DNSClass::IN).then_some(ResponseCode::Refused)
+}
+
 fn endpoint_named(label: &str, endpoints: &[HeadlessEndpoint], kind: RecordType) -> Found {
     let addresses: Vec<RData> = endpoints.iter().filter(|e| e.label == label).map(|e| RData::A(A(e.address))).collect();
     match (addresses.is_empty(), kind) {
@@ -187,7 +262,7 @@ fn external(target: &str, kind: RecordType) -> Found {
     match (kind, Name::from_ascii(target)) {
         (RecordType::A | RecordType::AAAA | RecordType::CNAME, Ok(mut name)) => {
             name.set_fqdn(true);
-            Found::Records(vec![RData::CNAME(CNAME(name))])
+            Found::Alias(name)
         }
         _ => Found::Nothing,
     }
@@ -238,6 +313,8 @@ mod tests {
         service("web", json!({"clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}));
         service("db", json!({"clusterIP": "None", "ports": [{"name": "sql", "port": 5432}]}));
         service("out", json!({"type": "ExternalName", "externalName": "example.org"}));
+        service("alias", json!({"type": "ExternalName", "externalName": "web.default.svc.cluster.local"}));
+        service("loop", json!({"type": "ExternalName", "externalName": "loop.default.svc.cluster.local"}));
         let slice = json!({
             "metadata": {"namespace": "default", "name": "db-1", "labels": {"kubernetes.io/service-name": "db"}},
             "addressType": "IPv4", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}],
@@ -248,6 +325,7 @@ mod tests {
             ],
         });
         cluster.on_slice(&Event::Added(Arc::new(serde_json::from_value(slice).unwrap())));
+        cluster.set_complete();
         cluster
     }
 
@@ -258,6 +336,7 @@ mod tests {
         question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
         match Zone::new("cluster.local").unwrap().answer(&question, cluster) {
             Outcome::Forward => "forward".into(),
+            Outcome::Follow(m, next) => format!("{} and follow {} {}", m.answers.len(), next.name(), next.query_type()),
             Outcome::Answer(m) => {
                 let data: Vec<String> = m.answers.iter().map(|r| r.data.to_string()).collect();
                 format!("{} {}", m.metadata.response_code, data.join(" ")).trim().to_owned()
@@ -279,7 +358,11 @@ mod tests {
             ("db-0.db.default.svc.cluster.local.", RecordType::A, "No Error 10.42.0.5"),
             ("10-42-0-6.db.default.svc.cluster.local.", RecordType::A, "No Error 10.42.0.6"),
             ("10-42-0-7.db.default.svc.cluster.local.", RecordType::A, none),
-            ("out.default.svc.cluster.local.", RecordType::A, "No Error example.org."),
+            ("out.default.svc.cluster.local.", RecordType::A, "1 and follow example.org. A"),
+            ("out.default.svc.cluster.local.", RecordType::AAAA, "1 and follow example.org. AAAA"),
+            ("out.default.svc.cluster.local.", RecordType::CNAME, "No Error example.org."),
+            ("alias.default.svc.cluster.local.", RecordType::A, "No Error web.default.svc.cluster.local. 10.43.0.9"),
+            ("*.cluster.local.", RecordType::A, none),
             ("none.default.svc.cluster.local.", RecordType::A, none),
             ("10-42-0-9.default.pod.cluster.local.", RecordType::A, "No Error 10.42.0.9"),
             ("dns-version.cluster.local.", RecordType::TXT, "No Error 1.1.0"),
@@ -291,6 +374,17 @@ mod tests {
         for (name, kind, expected) in cases {
             assert_eq!(ask(&cluster, name, kind), expected, "{name} {kind}");
         }
+    }
+
+    #[test]
+    fn d10_names_that_lead_in_a_circle_end() {
+        assert!(ask(&cluster(), "loop.default.svc.cluster.local.", RecordType::A).starts_with("Server Failure"));
+    }
+
+    #[test]
+    fn names_are_not_said_to_be_missing_before_the_cluster_is_known() {
+        assert_eq!(ask(&Cluster::default(), "web.default.svc.cluster.local.", RecordType::A), "Server Failure");
+        assert_eq!(ask(&Cluster::default(), "example.org.", RecordType::A), "forward");
     }
 
     #[test]

@@ -2,49 +2,74 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
-    time::Duration,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use hickory_proto::op::{Message, ResponseCode};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpStream, UdpSocket},
     time::timeout,
 };
 
+use crate::packet::Transport;
+
 const TRY_FOR: Duration = Duration::from_secs(2);
 const MAX_RESOLVERS: usize = 3;
+/// The largest resolv.conf that is read.
+const MAX_FILE: u64 = 64 << 10;
 
-/// The resolvers to ask.
-#[derive(Debug, Clone, Default)]
+/// The resolvers to ask. Clones share them.
+#[derive(Debug, Clone)]
 pub struct Forwarder {
+    path: PathBuf,
+    own: Vec<IpAddr>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What the file said when it was last changed.
+#[derive(Debug, Default)]
+struct Known {
+    changed: Option<SystemTime>,
     resolvers: Vec<SocketAddr>,
 }
 
 impl Forwarder {
-    /// The nameservers of a resolv.conf, without `own` (asking ourselves would go in a circle).
+    /// The nameservers of a resolv.conf, without `own` (asking ourselves would go in a circle). Changes of the file are followed.
     pub fn from_resolv_conf(path: &Path, own: &[IpAddr]) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        Self { resolvers: parse(&text, own) }
+        Self { path: path.to_owned(), own: own.to_vec(), known: Arc::default() }
     }
 
-    /// Asks until one answers; SERVFAIL if none does. A truncated answer is asked for again over TCP.
-    pub async fn ask(&self, question: &Message, raw: &[u8]) -> Vec<u8> {
-        for resolver in &self.resolvers {
-            match timeout(TRY_FOR, ask_one(*resolver, raw, question.metadata.id)).await {
-                Ok(Ok(answer)) => return answer,
+    fn resolvers(&self) -> Vec<SocketAddr> {
+        let changed = std::fs::metadata(&self.path).and_then(|m| m.modified()).ok();
+        let mut known = self.known.lock();
+        if changed.is_none() || changed != known.changed {
+            let text = read_bounded(&self.path).unwrap_or_default();
+            *known = Known { changed, resolvers: parse(&text, &self.own) };
+        }
+        known.resolvers.clone()
+    }
+
+    /// Asks until one answers. A truncated answer is asked for again over TCP, unless the client will do that itself.
+    pub(crate) async fn ask(&self, question: &[u8], id: u16, transport: Transport) -> Option<Vec<u8>> {
+        for resolver in self.resolvers() {
+            match timeout(TRY_FOR, ask_one(resolver, question, id, transport)).await {
+                Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%resolver, %error, "resolver failed"),
                 Err(_) => tracing::debug!(%resolver, "resolver did not answer in time"),
             }
         }
-        let mut failure = Message::response(question.metadata.id, question.metadata.op_code);
-        failure.metadata.response_code = ResponseCode::ServFail;
-        failure.metadata.recursion_desired = question.metadata.recursion_desired;
-        failure.metadata.recursion_available = true;
-        failure.add_queries(question.queries.iter().cloned());
-        failure.to_vec().unwrap_or_default()
+        None
     }
+}
+
+fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn parse(text: &str, own: &[IpAddr]) -> Vec<SocketAddr> {
@@ -52,7 +77,7 @@ fn parse(text: &str, own: &[IpAddr]) -> Vec<SocketAddr> {
     servers.filter(|ip| !own.contains(ip)).take(MAX_RESOLVERS).map(|ip| SocketAddr::new(ip, 53)).collect()
 }
 
-async fn ask_one(resolver: SocketAddr, question: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
+async fn ask_one(resolver: SocketAddr, question: &[u8], id: u16, transport: Transport) -> std::io::Result<Vec<u8>> {
     let any: SocketAddr = if resolver.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
     // Connected: answers from anybody else never reach us.
@@ -66,7 +91,7 @@ async fn ask_one(resolver: SocketAddr, question: &[u8], id: u16) -> std::io::Res
             continue;
         }
         let truncated = answer[2] & 0x02 != 0;
-        return if truncated { ask_over_tcp(resolver, question).await } else { Ok(answer.to_vec()) };
+        return if truncated && transport == Transport::Tcp { ask_over_tcp(resolver, question).await } else { Ok(answer.to_vec()) };
     }
 }
 

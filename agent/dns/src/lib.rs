@@ -3,14 +3,16 @@
 //! Owns the names under the cluster domain and forwards the rest. Records come from the informers that the node keeps anyway:
 //! with every server lost, names go on resolving from what was last known.
 //!
-//! Data flows one way: Service and EndpointSlice events → [`records::Cluster`] → [`answer`] (pure) → [`server`] (sockets) →
-//! [`forward`] for names outside.
+//! Data flows one way: Service and EndpointSlice events → [`records::Cluster`] → [`answer`] and [`packet`] (pure) → [`server`]
+//! (sockets) → [`forward`] for names outside.
 //!
 //! Answers to the Kubernetes
 //! [DNS specification 1.1.0](https://github.com/kubernetes/dns/blob/master/docs/specification.md).
 
 pub mod answer;
+mod budget;
 pub mod forward;
+pub mod packet;
 pub mod records;
 pub mod server;
 

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::Ipv4Addr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use k8s_openapi::api::{
@@ -20,6 +23,7 @@ type ServiceKey = (String, String);
 #[derive(Default)]
 pub struct Cluster {
     state: RwLock<State>,
+    is_complete: AtomicBool,
 }
 
 #[derive(Default)]
@@ -54,7 +58,17 @@ pub enum ServiceRecords {
 }
 
 impl Cluster {
-    /// Follows both informers; the records are complete when both have synced.
+    /// Whether the whole cluster is known.
+    pub fn is_complete(&self) -> bool {
+        self.is_complete.load(Ordering::Acquire)
+    }
+
+    /// Says that the whole cluster is known.
+    pub fn set_complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
+
+    /// Follows both informers; the caller says when both have synced.
     pub fn follow(self: &Arc<Self>, services: &Informer<Service>, slices: &Informer<EndpointSlice>) {
         let this = self.clone();
         services.on_event(move |event| this.on_service(event));

@@ -1,29 +1,36 @@
-//! The sockets: UDP and TCP on the cluster DNS address, bounded in concurrent questions.
+//! The sockets: UDP and TCP on the cluster DNS address.
+//!
+//! Names of the cluster are answered where they are read: no client can delay that for others. What has to be asked elsewhere, and
+//! connections, are bounded, in all and for one client.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use hickory_proto::op::{Message, MessageType};
+use hickory_proto::op::{Message, ResponseCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Error,
-    answer::{Outcome, Zone},
+    answer::{MAX_UDP, Outcome, Zone},
+    budget::Budget,
     forward::Forwarder,
+    packet::{self, Reply, Transport},
     records::Cluster,
 };
 
-/// Questions under way at once; more are dropped, and the client asks again.
-const MAX_IN_FLIGHT: usize = 1024;
+/// Questions for other resolvers under way at once; more are dropped, and the client asks again.
+const MAX_FORWARDED: usize = 1024;
+const MAX_FORWARDED_PER_CLIENT: usize = 256;
+const MAX_CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS_PER_CLIENT: usize = 64;
+/// How long a connection may wait for its next question, and a client may take to read an answer.
 const TCP_IDLE: Duration = Duration::from_secs(10);
-/// Without EDNS an answer over UDP has at most this many bytes.
-const PLAIN_UDP: u16 = 512;
-const MAX_UDP: u16 = 4096;
+/// Records that another resolver may add to an answer of ours.
+const MAX_FOLLOWED: usize = 64;
 
 /// What the DNS server is told at start.
 #[derive(Debug, Clone)]
@@ -40,7 +47,8 @@ struct Resolver {
     zone: Zone,
     cluster: Arc<Cluster>,
     forwarder: Forwarder,
-    in_flight: Arc<Semaphore>,
+    forwarded: Budget,
+    connections: Budget,
 }
 
 /// Answers until cancelled.
@@ -53,7 +61,8 @@ pub async fn serve(options: DnsOptions, cluster: Arc<Cluster>, cancel: Cancellat
         zone: Zone::new(&options.domain)?,
         cluster,
         forwarder: options.forwarder,
-        in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        forwarded: Budget::new(MAX_FORWARDED, MAX_FORWARDED_PER_CLIENT),
+        connections: Budget::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_CLIENT),
     });
     tracing::info!(%address, domain = options.domain, "cluster DNS answers");
     tokio::select! {
@@ -69,26 +78,34 @@ async fn serve_udp(socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
     loop {
         // An ICMP error of an earlier answer shows up here; it concerns that client only.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else { continue };
-        let Ok(permit) = resolver.in_flight.clone().try_acquire_owned() else { continue };
-        let (socket, resolver, raw) = (socket.clone(), resolver.clone(), buffer[..length].to_vec());
-        tokio::spawn(async move {
-            if let Some(answer) = resolver.resolve(&raw, Transport::Udp).await {
-                drop(socket.send_to(&answer, client).await);
+        let raw = &buffer[..length];
+        match packet::reply(raw, Transport::Udp, &resolver.zone, &resolver.cluster) {
+            Reply::Silence => {}
+            // A full send buffer loses the answer, as the network may.
+            Reply::Bytes(answer) => drop(socket.try_send_to(&answer, client)),
+            Reply::Ask(question, outcome) => {
+                let Some(share) = resolver.forwarded.take(client.ip()) else { continue };
+                let (socket, resolver, raw) = (socket.clone(), resolver.clone(), raw.to_vec());
+                tokio::spawn(async move {
+                    if let Some(answer) = resolver.ask(&question, outcome, &raw, Transport::Udp).await {
+                        drop(socket.send_to(&answer, client).await);
+                    }
+                    drop(share);
+                });
             }
-            drop(permit);
-        });
+        }
     }
 }
 
 async fn serve_tcp(listener: TcpListener, resolver: Arc<Resolver>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let Ok(permit) = resolver.in_flight.clone().try_acquire_owned() else { continue };
+        let Ok((stream, client)) = listener.accept().await else { continue };
+        let Some(share) = resolver.connections.take(client.ip()) else { continue };
         let resolver = resolver.clone();
         tokio::spawn(async move {
             // A peer that hangs up or breaks the protocol loses its connection, nothing more.
             drop(serve_stream(stream, &resolver).await);
-            drop(permit);
+            drop(share);
         });
     }
 }
@@ -98,38 +115,44 @@ async fn serve_stream(mut stream: TcpStream, resolver: &Resolver) -> std::io::Re
         let length = timeout(TCP_IDLE, stream.read_u16()).await??;
         let mut raw = vec![0; usize::from(length)];
         timeout(TCP_IDLE, stream.read_exact(&mut raw)).await??;
-        let Some(answer) = resolver.resolve(&raw, Transport::Tcp).await else { return Ok(()) };
+        let answer = match packet::reply(&raw, Transport::Tcp, &resolver.zone, &resolver.cluster) {
+            Reply::Silence => None,
+            Reply::Bytes(answer) => Some(answer),
+            Reply::Ask(question, outcome) => resolver.ask(&question, outcome, &raw, Transport::Tcp).await,
+        };
+        let Some(answer) = answer else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(|_| std::io::Error::other("answer too long"))?;
-        stream.write_all(&length.to_be_bytes()).await?;
-        stream.write_all(&answer).await?;
+        let frame = [&length.to_be_bytes()[..], &answer].concat();
+        timeout(TCP_IDLE, stream.write_all(&frame)).await??;
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Transport {
-    Udp,
-    Tcp,
 }
 
 impl Resolver {
-    /// `None` for what is no question: it gets no answer, so that two servers never talk in a circle.
-    async fn resolve(&self, raw: &[u8], transport: Transport) -> Option<Vec<u8>> {
-        let question = Message::from_vec(raw).ok()?;
-        if question.metadata.message_type != MessageType::Query {
-            return None;
-        }
-        match self.zone.answer(&question, &self.cluster) {
-            Outcome::Forward => Some(self.forwarder.ask(&question, raw).await),
-            Outcome::Answer(answer) => encode(&answer, &question, transport),
+    async fn ask(&self, question: &Message, outcome: Outcome, raw: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        match outcome {
+            Outcome::Answer(answer) => packet::encode(&answer, question, transport),
+            Outcome::Forward => match self.forwarder.ask(raw, question.metadata.id, transport).await {
+                Some(answer) => Some(answer),
+                None => packet::encode(&packet::failure(question), question, transport),
+            },
+            Outcome::Follow(mut answer, next) => {
+                let mut inquiry = Message::query();
+                inquiry.metadata.recursion_desired = true;
+                inquiry.add_query(next);
+                let found = match inquiry.to_vec() {
+                    // Over TCP where it is long: all of it is wanted.
+                    Ok(raw) => self.forwarder.ask(&raw, inquiry.metadata.id, Transport::Tcp).await,
+                    Err(_) => None,
+                };
+                match found.and_then(|bytes| Message::from_vec(&bytes).ok()) {
+                    Some(found) => {
+                        answer.metadata.response_code = found.metadata.response_code;
+                        answer.add_answers(found.answers.into_iter().take(MAX_FOLLOWED));
+                    }
+                    None => answer.metadata.response_code = ResponseCode::ServFail,
+                }
+                packet::encode(&answer, question, transport)
+            }
         }
     }
-}
-
-fn encode(answer: &Message, question: &Message, transport: Transport) -> Option<Vec<u8>> {
-    let bytes = answer.to_vec().ok()?;
-    let limit = question.edns.as_ref().map_or(PLAIN_UDP, |e| e.max_payload().clamp(PLAIN_UDP, MAX_UDP));
-    if transport == Transport::Udp && bytes.len() > usize::from(limit) {
-        return answer.truncate().to_vec().ok();
-    }
-    Some(bytes)
 }

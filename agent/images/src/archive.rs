@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::{BufReader, Read, Seek},
+    io::{BufReader, Cursor, Read},
     path::{Component, Path, PathBuf},
 };
 
@@ -60,11 +60,19 @@ pub(crate) enum Piece {
 impl Archive {
     /// Reads an archive from end to end.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        Self::read_from(File::open(path)?, path)
+    }
+
+    /// As [`Archive::read`], from any source; `path` is where [`Archive::stream`] reads it again.
+    pub(crate) fn read_from(source: impl Read + Send + 'static, path: &Path) -> Result<Self, Error> {
         let mut archive = Self { path: path.to_owned(), files: Vec::new(), by_path: BTreeMap::new() };
         let mut links = Vec::new();
         let mut kept = 0;
-        for_each_file(path, |name, entry| {
+        for_each_file(source, |name, entry| {
             if let Some(target) = link_target(&name, entry) {
+                if links.len() == MAX_FILES {
+                    return Err(Error::Archive(format!("more than {MAX_FILES} links: this is no image archive")));
+                }
                 links.push((name, target));
                 return Ok(());
             }
@@ -111,7 +119,7 @@ impl Archive {
     pub(crate) fn stream(&self, wanted: &BTreeSet<usize>, mut sink: impl FnMut(Piece) -> bool) -> Result<(), Error> {
         let mut next = 0;
         let mut open = true;
-        for_each_file(&self.path, |name, entry| {
+        for_each_file(File::open(&self.path)?, |name, entry| {
             if link_target(&name, entry).is_some() {
                 return Ok(());
             }
@@ -132,10 +140,10 @@ impl Archive {
 
 /// Calls `visit` with the path and content of every regular file and link.
 fn for_each_file(
-    path: &Path,
+    source: impl Read + Send + 'static,
     mut visit: impl FnMut(String, &mut tar::Entry<'_, Box<dyn Read + Send>>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let mut tarball = tar::Archive::new(open(path)?);
+    let mut tarball = tar::Archive::new(decompressed(source)?);
     for entry in tarball.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous | EntryType::Symlink | EntryType::Link) {
@@ -149,15 +157,15 @@ fn for_each_file(
     Ok(())
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
-    let mut file = File::open(path)?;
+/// The tar archive itself, by the first bytes of its file.
+fn decompressed(mut source: impl Read + Send + 'static) -> Result<Box<dyn Read + Send>, Error> {
     let mut magic = Vec::new();
-    file.by_ref().take(4).read_to_end(&mut magic)?;
-    file.rewind()?;
-    let file = BufReader::with_capacity(PIECE_BYTES, file);
-    match Compression::of(&magic) {
-        Compression::None => Ok(Box::new(file)),
-        Compression::Gzip => Ok(Box::new(MultiGzDecoder::new(file))),
+    source.by_ref().take(4).read_to_end(&mut magic)?;
+    let compression = Compression::of(&magic);
+    let whole = BufReader::with_capacity(PIECE_BYTES, Cursor::new(magic).chain(source));
+    match compression {
+        Compression::None => Ok(Box::new(whole)),
+        Compression::Gzip => Ok(Box::new(MultiGzDecoder::new(whole))),
         Compression::Zstd => Err(Error::Archive("compressed with zstd, which is not supported: decompress it, or use gzip".into())),
     }
 }

@@ -13,6 +13,8 @@
 
 mod archive;
 mod containerd;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod import;
 mod layout;
 mod name;
@@ -32,6 +34,14 @@ use crate::{containerd::Containerd, import::import, watch::Folder};
 /// How long to wait before what the runtime refused is tried again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The names of the images in an archive, for a machine of this architecture (`amd64`, `arm64`). Touches no file and no runtime, so that
+/// it can be fuzzed: an archive is what strangers hand to people.
+pub fn image_names(archive: impl std::io::Read + Send + 'static, architecture: &str) -> Result<Vec<String>, Error> {
+    let archive = archive::Archive::read_from(archive, Path::new(""))?;
+    let plan = layout::plan(&archive, architecture)?;
+    Ok(plan.images.into_iter().flat_map(|image| image.names).collect())
+}
 
 /// Why a tarball was not imported.
 #[derive(Debug, thiserror::Error)]

@@ -1,208 +1,264 @@
-//! The cgroups between the root and a pod's containers: `<root>/kubepods[/burstable|/besteffort]/pod<uid>`.
+//! The cgroups between the root and a pod's containers: `<root>/kubepods[/burstable|/besteffort]/pod<uid>`, or the same as slices.
 //!
-//! Containers' own cgroups are the runtime's. Works with cgroup v1 (each controller its own tree) and v2. Never touches a
-//! cgroup outside the root it was given.
+//! Containers' own cgroups are the runtime's, and the runtime decides who makes cgroups on this host: the kubelet asks it for its
+//! driver and follows. Works with cgroup v1 (each controller its own tree) and v2. Never touches a cgroup outside the root it was given.
+//! Answers to <https://kubernetes.io/docs/setup/production-environment/container-runtimes/#cgroup-drivers>.
 
-use std::path::{Path, PathBuf};
+mod limits;
+mod name;
+mod systemd;
+mod tree;
+
+use std::{path::Path, sync::OnceLock};
 
 use k8s_openapi::api::core::v1::Pod;
+use trireme_proto::cri::CgroupDriver;
 
 use crate::{
     amount::Amount,
     container::resources,
-    error::{Error, Result},
+    error::Result,
     pod::spec::{self, Qos},
 };
+use limits::{Bound, Limits};
+use name::Name;
+use systemd::Systemd;
+use tree::Tree;
 
 const MOUNT: &str = "/sys/fs/cgroup";
-/// The v1 controllers in which we set something ourselves.
-const OURS: [&str; 3] = ["cpu", "memory", "pids"];
+const KUBEPODS: &str = "kubepods";
+const CLASSES: [Qos; 3] = [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort];
+
+/// Who makes cgroups.
+#[derive(Clone, Debug)]
+enum Driver {
+    Cgroupfs,
+    Systemd(Systemd),
+}
 
 /// The tree below one root.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Cgroups {
-    root: String,
-    unified: bool,
+    root: Name,
+    tree: Tree,
+    /// Known once the runtime has answered.
+    driver: OnceLock<Driver>,
 }
 
 impl Cgroups {
     pub(crate) fn new(root: &str) -> Cgroups {
-        let root = root.trim_matches('/');
-        let root = if root.is_empty() { String::new() } else { format!("/{root}") };
-        Cgroups { root, unified: Path::new(MOUNT).join("cgroup.controllers").exists() }
+        Cgroups::below(root, Path::new(MOUNT))
     }
 
-    /// The cgroup that a pod's containers are children of.
-    pub(crate) fn pod_parent(&self, pod: &Pod) -> String {
-        self.pod_path(spec::qos(pod), spec::uid(pod))
+    /// The same for a tree mounted elsewhere.
+    pub(crate) fn below(root: &str, mount: &Path) -> Cgroups {
+        Cgroups { root: Name::parse(root), tree: Tree::new(mount), driver: OnceLock::new() }
     }
 
-    fn pod_path(&self, qos: Qos, uid: &str) -> String {
-        let class = match qos {
-            Qos::Guaranteed => "",
-            Qos::Burstable => "/burstable",
-            Qos::BestEffort => "/besteffort",
+    /// Follows the runtime's driver from now on. An error where this host cannot: the node must not take pods then.
+    pub(crate) fn follow(&self, driver: CgroupDriver) -> Result<()> {
+        let driver = match driver {
+            CgroupDriver::Cgroupfs => Driver::Cgroupfs,
+            CgroupDriver::Systemd => Driver::Systemd(Systemd::connect()?),
         };
-        format!("{}/kubepods{class}/pod{uid}", self.root)
+        let _ = self.driver.set(driver);
+        Ok(())
     }
 
-    /// Makes `kubepods` and the classes. Best effort pods together get the least weight there is.
-    pub(crate) fn prepare(&self) -> Result<()> {
-        for class in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
-            self.make(&format!("{}/{class}", self.root))?;
+    /// Whether this is the driver that is followed.
+    pub(crate) fn follows(&self, driver: CgroupDriver) -> bool {
+        match self.driver.get() {
+            None => true,
+            Some(Driver::Cgroupfs) => driver == CgroupDriver::Cgroupfs,
+            Some(Driver::Systemd(_)) => driver == CgroupDriver::Systemd,
         }
-        self.set_cpu_shares(&format!("{}/kubepods/besteffort", self.root), 2)
+    }
+
+    /// The cgroup that a pod's containers are children of, as the runtime wants it.
+    pub(crate) fn pod_parent(&self, pod: &Pod) -> String {
+        format!("/{}", self.path(&self.pod_name(spec::qos(pod), spec::uid(pod))))
+    }
+
+    fn class_name(&self, qos: Qos) -> Name {
+        let kubepods = self.root.child(KUBEPODS);
+        match qos {
+            Qos::Guaranteed => kubepods,
+            Qos::Burstable => kubepods.child("burstable"),
+            Qos::BestEffort => kubepods.child("besteffort"),
+        }
+    }
+
+    fn pod_name(&self, qos: Qos, uid: &str) -> Name {
+        self.class_name(qos).child(&format!("pod{uid}"))
+    }
+
+    fn path(&self, name: &Name) -> String {
+        match self.driver.get() {
+            Some(Driver::Systemd(_)) => name.slices(),
+            _ => name.cgroupfs(),
+        }
+    }
+
+    fn make(&self, name: &Name, limits: &Limits) -> Result<()> {
+        match self.driver.get() {
+            Some(Driver::Systemd(systemd)) => systemd.make(&self.tree, name, limits),
+            _ => {
+                let path = name.cgroupfs();
+                self.tree.make(&path)?;
+                self.tree.set(&path, limits)
+            }
+        }
+    }
+
+    fn set(&self, name: &Name, limits: &Limits) -> Result<()> {
+        match self.driver.get() {
+            Some(Driver::Systemd(systemd)) => systemd.set(&self.tree, name, limits),
+            _ => self.tree.set(&name.cgroupfs(), limits),
+        }
+    }
+
+    /// Makes `kubepods` and the classes. Pods together get what the node allocates to them and no more; best effort pods together get
+    /// the least weight there is.
+    pub(crate) fn prepare(&self, cpu: Amount, memory: Amount) -> Result<()> {
+        let allocatable = Limits {
+            cpu_shares: Some(resources::cpu_shares(cpu.milli())),
+            memory_bytes: Some(Bound::from(Some(memory.units()).filter(|bytes| *bytes > 0))),
+            ..Limits::default()
+        };
+        self.make(&self.class_name(Qos::Guaranteed), &allocatable)?;
+        self.make(&self.class_name(Qos::Burstable), &Limits::default())?;
+        let least = Limits { cpu_shares: Some(resources::cpu_shares(0)), ..Limits::default() };
+        self.make(&self.class_name(Qos::BestEffort), &least)
     }
 
     /// Burstable pods together weigh as much as they ask for.
     pub(crate) fn set_burstable_cpu(&self, requested_milli: i64) -> Result<()> {
-        self.set_cpu_shares(&format!("{}/kubepods/burstable", self.root), resources::cpu_shares(requested_milli))
+        let limits = Limits { cpu_shares: Some(resources::cpu_shares(requested_milli)), ..Limits::default() };
+        self.set(&self.class_name(Qos::Burstable), &limits)
     }
 
-    /// Makes a pod's cgroup with the pod's limits. Idempotent.
+    /// Makes a pod's cgroup with the pod's limits, or sets them on the one that is there.
     pub(crate) fn create_pod(&self, pod: &Pod) -> Result<()> {
-        let path = self.pod_parent(pod);
-        self.make(&path)?;
-        self.set_cpu_shares(&path, resources::cpu_shares(resources::pod_request(pod, "cpu").milli()))?;
-        if let Some(limit) = resources::pod_limit(pod, "cpu") {
-            let quota = resources::cpu_quota_us(limit.milli());
-            match self.unified {
-                true => self.set(&path, "", "cpu.max", &format!("{quota} {}", resources::CPU_PERIOD_US))?,
-                false => {
-                    self.set(&path, "cpu", "cpu.cfs_period_us", &resources::CPU_PERIOD_US.to_string())?;
-                    self.set(&path, "cpu", "cpu.cfs_quota_us", &quota.to_string())?;
-                }
-            }
-        }
-        if let Some(limit) = resources::pod_limit(pod, "memory").map(Amount::units) {
-            match self.unified {
-                true => self.set(&path, "", "memory.max", &limit.to_string())?,
-                false => self.set(&path, "memory", "memory.limit_in_bytes", &limit.to_string())?,
-            }
-        }
-        Ok(())
+        let limits = Limits {
+            cpu_shares: Some(resources::cpu_shares(resources::pod_request(pod, "cpu").milli())),
+            cpu_quota_us: Some(resources::pod_limit(pod, "cpu").map(|l| resources::cpu_quota_us(l.milli())).into()),
+            memory_bytes: Some(resources::pod_limit(pod, "memory").map(Amount::units).into()),
+        };
+        self.make(&self.pod_name(spec::qos(pod), spec::uid(pod)), &limits)
     }
 
-    /// Removes a stopped pod's cgroup from every controller. A runtime that is killed while it starts or removes a container forgets
-    /// its processes: those still in the cgroup are killed, and the removal is an error until they are gone.
+    /// Removes a stopped pod's cgroup. A runtime that is killed while it starts or removes a container forgets its processes: those
+    /// still in the cgroup are killed, and the removal is an error until they are gone.
     pub(crate) fn remove_pod(&self, uid: &str) -> Result<()> {
-        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
-            let path = self.pod_path(qos, uid);
-            if let Err(error) = self.remove(&path) {
-                for tree in self.trees() {
-                    kill_processes(&tree.join(path.trim_start_matches('/')));
-                }
+        for qos in CLASSES {
+            let name = self.pod_name(qos, uid);
+            if let Err(error) = self.remove(&name) {
+                spellings(&name).iter().for_each(|path| self.tree.kill(path));
                 return Err(error);
             }
         }
         Ok(())
     }
 
+    /// Whichever driver made it: a pod that runs while the runtime's driver is changed keeps the cgroup it has.
+    fn remove(&self, name: &Name) -> Result<()> {
+        if self.tree.exists(&name.slices())
+            && let Ok(systemd) = Systemd::connect()
+        {
+            systemd.stop(name)?;
+        }
+        spellings(name).iter().try_for_each(|path| self.tree.remove(path))
+    }
+
     /// The UIDs of all pods that have a cgroup.
     pub(crate) fn pods(&self) -> Vec<String> {
-        let mut found = Vec::new();
-        for class in ["kubepods", "kubepods/burstable", "kubepods/besteffort"] {
-            let directory = self.trees().first().map(|tree| tree.join(self.root.trim_start_matches('/')).join(class));
-            let entries = directory.and_then(|d| std::fs::read_dir(d).ok());
-            found.extend(
-                entries
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-                    .filter_map(|e| e.file_name().to_string_lossy().strip_prefix("pod").map(str::to_string)),
-            );
-        }
-        found
+        let classes = CLASSES.iter().flat_map(|qos| spellings(&self.class_name(*qos)));
+        let mut uids: Vec<String> = classes.flat_map(|path| self.tree.children(&path)).filter_map(|child| name::pod_uid(&child)).collect();
+        uids.sort();
+        uids.dedup();
+        uids
     }
 
     /// Removes the whole tree, for clean-up. Fails on what still runs.
     pub(crate) fn remove_all(&self) -> Result<()> {
-        self.remove(&format!("{}/kubepods", self.root))
-    }
-
-    fn set_cpu_shares(&self, path: &str, shares: i64) -> Result<()> {
-        match self.unified {
-            // The kernel's and upstream's formula from 2..262144 to 1..10000.
-            true => self.set(path, "", "cpu.weight", &(1 + ((shares - 2) * 9999) / 262_142).to_string()),
-            false => self.set(path, "cpu", "cpu.shares", &shares.to_string()),
-        }
-    }
-
-    fn set(&self, path: &str, controller: &str, file: &str, value: &str) -> Result<()> {
-        let target = Path::new(MOUNT).join(controller).join(path.trim_start_matches('/')).join(file);
-        std::fs::write(&target, value).map_err(Error::io(format!("write {value} to {}", target.display())))
-    }
-
-    fn make(&self, path: &str) -> Result<()> {
-        let relative = path.trim_start_matches('/');
-        let trees: Vec<PathBuf> = if self.unified { vec![MOUNT.into()] } else { OURS.iter().map(|c| Path::new(MOUNT).join(c)).collect() };
-        for tree in trees {
-            let full = tree.join(relative);
-            std::fs::create_dir_all(&full).map_err(Error::io(format!("create cgroup {}", full.display())))?;
-            if self.unified {
-                self.delegate(&tree, relative);
-            }
-        }
-        Ok(())
-    }
-
-    /// Under v2 a controller must be switched on in every ancestor. What the machine refuses shows when a limit is set.
-    fn delegate(&self, tree: &Path, relative: &str) {
-        let mut current = tree.to_path_buf();
-        for part in std::iter::once("").chain(relative.split('/')) {
-            current.push(part);
-            for controller in ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"] {
-                let _ = std::fs::write(current.join("cgroup.subtree_control"), format!("+{controller}"));
-            }
-        }
-    }
-
-    /// Every tree in which a cgroup may have been made, by us or by the runtime below ours.
-    fn trees(&self) -> Vec<PathBuf> {
-        if self.unified {
-            return vec![MOUNT.into()];
-        }
-        let mut trees: Vec<PathBuf> =
-            std::fs::read_dir(MOUNT).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink()).collect();
-        trees.sort_by_key(|tree| !tree.ends_with("cpu"));
-        trees
-    }
-
-    fn remove(&self, path: &str) -> Result<()> {
-        for tree in self.trees() {
-            let full = tree.join(path.trim_start_matches('/'));
-            if full.exists() {
-                remove_tree(&full).map_err(Error::io(format!("remove cgroup {}", full.display())))?;
-            }
-        }
-        Ok(())
+        CLASSES.iter().rev().try_for_each(|qos| self.remove(&self.class_name(*qos)))
     }
 }
 
-/// SIGKILL to every process in a cgroup and below.
-fn kill_processes(path: &Path) {
-    for entry in std::fs::read_dir(path).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            kill_processes(&entry.path());
-        }
-    }
-    let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
-    // 0 stands for a process outside our view, and to kill(2) for our own group.
-    for pid in processes.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0) {
-        let outcome = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        tracing::warn!(pid, cgroup = %path.display(), ?outcome, "killed what a dead pod had left");
-    }
+/// Where the two drivers have a cgroup.
+fn spellings(name: &Name) -> [String; 2] {
+    [name.slices(), name.cgroupfs()]
 }
 
-/// Children first; the files in a cgroup go with its directory.
-fn remove_tree(path: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(path)?.flatten() {
-        if entry.file_type()?.is_dir() {
-            remove_tree(&entry.path())?;
-        }
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod() -> Pod {
+        serde_json::from_value(json!({"metadata": {"uid": "1-2"}, "spec": {"containers": [{"name": "a", "resources": {
+            "requests": {"cpu": "250m"}, "limits": {"cpu": "1.5", "memory": "64Mi"}}}]}}))
+        .unwrap()
     }
-    match std::fs::remove_dir(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
+
+    fn prepared(mount: &Path) -> Cgroups {
+        let cgroups = Cgroups::below("/r", mount);
+        cgroups.follow(CgroupDriver::Cgroupfs).unwrap();
+        cgroups.prepare(Amount::from_units(2), Amount::from_units(1 << 30)).unwrap();
+        cgroups.create_pod(&pod()).unwrap();
+        cgroups
+    }
+
+    #[test]
+    fn d13_cgroup_v2_gets_its_own_files_and_node_allocatable_is_enforced() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory").unwrap();
+        let cgroups = prepared(dir.path());
+        let read = |file: &str| std::fs::read_to_string(dir.path().join("r/kubepods").join(file)).unwrap();
+        assert_eq!((read("memory.max"), read("cpu.weight")), ((1 << 30).to_string(), "79".into()));
+        assert_eq!(read("besteffort/cpu.weight"), "1");
+        assert_eq!(
+            (read("burstable/pod1-2/cpu.max"), read("burstable/pod1-2/memory.max")),
+            ("150000 100000".into(), (64 << 20).to_string())
+        );
+        assert_eq!(cgroups.pod_parent(&pod()), "/r/kubepods/burstable/pod1-2");
+        assert_eq!(cgroups.pods(), ["1-2"]);
+    }
+
+    #[test]
+    fn d13_cgroup_v1_gets_one_tree_for_each_controller() {
+        let dir = tempfile::tempdir().unwrap();
+        for controller in ["cpu", "memory", "pids"] {
+            std::fs::create_dir(dir.path().join(controller)).unwrap();
+        }
+        let cgroups = prepared(dir.path());
+        let read = |file: &str| std::fs::read_to_string(dir.path().join(file)).unwrap();
+        assert_eq!(read("memory/r/kubepods/memory.limit_in_bytes"), (1 << 30).to_string());
+        assert_eq!(read("cpu/r/kubepods/cpu.shares"), "2048");
+        assert_eq!(read("cpu/r/kubepods/burstable/pod1-2/cpu.cfs_quota_us"), "150000");
+        assert_eq!(cgroups.pods(), ["1-2"]);
+    }
+
+    #[test]
+    fn a_pod_of_the_other_driver_is_known_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("cgroup.controllers"), "cpu memory").unwrap();
+        let cgroups = prepared(dir.path());
+        let slice = dir.path().join("r.slice/r-kubepods.slice/r-kubepods-burstable.slice/r-kubepods-burstable-pod3_4.slice");
+        std::fs::create_dir_all(&slice).unwrap();
+        assert_eq!(cgroups.pods(), ["1-2", "3-4"]);
+        cgroups.remove_pod("3-4").unwrap();
+        cgroups.remove_pod("1-2").unwrap();
+        assert!(cgroups.pods().is_empty());
+        cgroups.remove_all().unwrap();
+        assert!(!dir.path().join("r/kubepods").exists() && !dir.path().join("r.slice/r-kubepods.slice").exists());
+    }
+
+    #[test]
+    fn d13_with_systemd_the_parent_is_a_slice() {
+        let cgroups = Cgroups::below("/", Path::new("/nowhere"));
+        cgroups.driver.set(Driver::Systemd(Systemd)).unwrap();
+        assert_eq!(cgroups.pod_parent(&pod()), "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice");
     }
 }

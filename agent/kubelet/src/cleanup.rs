@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 
 use crate::{
     cgroup::Cgroups,
+    clock::blocking,
     error::{Error, Result},
-    runtime::Runtime,
+    metrics::Operations,
+    runtime::{Runtime, cri::CriRuntime},
     volume,
 };
 
 /// Stops and removes all pods of this data directory, their mounts, directories, logs and cgroups. The kubelet must not be running.
 pub async fn clean_up(data_dir: &Path, pod_logs_dir: &Path, runtime_socket: PathBuf, cgroup_root: &str) -> Result<()> {
-    let runtime = Runtime::new(runtime_socket);
+    let runtime = CriRuntime::new(runtime_socket, Operations::new());
     let pods = data_dir.join("pods");
     let entries = match std::fs::read_dir(&pods) {
         Ok(entries) => entries,
@@ -32,7 +34,7 @@ pub async fn clean_up(data_dir: &Path, pod_logs_dir: &Path, runtime_socket: Path
     failure.map_or(Ok(()), Err)
 }
 
-async fn remove_pod(runtime: &Runtime, pod_dir: &Path, pod_logs_dir: &Path, uid: &str) -> Result<()> {
+async fn remove_pod(runtime: &dyn Runtime, pod_dir: &Path, pod_logs_dir: &Path, uid: &str) -> Result<()> {
     // A runtime that is away for good has taken its containers with it.
     match runtime.list_sandboxes(Some(uid)).await {
         Ok(sandboxes) => {
@@ -48,5 +50,5 @@ async fn remove_pod(runtime: &Runtime, pod_dir: &Path, pod_logs_dir: &Path, uid:
     for entry in logs.filter(|e| e.file_name().to_string_lossy().ends_with(&format!("_{uid}"))) {
         let _ = std::fs::remove_dir_all(entry.path());
     }
-    tokio::task::block_in_place(|| volume::tear_down(pod_dir))
+    blocking(|| volume::tear_down(pod_dir))
 }

@@ -8,6 +8,7 @@ pub(crate) mod dns;
 pub(crate) mod env;
 pub(crate) mod fields;
 pub(crate) mod hosts;
+pub(crate) mod namespaces;
 pub(crate) mod resources;
 pub(crate) mod sandbox;
 pub(crate) mod security;

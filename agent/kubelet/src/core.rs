@@ -1,21 +1,33 @@
 //! What all parts of a running kubelet share.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::RwLock;
-use trireme_client::{Client, Informer};
+use tokio_util::sync::CancellationToken;
+use trireme_client::{Client, EventRecorder, Informer, InformerOptions};
 
 use crate::{
-    amount::Amount, cgroup::Cgroups, container::fields::Place, events::Events, image::Images, machine::Machine, metrics::Metrics,
-    objects::Objects, options::KubeletOptions, pod::observed::Observed, pod::spec, runtime::Runtime, volume::token::Tokens,
+    amount::Amount,
+    cgroup::Cgroups,
+    clock::Clock,
+    container::fields::Place,
+    events::Events,
+    image::Images,
+    machine::Machine,
+    metrics::{Metrics, Operations},
+    objects::{Objects, OnChange},
+    options::KubeletOptions,
+    pod::{observed::Observed, spec},
+    runtime::Runtime,
+    volume::content::token::Tokens,
 };
 
 /// Shared by the workers, the node's status and the kubelet API.
 pub(crate) struct Core {
     pub(crate) options: KubeletOptions,
-    pub(crate) runtime: Runtime,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) client: Client,
     pub(crate) events: Events,
@@ -27,16 +39,54 @@ pub(crate) struct Core {
     pub(crate) allocatable: BTreeMap<String, Amount>,
     pub(crate) services: Arc<Informer<Service>>,
     pub(crate) pods: Arc<Informer<Pod>>,
-    /// Our Node as the API server last had it.
+    /// This kubelet's Node as the API server last had it.
     pub(crate) node: RwLock<Option<Arc<Node>>>,
+    /// Why this host cannot run pods although its runtime answers.
+    pub(crate) host_trouble: RwLock<Option<String>>,
+}
+
+/// What comes in through seams.
+pub(crate) struct Seams {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    /// Where the runtime's calls are counted.
+    pub(crate) operations: Operations,
+    pub(crate) clock: Clock,
+    pub(crate) cgroups: Cgroups,
 }
 
 impl Core {
-    /// The wall clock. Statuses and tokens are about wall time; delays inside the kubelet use tokio's clock.
-    pub(crate) fn now(&self) -> Timestamp {
-        let now = Timestamp::now();
-        // The API keeps whole seconds; comparing with what comes back must not see a difference.
-        Timestamp::from_second(now.as_second()).unwrap_or(now)
+    /// Starts the informers and puts the parts together. `on_change` is told which pods' objects change.
+    pub(crate) fn new(options: KubeletOptions, seams: Seams, on_change: OnChange, cancel: &CancellationToken) -> Arc<Core> {
+        let Seams { runtime, operations, clock, cgroups } = seams;
+        let client = options.client.clone();
+        let machine = Machine::look(&options.data_dir);
+        let services =
+            options.services.clone().unwrap_or_else(|| Informer::start(client.clone(), InformerOptions::default(), cancel.clone()));
+        let recorder = EventRecorder::start(client.clone(), "kubelet", &options.node_name, cancel.clone());
+        let mine = InformerOptions { field_selector: Some(format!("spec.nodeName={}", options.node_name)), ..Default::default() };
+        Arc::new(Core {
+            allocatable: machine.allocatable(options.max_pods, &options.reserved),
+            machine,
+            objects: Objects::new(client.clone(), on_change, cancel.clone()),
+            tokens: Tokens::new(client.clone()),
+            images: Images::new(runtime.clone(), clock.clone()),
+            events: Events::new(recorder, &options.node_name),
+            services,
+            pods: Informer::start_with(client.clone(), mine, |pod: &mut Pod| pod.metadata.managed_fields = None, cancel.clone()),
+            node: RwLock::new(None),
+            host_trouble: RwLock::new(None),
+            cgroups,
+            metrics: Metrics::new(&operations),
+            runtime,
+            clock,
+            client,
+            options,
+        })
+    }
+
+    /// The time now, in whole seconds.
+    pub(crate) fn now(&self) -> jiff::Timestamp {
+        self.clock.now_secs()
     }
 
     pub(crate) fn host_ips(&self) -> Vec<String> {
@@ -51,13 +101,13 @@ impl Core {
         Place { host_ips, pod_ips, allocatable: self.allocatable.clone() }
     }
 
-    /// Whether images that lie on this node are still on their way into the runtime.
+    /// Whether images that lie on this node are still being imported into the runtime.
     pub(crate) fn images_are_coming(&self) -> bool {
         self.options.images_imported.as_ref().is_some_and(|imported| !*imported.borrow())
     }
 
-    /// Where Localhost seccomp profiles lie.
-    pub(crate) fn seccomp_dir(&self) -> std::path::PathBuf {
+    /// Where Localhost seccomp profiles are.
+    pub(crate) fn seccomp_dir(&self) -> PathBuf {
         self.options.data_dir.join("seccomp")
     }
 }

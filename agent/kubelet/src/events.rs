@@ -26,6 +26,7 @@ impl Events {
     pub(crate) fn container(&self, pod: &Pod, container: &str, kind: EventKind, reason: &str, message: &str) {
         let list = match spec::container(pod, container) {
             Some((Kind::Main, _)) => "containers",
+            Some((Kind::Ephemeral, _)) => "ephemeralContainers",
             _ => "initContainers",
         };
         let about = ObjectReference { field_path: Some(format!("spec.{list}{{{container}}}")), ..reference(pod) };

@@ -5,7 +5,7 @@
 pub(crate) mod credentials;
 pub(crate) mod reference;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -15,6 +15,7 @@ use trireme_client::EventKind;
 use trireme_proto::cri;
 
 use crate::{
+    clock::Clock,
     error::Error,
     events::Events,
     objects::Objects,
@@ -22,7 +23,7 @@ use crate::{
     runtime::Runtime,
 };
 
-/// An image that may not be pulled is looked for again after this, as upstream's pod workers do it: somebody may have put it there.
+/// An image that may not be pulled is looked for again after this, as upstream's pod workers do it: an operator may have imported it.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How many pulls run at once.
 const PARALLEL_PULLS: usize = 3;
@@ -35,7 +36,8 @@ struct Failed {
 
 /// Pulls images.
 pub(crate) struct Images {
-    runtime: Runtime,
+    runtime: Arc<dyn Runtime>,
+    clock: Clock,
     permits: Semaphore,
     /// By pod UID and image: one pod's broken pull secret does not hold back another pod.
     failed: Mutex<HashMap<(String, String), Failed>>,
@@ -48,8 +50,8 @@ pub(crate) struct Missing {
 }
 
 impl Images {
-    pub(crate) fn new(runtime: Runtime) -> Images {
-        Images { runtime, permits: Semaphore::new(PARALLEL_PULLS), failed: Mutex::default() }
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, clock: Clock) -> Images {
+        Images { runtime, clock, permits: Semaphore::new(PARALLEL_PULLS), failed: Mutex::default() }
     }
 
     /// The pod is gone.
@@ -57,8 +59,8 @@ impl Images {
         self.failed.lock().retain(|(holder, _), _| holder != uid);
     }
 
-    /// Whether the runtime has every image that this pod names and need not pull anew. The sandbox's own image nobody can name: where
-    /// there is no sandbox yet it may be missing too.
+    /// Whether the runtime has every image that this pod names and need not pull anew. The sandbox's own image has no name here: while
+    /// there is no sandbox on this node, it may be missing too.
     pub(crate) async fn has_all(&self, pod: &Pod) -> Result<bool, Error> {
         if self.runtime.list_sandboxes(None).await?.is_empty() {
             return Ok(false);
@@ -81,7 +83,6 @@ impl Images {
         sandbox: &cri::PodSandboxConfig,
         objects: &Objects,
         events: &Events,
-        clock: &(dyn Fn() -> Timestamp + Sync),
     ) -> Result<cri::Image, Missing> {
         let wanted = container.image.as_deref().unwrap_or_default();
         let missing = |reason: &str, message: String, retry_at: Option<Timestamp>| Missing {
@@ -97,7 +98,11 @@ impl Images {
             }
         };
         let failure = |e: Error| {
-            missing("ImageInspectError", format!("Failed to inspect image {wanted:?}: {e}"), Some(clock() + Duration::from_secs(5)))
+            missing(
+                "ImageInspectError",
+                format!("Failed to inspect image {wanted:?}: {e}"),
+                Some(self.clock.now_secs() + Duration::from_secs(5)),
+            )
         };
         let present = self.runtime.image_status(&image).await.map_err(failure)?;
         let policy = container.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
@@ -115,12 +120,16 @@ impl Images {
             (None, "Never") => {
                 let message = format!("Container image {wanted:?} is not present with pull policy of Never");
                 events.container(pod, &container.name, EventKind::Warning, "ErrImageNeverPull", &message);
-                return Err(missing("ErrImageNeverPull", message, Some(clock() + LOOK_AGAIN)));
+                return Err(missing("ErrImageNeverPull", message, Some(self.clock.now_secs() + LOOK_AGAIN)));
             }
             _ => {}
         }
         let key = (spec::uid(pod).to_string(), image.clone());
-        let held = self.failed.lock().get(&key).and_then(|f| f.backoff.waiting(f.at, clock()).map(|(_, until)| (until, f.message.clone())));
+        let held = self
+            .failed
+            .lock()
+            .get(&key)
+            .and_then(|f| f.backoff.waiting(f.at, self.clock.now_secs()).map(|(_, until)| (until, f.message.clone())));
         if let Some((until, before)) = held {
             let message = format!("Back-off pulling image {wanted:?}");
             events.container(pod, &container.name, EventKind::Normal, "BackOff", &message);
@@ -132,7 +141,7 @@ impl Images {
                 Ok(pulled)
             }
             Err(error) => {
-                let now = clock();
+                let now = self.clock.now_secs();
                 let message = error.to_string();
                 events.container(
                     pod,
@@ -189,7 +198,7 @@ impl Images {
         Ok(status)
     }
 
-    /// With each of the credentials until one is taken; as nobody only where there are none, or a wrong password would be
+    /// Tries each of the credentials until one is accepted. Without credentials only where there are none, or a wrong password would be
     /// reported as a missing one.
     async fn pull_with(&self, credentials: Vec<cri::AuthConfig>, image: &str, sandbox: &cri::PodSandboxConfig) -> Result<String, Error> {
         if credentials.is_empty() {

@@ -1,35 +1,31 @@
 //! Puts the parts together and runs them.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, os::unix::fs::PermissionsExt, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
-use parking_lot::RwLock;
+use k8s_openapi::api::core::v1::Node;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{ProcessCollector, register};
-use trireme_client::{Event, EventRecorder, Informer, InformerOptions};
+use trireme_client::{Event, Informer, InformerOptions};
 
 use crate::{
     cgroup::Cgroups,
-    core::Core,
+    clock::Clock,
+    core::{Core, Seams},
+    dbus,
     error::{Error, Result},
-    events::Events,
-    image::Images,
-    logs,
-    machine::Machine,
-    metrics::Metrics,
+    files, logs,
+    metrics::Operations,
     node,
-    objects::Objects,
     options::KubeletOptions,
+    pod::kill,
     pods::{Handles, Pods},
-    runtime::Runtime,
-    volume::token::Tokens,
+    runtime::cri::CriRuntime,
 };
 
 /// A running kubelet.
 pub struct Kubelet {
-    handles: Arc<Handles>,
-    pods: Arc<Pods>,
+    core: Arc<Core>,
     cancel: CancellationToken,
     tasks: JoinSet<()>,
     address: Option<SocketAddr>,
@@ -41,52 +37,30 @@ impl Kubelet {
     pub async fn start(options: KubeletOptions, cancel: CancellationToken) -> Result<Kubelet> {
         let cancel = cancel.child_token();
         let socket = options.runtime_socket()?;
-        for directory in [options.data_dir.join("pods"), options.pod_logs_dir.clone()] {
-            std::fs::create_dir_all(&directory).map_err(Error::io(format!("create {}", directory.display())))?;
-        }
-        let runtime = Runtime::new(socket);
-        let client = options.client.clone();
+        let pods_dir = options.data_dir.join("pods");
+        files::make_directories(&options.pod_logs_dir, 0o755)?;
+        files::make_directories(&pods_dir, 0o750)?;
+        // Secrets are below it, and their own modes are the pods'.
+        let private = std::fs::Permissions::from_mode(0o750);
+        std::fs::set_permissions(&pods_dir, private).map_err(Error::io(format!("chmod {}", pods_dir.display())))?;
+        let operations = Operations::new();
+        let seams = Seams {
+            runtime: Arc::new(CriRuntime::new(socket, operations.clone())),
+            operations,
+            clock: Clock::Wall,
+            cgroups: Cgroups::new(&options.cgroup_root),
+        };
         let handles: Arc<Handles> = Arc::default();
-        let machine = Machine::look(&options.data_dir);
-        let cgroups = Cgroups::new(&options.cgroup_root);
-        cgroups.prepare()?;
         let on_change = {
             let handles = handles.clone();
             Arc::new(move |uid: &str| handles.content_changed(uid))
         };
-        let mine = InformerOptions { field_selector: Some(format!("spec.nodeName={}", options.node_name)), ..Default::default() };
-        let this_node = InformerOptions { field_selector: Some(format!("metadata.name={}", options.node_name)), ..Default::default() };
-        let services =
-            options.services.clone().unwrap_or_else(|| Informer::start(client.clone(), InformerOptions::default(), cancel.clone()));
-        let recorder = EventRecorder::start(client.clone(), "kubelet", &options.node_name, cancel.clone());
-        let core = Arc::new(Core {
-            allocatable: machine.allocatable(options.max_pods, &options.reserved),
-            machine,
-            objects: Objects::new(client.clone(), on_change, cancel.clone()),
-            tokens: Tokens::new(client.clone()),
-            images: Images::new(runtime.clone()),
-            events: Events::new(recorder, &options.node_name),
-            services,
-            pods: Informer::start_with(client.clone(), mine, |pod: &mut Pod| pod.metadata.managed_fields = None, cancel.clone()),
-            node: RwLock::new(None),
-            cgroups,
-            metrics: Metrics::new(runtime.operations()),
-            runtime,
-            client: client.clone(),
-            options,
-        });
+        let core = Core::new(options, seams, on_change, &cancel);
         if core.options.stands_for_process {
             register(&core.metrics.registry, ProcessCollector::new());
         }
-
-        let nodes = Informer::start(client, this_node, cancel.clone());
-        let seen = Arc::downgrade(&core);
-        nodes.on_event(move |event: &Event<Node>| {
-            if let (Some(core), Event::Added(node) | Event::Updated { new: node, .. }) = (seen.upgrade(), event) {
-                *core.node.write() = Some(node.clone());
-            }
-        });
-        let pods = Pods::new(core.clone(), handles.clone(), cancel.clone());
+        follow_node(&core, &cancel);
+        let pods = Pods::new(core.clone(), handles, cancel.clone());
         let mut tasks = JoinSet::new();
         let server = crate::server::bind(&core, pods.clone()).await?;
         let address = server.local_addr();
@@ -95,7 +69,7 @@ impl Kubelet {
         let parts: [futures::future::BoxFuture<'static, ()>; 3] = [
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
             Box::pin(node::lease::run(core.clone())),
-            Box::pin(logs::rotate::run(core)),
+            Box::pin(logs::rotate::run(core.clone())),
         ];
         for part in parts {
             let cancel = cancel.clone();
@@ -103,7 +77,7 @@ impl Kubelet {
                 cancel.run_until_cancelled(part).await;
             });
         }
-        Ok(Kubelet { handles, pods, cancel, tasks, address })
+        Ok(Kubelet { core, cancel, tasks, address })
     }
 
     /// Where the kubelet API listens, if it is served.
@@ -111,26 +85,45 @@ impl Kubelet {
         self.address
     }
 
-    /// How many pods have a worker now.
-    pub fn pod_count(&self) -> usize {
-        self.handles.len()
-    }
-
-    /// Whether the container runtime answers.
-    pub fn is_runtime_up(&self) -> bool {
-        *self.pods.runtime_up.borrow()
-    }
-
     /// Stops all parts and waits for them. Pods run on.
     pub async fn shutdown(mut self) {
+        self.stop().await;
+    }
+
+    async fn stop(&mut self) {
         self.cancel.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
+
+    /// Ends the pods too where the host itself is being shut down, which systemd tells; otherwise they run on. Their hooks and signals
+    /// get at most `within`, and each pod no more than its own grace period. Their statuses stay as they are: after the reboot the pods
+    /// start again. Answers to <https://kubernetes.io/docs/concepts/cluster-administration/node-shutdown/>.
+    pub async fn shutdown_with_host(mut self, within: Duration) {
+        self.stop().await;
+        if within.is_zero() || !crate::clock::blocking(dbus::host_is_stopping) {
+            return;
+        }
+        tracing::info!(seconds = within.as_secs(), "the host is shutting down: pods are ended");
+        if tokio::time::timeout(within, kill::end_pods(&self.core, within)).await.is_err() {
+            tracing::warn!("not all pods ended in time");
+        }
+    }
 }
 
-/// Whoever lets go of it without waiting stops it all the same.
+/// Dropping stops all parts without waiting for them.
 impl Drop for Kubelet {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+fn follow_node(core: &Arc<Core>, cancel: &CancellationToken) {
+    let this_node = InformerOptions { field_selector: Some(format!("metadata.name={}", core.options.node_name)), ..Default::default() };
+    let nodes = Informer::start(core.client.clone(), this_node, cancel.clone());
+    let seen = Arc::downgrade(core);
+    nodes.on_event(move |event: &Event<Node>| {
+        if let (Some(core), Event::Added(node) | Event::Updated { new: node, .. }) = (seen.upgrade(), event) {
+            *core.node.write() = Some(node.clone());
+        }
+    });
 }

@@ -4,24 +4,37 @@
 //! Must not: configure networks (the runtime calls CNI), program Services, speak to anything of the runtime but CRI, or run a
 //! runtime binary.
 //!
-//! The way of a pod: the watch (`pods`) tells its worker (`pod::worker`), which observes the runtime, asks the pure planner
+//! A pod's path: the watch (`pods`) tells the pod's worker (`pod::worker`), which observes the runtime, asks the pure planner
 //! (`pod::plan`) what to do, does it, and reports the pure result of `pod::status`. Nothing else starts or stops a container.
+//!
+//! Seams: `runtime` (CRI, or a double in tests), `clock`, `cgroup` (any mount point), `volume::Plugin`, and [`HostPorts`].
 //!
 //! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths. There
 //! is no state file, and killing the agent at any moment changes nothing for the pods.
 //!
-//! Places kept for what comes: static pods become another source feeding `pods`; eviction another reason for a verdict in
-//! `pod::worker`; claims and CSI another arm in `volume`; devices another part of `container::config`.
+//! Where extensions go: static pods are another source that feeds `pods`; eviction is another reason for a verdict in `pod::worker`;
+//! CSI is a further plugin of `volume`; devices are another part of `container::config`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/>.
 
 mod amount;
+/// An API server in memory, the one that the tests with a real runtime use.
+#[cfg(test)]
+#[path = "../tests/lab/api.rs"]
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
+mod api_double;
 mod cgroup;
 mod cleanup;
+mod clock;
 mod container;
 mod core;
+mod dbus;
 mod error;
 mod events;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod host_ports;
 mod image;
 mod kubelet;
 mod logs;
@@ -39,5 +52,7 @@ mod volume;
 
 pub use cleanup::clean_up;
 pub use error::Error;
+pub use host_ports::{HostPortMapping, HostPortProtocol, HostPorts};
 pub use kubelet::Kubelet;
+pub use node::thresholds::EvictionThresholds;
 pub use options::{KubeletOptions, NodeCertificates, ServingTls};

@@ -9,13 +9,8 @@ pub(crate) mod rotate;
 
 use std::path::Path;
 
-/// The last lines of a log, at most that many bytes, without their times.
+/// The end of a log: at most so many lines and bytes, without their times.
 pub(crate) async fn tail(path: &Path, lines: usize, max_bytes: usize) -> String {
-    let mut out = Vec::new();
-    let options = reader::Options { tail_lines: Some(lines), ..Default::default() };
-    if reader::read_once(path, &options, &mut out).await.is_err() {
-        return String::new();
-    }
-    let start = out.len().saturating_sub(max_bytes);
-    String::from_utf8_lossy(&out[start..]).into_owned()
+    let text = reader::read_end(path, lines, max_bytes).await.unwrap_or_default();
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -53,7 +53,7 @@ impl Machine {
 
     /// What the machine has, by resource name.
     pub(crate) fn capacity(&self, max_pods: u32) -> BTreeMap<String, Amount> {
-        let of = |n: i64| Amount::from_units(i128::from(n));
+        let of = |n: i64| Amount::from_units(n);
         BTreeMap::from([
             ("cpu".into(), of(self.cpus)),
             ("memory".into(), of(self.memory_bytes)),
@@ -74,16 +74,42 @@ impl Machine {
     }
 }
 
-/// Memory that could be had without swapping, and the free and total bytes of the file system at `path`.
-pub(crate) fn pressure(path: &Path) -> (i64, i64, i64) {
-    let text = read("/proc/meminfo");
-    let available = text
+/// How much of something there is, and how much of it is free: bytes, inodes or process ids.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Space {
+    pub(crate) free: i64,
+    pub(crate) total: i64,
+}
+
+/// A file system's room.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Disk {
+    pub(crate) bytes: Space,
+    pub(crate) inodes: Space,
+}
+
+/// Bytes of memory that could be had without swapping.
+pub(crate) fn memory_available() -> i64 {
+    read("/proc/meminfo")
         .lines()
         .find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?.trim().parse::<i64>().ok())
         .unwrap_or(i64::MAX / 1024)
-        * 1024;
-    let (free, total) = nix::sys::statvfs::statvfs(path)
-        .map(|fs| (fs.blocks_available() as i64 * fs.fragment_size() as i64, fs.blocks() as i64 * fs.fragment_size() as i64))
-        .unwrap_or((i64::MAX, i64::MAX));
-    (available, free, total)
+        .saturating_mul(1024)
+}
+
+/// The room of the file system at `path` that is left to users other than root; None where it cannot be asked.
+pub(crate) fn disk(path: &Path) -> Option<Disk> {
+    let fs = nix::sys::statvfs::statvfs(path).ok()?;
+    let bytes = |blocks: u64| i64::try_from(blocks.saturating_mul(fs.fragment_size())).unwrap_or(i64::MAX);
+    let count = |inodes: u64| i64::try_from(inodes).unwrap_or(i64::MAX);
+    Some(Disk {
+        bytes: Space { free: bytes(fs.blocks_available()), total: bytes(fs.blocks()) },
+        inodes: Space { free: count(fs.files_available()), total: count(fs.files()) },
+    })
+}
+
+/// Process ids of this machine that are not in use, of `max`.
+pub(crate) fn pids(max: i64) -> Space {
+    let running = read("/proc/loadavg").split(['/', ' ']).nth(4).and_then(|n| n.parse::<i64>().ok()).unwrap_or_default();
+    Space { free: max.saturating_sub(running), total: max }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod lease;
 pub(crate) mod status;
+pub(crate) mod thresholds;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,14 +15,14 @@ use k8s_openapi::{
 };
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
-use trireme_client::{EventKind, Patch};
+use trireme_client::{EventKind, Patch, storage};
 
 use crate::core::Core;
 use status::NodeView;
 
 /// Between looks at our own condition.
 const LOOK: Duration = Duration::from_secs(10);
-/// An unchanged status is written again after this, for whoever watches heartbeats.
+/// An unchanged status is written again after this, for clients that watch heartbeats.
 const REPORT_ANYWAY: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -45,7 +46,7 @@ pub(crate) async fn run(core: Arc<Core>, mut runtime_up: watch::Receiver<bool>) 
                 LOOK
             }
             Err(error) => {
-                // Deleted by somebody: come back, as upstream's kubelet does after a restart.
+                // The Node was deleted: register again, as upstream's kubelet does after a restart.
                 registered = !error.is_not_found();
                 tracing::info!(%error, "node status not written, will be retried");
                 RETRY
@@ -70,24 +71,39 @@ fn labels(core: &Core) -> BTreeMap<String, String> {
     labels
 }
 
-/// Creates the Node, or sets our labels on the one that exists. Taints are only given at creation: later ones are others' business.
+/// What others have to know of this host beyond its labels.
+fn annotations(core: &Core) -> BTreeMap<String, String> {
+    BTreeMap::from([(storage::LOCAL_FOLDER.to_string(), core.options.local_volumes_dir.display().to_string())])
+}
+
+fn missing(wanted: BTreeMap<String, String>, have: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    wanted.into_iter().filter(|(key, value)| have.and_then(|have| have.get(key)) != Some(value)).collect()
+}
+
+/// Creates the Node, or sets our labels and annotations on the one that exists. Taints are only given at creation: later ones are others' business.
 async fn register(core: &Core) -> Result<(), trireme_client::Error> {
     let name = &core.options.node_name;
     match core.client.get::<Node>(None, name).await {
         Ok(node) => {
-            let have = node.metadata.labels.clone().unwrap_or_default();
-            let missing: BTreeMap<_, _> = labels(core).into_iter().filter(|(key, value)| have.get(key) != Some(value)).collect();
-            let node = if missing.is_empty() {
+            let labels = missing(labels(core), node.metadata.labels.as_ref());
+            let annotations = missing(annotations(core), node.metadata.annotations.as_ref());
+            let node = if labels.is_empty() && annotations.is_empty() {
                 node
             } else {
-                core.client.patch::<Node>(None, name, &Patch::Merge(json!({"metadata": {"labels": missing}}))).await?
+                let metadata = json!({"labels": labels, "annotations": annotations});
+                core.client.patch::<Node>(None, name, &Patch::Merge(json!({"metadata": metadata}))).await?
             };
             *core.node.write() = Some(Arc::new(node));
             Ok(())
         }
         Err(e) if e.is_not_found() => {
             let node = Node {
-                metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels(core)), ..Default::default() },
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    labels: Some(labels(core)),
+                    annotations: Some(annotations(core)),
+                    ..Default::default()
+                },
                 spec: Some(NodeSpec {
                     taints: (!core.options.taints.is_empty()).then(|| core.options.taints.clone()),
                     provider_id: core.options.provider_id.clone(),

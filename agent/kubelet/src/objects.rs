@@ -1,15 +1,15 @@
-//! The ConfigMaps and Secrets that this node's pods refer to, one watch per object.
+//! The ConfigMaps and Secrets that this node's pods refer to, one watch per object, and their claims and volumes, which are got.
 //!
 //! Must not list or watch whole namespaces: the node authorizer grants a node single objects only, and memory is for pods.
 //! A holder (a pod) names what it needs; with the last holder the watch ends. Until a watch has its first answer, and
-//! for objects nobody holds, a plain get answers.
+//! for objects without a holder, a plain get answers.
 
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Client, Informer, InformerOptions, Typed};
@@ -55,6 +55,12 @@ impl Objects {
         release(&self.secrets, uid);
     }
 
+    /// How many objects are watched.
+    #[cfg(test)]
+    pub(crate) fn watched(&self) -> usize {
+        self.config_maps.lock().len() + self.secrets.lock().len()
+    }
+
     /// A ConfigMap, or None if there is none of that name.
     pub(crate) async fn config_map(&self, namespace: &str, name: &str) -> Result<Option<Arc<ConfigMap>>> {
         self.get(&self.config_maps, namespace, name).await
@@ -65,17 +71,31 @@ impl Objects {
         self.get(&self.secrets, namespace, name).await
     }
 
+    /// A claim, or None if there is none of that name. A node may get claims that its pods use, and not watch them.
+    pub(crate) async fn claim(&self, namespace: &str, name: &str) -> Result<Option<PersistentVolumeClaim>> {
+        found(self.client.get(Some(namespace), name).await)
+    }
+
+    /// A volume, or None if there is none of that name.
+    pub(crate) async fn volume(&self, name: &str) -> Result<Option<PersistentVolume>> {
+        found(self.client.get(None, name).await)
+    }
+
     async fn get<T: Typed>(&self, cache: &Mutex<HashMap<Key, Watched<T>>>, namespace: &str, name: &str) -> Result<Option<Arc<T>>> {
         let watched = cache.lock().get(&(namespace.to_string(), name.to_string())).map(|w| w.informer.clone());
         if let Some(object) = watched.filter(|i| i.is_synced()).and_then(|i| i.get(namespace, name)) {
             return Ok(Some(object));
         }
         // Also asked when the watch knows of no object: it may be a moment behind, and "not found" ends up in a pod's status.
-        match self.client.get::<T>(Some(namespace), name).await {
-            Ok(object) => Ok(Some(Arc::new(object))),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e.into()),
-        }
+        found(self.client.get::<T>(Some(namespace), name).await).map(|object| object.map(Arc::new))
+    }
+}
+
+fn found<T>(answer: Result<T, trireme_client::Error>) -> Result<Option<T>> {
+    match answer {
+        Ok(object) => Ok(Some(object)),
+        Err(e) if e.is_not_found() => Ok(None),
+        Err(e) => Err(e.into()),
     }
 }
 

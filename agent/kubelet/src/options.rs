@@ -11,6 +11,12 @@ use k8s_openapi::api::core::v1::{Service, Taint};
 use tokio::sync::watch;
 use trireme_client::{Client, Informer};
 
+use crate::{
+    host_ports::{HostPorts, NoHostPorts},
+    node::thresholds::EvictionThresholds,
+    pod::sysctls,
+};
+
 /// Shows and renews the certificates of this node; the kubelet only lends its port.
 pub trait NodeCertificates: Send + Sync {
     /// What they are: a JSON document.
@@ -30,6 +36,8 @@ pub struct KubeletOptions {
     pub node_external_ips: Vec<IpAddr>,
     /// Our own directory (`<data-dir>/agent`): pods' volumes live in `pods/<uid>` below it.
     pub data_dir: PathBuf,
+    /// The folders of this node's local volumes: `<data-dir>/storage`. The Node tells of it.
+    pub local_volumes_dir: PathBuf,
     /// Where container logs are written by the runtime; upstream's `/var/log/pods`.
     pub pod_logs_dir: PathBuf,
     /// The CRI socket, `unix:///run/containerd/containerd.sock` or a bare path.
@@ -69,12 +77,20 @@ pub struct KubeletOptions {
     pub max_pods: u32,
     /// Resources kept from pods (`cpu`, `memory`, `ephemeral-storage`), as quantities.
     pub reserved: BTreeMap<String, String>,
+    /// When the node is short of memory, disk or process ids.
+    pub eviction_hard: EvictionThresholds,
+    /// Sysctls beyond the safe ones that pods may set, by name or as a prefix and `*`.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Rotate a container's log when it is larger (bytes).
     pub container_log_max_bytes: u64,
     /// How many log files a container may have, the current one included.
     pub container_log_max_files: usize,
     /// Whether the numbers of the whole process are shown among the kubelet's metrics: where nothing else of it shows them.
     pub stands_for_process: bool,
+    /// What to do when the runtime says that its network is not ready, for the node's Ready condition.
+    pub network_hint: Option<String>,
+    /// Maps ports of this host to pods. The default refuses every pod that asks for one.
+    pub host_ports: Arc<dyn HostPorts>,
     /// Further metrics to show: those of the client.
     pub requests: Option<prometheus::Registry>,
 }
@@ -91,11 +107,13 @@ pub struct ServingTls {
 impl KubeletOptions {
     /// Options with upstream's defaults for all that a node seldom changes.
     pub fn new(node_name: impl Into<String>, node_ip: IpAddr, data_dir: impl Into<PathBuf>, client: Client) -> KubeletOptions {
+        let data_dir: PathBuf = data_dir.into();
         KubeletOptions {
+            local_volumes_dir: data_dir.parent().unwrap_or(&data_dir).join("storage"),
             node_name: node_name.into(),
             node_ips: vec![node_ip],
             node_external_ips: Vec::new(),
-            data_dir: data_dir.into(),
+            data_dir,
             pod_logs_dir: "/var/log/pods".into(),
             runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),
             cgroup_root: "/".into(),
@@ -115,11 +133,27 @@ impl KubeletOptions {
             version: "v1.36.2+trireme1".into(),
             max_pods: 110,
             reserved: BTreeMap::new(),
+            eviction_hard: EvictionThresholds::default(),
+            allowed_unsafe_sysctls: Vec::new(),
             container_log_max_bytes: 10 << 20,
             container_log_max_files: 5,
             stands_for_process: false,
+            network_hint: None,
+            host_ports: Arc::new(NoHostPorts),
             requests: None,
         }
+    }
+
+    /// Lets pods set these sysctls, given as `--allowed-unsafe-sysctls` has it: names or prefixes with `*`, separated by commas.
+    ///
+    /// # Errors
+    /// For what is no sysctl of a namespace: allowing it would let a pod change the host.
+    pub fn allow_unsafe_sysctls(&mut self, list: &str) -> Result<(), String> {
+        for pattern in list.split(',').map(str::trim).filter(|pattern| !pattern.is_empty()) {
+            sysctls::check_pattern(pattern)?;
+            self.allowed_unsafe_sysctls.push(pattern.to_string());
+        }
+        Ok(())
     }
 
     /// The primary node address.

@@ -8,10 +8,16 @@
 
 pub(crate) mod admit;
 pub(crate) mod backoff;
+pub(crate) mod holds;
+pub(crate) mod hook;
 pub(crate) mod kill;
 pub(crate) mod observed;
 pub(crate) mod plan;
+pub(crate) mod resize;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod status_patch;
+pub(crate) mod sysctls;
+pub(crate) mod verdict;
 pub(crate) mod worker;

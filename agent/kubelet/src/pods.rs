@@ -21,17 +21,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Event, Object};
-use trireme_proto::cri;
+use trireme_proto::cri::{self, CgroupDriver};
 
 use crate::{
+    clock::blocking,
     container::resources,
     core::Core,
-    error::Result,
+    error::{Error, Result},
     pod::{
-        observed::keys,
         spec::{self, Qos},
         worker::{Desired, Worker},
     },
+    runtime::keys,
 };
 
 /// Between looks at the runtime while pods come, go or end.
@@ -68,11 +69,6 @@ impl Handles {
         if let Some(handle) = self.by_uid.lock().get(uid) {
             handle.wake.notify_one();
         }
-    }
-
-    /// How many pods have a worker.
-    pub(crate) fn len(&self) -> usize {
-        self.by_uid.lock().len()
     }
 }
 
@@ -112,7 +108,7 @@ impl Pods {
         self.core.pods.wait_synced().await;
         // Pods of the runtime first: who is here but not wanted must be told apart from who is both.
         let mut known = loop {
-            match self.look().await {
+            match self.begin().await {
                 Ok(seen) => break seen,
                 Err(error) => {
                     self.runtime_up.send_replace(false);
@@ -138,6 +134,7 @@ impl Pods {
                 Ok(seen) => {
                     if !self.runtime_up.send_replace(true) {
                         tracing::info!("the container runtime is back");
+                        self.check_driver().await;
                         self.wake_all();
                     }
                     self.tell_changes(&known, &seen);
@@ -152,7 +149,30 @@ impl Pods {
         }
     }
 
-    /// Pods that run to completion are watched closely: somebody waits for their end.
+    /// The first look, once the runtime answers and this host can do what it asks for.
+    async fn begin(&self) -> Result<BTreeMap<String, Seen>> {
+        let seen = self.look().await?;
+        let driver = self.core.runtime.cgroup_driver().await?.unwrap_or(CgroupDriver::Cgroupfs);
+        let have = |resource: &str| self.core.allocatable.get(resource).copied().unwrap_or_default();
+        let prepared = blocking(|| {
+            self.core.cgroups.follow(driver)?;
+            self.core.cgroups.prepare(have("cpu"), have("memory"))
+        });
+        let why =
+            |e: &Error| format!("cgroups for pods cannot be made with the driver of the container runtime ({}): {e}", name_of(driver));
+        *self.core.host_trouble.write() = prepared.as_ref().err().map(why);
+        prepared.map(|()| seen)
+    }
+
+    /// A runtime that came back with another cgroup driver cannot be followed while pods of the old one are here.
+    async fn check_driver(&self) {
+        let Ok(Some(driver)) = self.core.runtime.cgroup_driver().await else { return };
+        let changed = !self.core.cgroups.follows(driver);
+        *self.core.host_trouble.write() = changed
+            .then(|| format!("the container runtime's cgroup driver is now {}: restart the agent, and the node's pods", name_of(driver)));
+    }
+
+    /// Pods that run to completion are watched closely: a Job or a user waits for their end.
     fn anyone_may_end(&self) -> bool {
         self.core
             .pods
@@ -195,7 +215,9 @@ impl Pods {
 
     fn tell(self: &Arc<Pods>, pod: &Arc<Pod>, gone: bool) {
         let uid = spec::uid(pod).to_string();
-        if uid.is_empty() {
+        // It becomes a part of paths.
+        if uid.is_empty() || uid.contains('/') || uid.starts_with('.') {
+            tracing::warn!(pod = spec::display(pod), "a pod without a usable UID is ignored");
             return;
         }
         let desired = Desired { pod: pod.clone(), gone };
@@ -309,6 +331,13 @@ impl Pods {
         if let Err(error) = self.core.cgroups.set_burstable_cpu(milli) {
             tracing::debug!(%error, "cannot set the weight of burstable pods");
         }
+    }
+}
+
+fn name_of(driver: CgroupDriver) -> &'static str {
+    match driver {
+        CgroupDriver::Systemd => "systemd",
+        CgroupDriver::Cgroupfs => "cgroupfs",
     }
 }
 

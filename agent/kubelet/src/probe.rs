@@ -6,6 +6,7 @@
 
 pub(crate) mod check;
 pub(crate) mod http;
+mod location;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -153,11 +154,11 @@ impl Task {
     async fn run(self) {
         let seconds = |value: Option<i32>, default: i32| Duration::from_secs(u64::try_from(value.unwrap_or(default).max(0)).unwrap_or(0));
         let period = seconds(self.probe.period_seconds.filter(|p| *p > 0), 10);
-        let age = Duration::try_from(Timestamp::now().duration_since(self.started_at)).unwrap_or_default();
+        let age = Duration::try_from(self.core.clock.now().duration_since(self.started_at)).unwrap_or_default();
         let delay = seconds(self.probe.initial_delay_seconds, 0).saturating_sub(age);
         tokio::time::sleep(delay).await;
         if self.which != Which::Startup && self.container.startup_probe.is_some() {
-            // The others hold their breath until the container has started.
+            // Readiness and liveness wait until the startup probe has succeeded.
             while !self.health.lock().started.contains(&self.id) {
                 tokio::time::sleep(Duration::from_secs(1).min(period)).await;
             }
@@ -172,13 +173,17 @@ impl Task {
             let began = Instant::now();
             let outcome = check::check(&self.core, &self.container, &self.probe, &self.id, &self.pod_ip).await;
             let result = match &outcome {
-                Outcome::Success => "successful",
+                Outcome::Success | Outcome::Warning(_) => "successful",
                 Outcome::Failure(_) => "failed",
                 Outcome::Unknown(_) => "unknown",
             };
             self.core.metrics.probed(&self.labels, result, began.elapsed());
+            if let Outcome::Warning(why) = &outcome {
+                let text = format!("{} probe warning: {why}", self.which.title());
+                self.core.events.container(&self.pod, &self.container.name, EventKind::Warning, "ProbeWarning", &text);
+            }
             match outcome {
-                Outcome::Success => {
+                Outcome::Success | Outcome::Warning(_) => {
                     (successes, failures) = (successes + 1, 0);
                     if successes >= success_threshold && self.succeeded() {
                         return;
@@ -192,9 +197,10 @@ impl Task {
                         return;
                     }
                 }
-                // The probe itself could not be made: says nothing about the container.
+                // The probe itself could not be made: that says nothing about the container.
                 Outcome::Unknown(why) => {
-                    tracing::debug!(pod = spec::name(&self.pod), container = self.container.name, %why, "probe could not run")
+                    let text = format!("{} probe errored and resulted in unknown state: {why}", self.which.title());
+                    self.core.events.container(&self.pod, &self.container.name, EventKind::Warning, "Unhealthy", &text);
                 }
             }
         }

@@ -7,21 +7,33 @@
 #![allow(clippy::result_large_err)]
 
 mod auth;
+mod connections;
+mod context;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
+mod guard;
+mod local_volumes;
 mod logs;
 mod metrics;
+mod removals;
+mod request;
 mod routes;
 mod spdy;
 mod stats;
 mod streams;
+mod upstream;
 mod websocket;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -32,17 +44,15 @@ use crate::{
     pods::Pods,
 };
 use auth::{Auth, Peer};
+use connections::{Budget, Connections, Place};
+use context::Api;
+use removals::Removals;
 
-/// Connections served at once; more wait in the listen queue.
-const MAX_CONNECTIONS: usize = 512;
+/// A pod's monitoring needs few connections; API servers with many logs and shells need many, and have a certificate.
+const BUDGET: Budget = Budget { unverified_per_peer: 64, unverified: 512, verified: 2048 };
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// What the handlers share.
-pub(crate) struct Api {
-    core: Arc<Core>,
-    pods: Arc<Pods>,
-    auth: Auth,
-}
+/// How long a connection may be open without a request, or take to send one's headers.
+const HEADERS: Duration = Duration::from_secs(30);
 
 /// The bound listeners, ready to serve.
 pub(crate) struct Server {
@@ -66,7 +76,12 @@ pub(crate) async fn bind(core: &Arc<Core>, pods: Arc<Pods>) -> Result<Server> {
         None => None,
     };
     Ok(Server {
-        api: Arc::new(Api { core: core.clone(), pods, auth: Auth::new(core.client.clone(), &core.options.node_name) }),
+        api: Arc::new(Api {
+            core: core.clone(),
+            pods,
+            auth: Auth::new(core.client.clone(), &core.options.node_name),
+            removals: Removals::default(),
+        }),
         secure,
         health,
     })
@@ -128,28 +143,41 @@ async fn serve_plain(listener: TcpListener, router: Router) {
 }
 
 async fn serve_tls(listener: TcpListener, acceptor: TlsAcceptor, router: Router, cancel: &CancellationToken) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Connections::new(BUDGET);
     loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "accept");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
-        let _ = stream.set_nodelay(true);
-        let (acceptor, router, cancel) = (acceptor.clone(), router.clone(), cancel.clone());
+        let place = connections.admit(peer.ip());
+        let (closed, cancel) = (place.closed(), cancel.clone());
+        let connection = serve_connection(stream, acceptor.clone(), router.clone(), place);
         tokio::spawn(async move {
-            let _permit = permit;
-            let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
-            let peer = Peer::of(tls.get_ref().1.peer_certificates());
-            let router = router.layer(axum::Extension(peer));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
-                .with_upgrades();
-            cancel.run_until_cancelled(connection).await;
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = closed.cancelled() => {}
+                () = connection => {}
+            }
         });
     }
+}
+
+async fn serve_connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, mut place: Place) {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
+    let peer = Peer::of(tls.get_ref().1.peer_certificates());
+    if peer.0.is_some() && !place.verify() {
+        return;
+    }
+    let router = router.layer(axum::Extension(peer));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(tls), TowerToHyperService::new(router))
+        .with_upgrades();
+    let _ = connection.await;
 }

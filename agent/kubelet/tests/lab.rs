@@ -7,6 +7,8 @@ mod api;
 mod client;
 #[path = "lab/containerd.rs"]
 mod containerd;
+#[path = "lab/features.rs"]
+mod features;
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -5,13 +5,14 @@
 //! addresses (that is `trireme-cni`).
 //!
 //! Data flows one way: Service and EndpointSlice objects → [`services`] (what each port balances to) → [`ruleset`]
-//! (chains and map elements) → difference to what is loaded → one atomic [`nft`] transaction.
+//! (chains and map elements) → difference to what is loaded → one transaction of `trireme-nft`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
 pub mod health;
+pub mod health_ports;
+pub mod host_ports;
 pub mod metrics;
-pub mod nft;
 mod proxier;
 pub mod ruleset;
 pub mod services;
@@ -19,12 +20,4 @@ pub mod services;
 pub use proxier::{Proxier, ProxyOptions};
 
 /// What goes wrong in the service proxy.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The `nft` program could not be run.
-    #[error("run nft: {0}")]
-    Run(std::io::Error),
-    /// nft refused a transaction; nothing of it was applied.
-    #[error("nft refused the rules: {0}")]
-    Refused(String),
-}
+pub type Error = trireme_nft::Error;

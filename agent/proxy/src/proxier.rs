@@ -8,11 +8,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use trireme_client::Informer;
+use trireme_nft::{Family, OwnedTable, conntrack};
 
 use crate::{
     Error,
     metrics::Metrics,
-    nft,
     ruleset::{self, NodeView, RuleSet},
     services::{self, Balanced, Protocol},
 };
@@ -28,8 +28,10 @@ pub struct ProxyOptions {
     pub node_name: String,
     /// All pods of the cluster: traffic from elsewhere is masqueraded.
     pub cluster_cidr: Ipv4Net,
-    /// Cluster IPs that this node answers itself.
-    pub answered_here: Vec<Ipv4Addr>,
+    /// Addresses of Services.
+    pub service_cidr: Option<Ipv4Net>,
+    /// Networks of this node's addresses at which node ports are served; empty for all of them.
+    pub node_port_networks: Vec<Ipv4Net>,
 }
 
 /// The service proxy of one node.
@@ -58,7 +60,8 @@ impl Proxier {
     }
 
     /// Programs the kernel until cancelled. The rules stay when it ends: traffic must not stop with the agent.
-    pub async fn run(&self, cancel: CancellationToken) {
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), Error> {
+        let mut table = OwnedTable::new(Family::Ip, ruleset::TABLE)?;
         let (poke, mut poked) = mpsc::channel(1);
         let also = poke.clone();
         let (services, slices) = (self.metrics.clone(), self.metrics.clone());
@@ -75,12 +78,16 @@ impl Proxier {
         // Old rules stay in force until both informers know the whole cluster: never program half of it.
         tokio::select! {
             () = async { self.services.wait_synced().await; self.slices.wait_synced().await; } => {}
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return Ok(()),
         }
         let mut loaded: Option<Loaded> = None;
         loop {
+            if loaded.is_some() && !table.is_intact() {
+                self.set_healthy(false);
+                loaded = None;
+            }
             let (began, all) = (Instant::now(), loaded.is_none());
-            let synced = self.sync(&mut loaded).await;
+            let synced = self.sync(&mut table, &mut loaded).await;
             self.metrics.synced(synced.is_ok(), all, began.elapsed());
             let wait = match synced {
                 Ok(()) => None,
@@ -90,32 +97,51 @@ impl Proxier {
                     Some(RETRY)
                 }
             };
-            self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, wait.is_none()) != wait.is_none());
+            self.set_healthy(wait.is_none());
             tokio::select! {
                 _ = poked.recv() => tokio::time::sleep(COALESCE).await,
+                () = table.disturbed(), if wait.is_none() => {
+                    self.set_healthy(false);
+                    tracing::warn!("somebody else changed or removed the service rules, loading all of them again");
+                    loaded = None;
+                    // Whoever does so again and again is not answered more often than this.
+                    tokio::time::sleep(COALESCE).await;
+                }
                 () = async { if let Some(wait) = wait { tokio::time::sleep(wait).await } else { std::future::pending().await } } => {}
-                () = cancel.cancelled() => return,
+                () = cancel.cancelled() => return Ok(()),
             }
         }
     }
 
-    async fn sync(&self, loaded: &mut Option<Loaded>) -> Result<(), Error> {
-        let view = NodeView { cluster_cidr: self.options.cluster_cidr, answered_here: self.options.answered_here.clone() };
+    fn set_healthy(&self, now: bool) {
+        self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, now) != now);
+    }
+
+    async fn sync(&self, table: &mut OwnedTable, loaded: &mut Option<Loaded>) -> Result<(), Error> {
+        let view = NodeView {
+            cluster_cidr: self.options.cluster_cidr,
+            service_cidr: self.options.service_cidr,
+            node_port_networks: self.options.node_port_networks.clone(),
+        };
         let (services, slices) = (self.services.list(), self.slices.list());
         let balanced = services::collect(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.options.node_name);
         let rules = ruleset::build(&balanced, &view);
         let udp = udp_endpoints(&balanced);
-        let script = match loaded {
-            Some(old) => ruleset::difference(&old.rules, &rules),
-            None => ruleset::skeleton(&view) + &ruleset::difference(&RuleSet::default(), &rules),
-        };
-        if !script.is_empty() {
-            nft::load(&script).await?;
+        let mut transaction = table.transaction();
+        match loaded {
+            Some(old) => ruleset::difference(&mut transaction, &old.rules, &rules),
+            None => {
+                ruleset::skeleton(&mut transaction, &view);
+                ruleset::difference(&mut transaction, &RuleSet::default(), &rules);
+            }
+        }
+        if !transaction.is_empty() {
+            table.commit(&transaction).await?;
         }
         let gone: Vec<Ipv4Addr> = loaded.iter().flat_map(|old| old.udp.difference(&udp)).copied().collect();
         *loaded = Some(Loaded { rules, udp });
         for address in gone {
-            nft::forget_udp(address).await;
+            conntrack::forget_udp_to(address).await;
         }
         Ok(())
     }

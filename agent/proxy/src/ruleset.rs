@@ -1,12 +1,17 @@
-//! The table's content as data, and the difference between two contents as an nft script.
+//! The table's content as data, and the difference between two contents as an nft transaction.
 //!
 //! A service port has a chain that picks an endpoint; an endpoint has a chain that rewrites the destination. Verdict maps
 //! lead from (address, protocol, port) to the service's chain in one look-up, however many services there are. A change of one service
 //! touches its own chains and elements only.
 
-use std::{collections::BTreeMap, fmt::Write, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::Ipv4Addr,
+};
 
 use ipnet::Ipv4Net;
+use trireme_nft::{Hook, Transaction};
 
 use crate::services::{Balanced, Target};
 
@@ -24,6 +29,8 @@ pub struct RuleSet {
     pub elements: BTreeMap<(&'static str, String), String>,
     /// Affinity set name → timeout in seconds.
     pub affinity_sets: BTreeMap<String, u32>,
+    /// Cluster IPs: what is sent to another port of one of them is rejected.
+    pub cluster_ips: BTreeSet<Ipv4Addr>,
 }
 
 /// What the rules need to know of the node.
@@ -31,14 +38,17 @@ pub struct RuleSet {
 pub struct NodeView {
     /// All pods of the cluster.
     pub cluster_cidr: Ipv4Net,
-    /// Cluster IPs that something on this node answers itself (DNS): no rules for them.
-    pub answered_here: Vec<Ipv4Addr>,
+    /// Addresses of Services: what is sent to one that no Service has is dropped.
+    pub service_cidr: Option<Ipv4Net>,
+    /// Networks of this node's addresses at which node ports are served; empty for all of them.
+    pub node_port_networks: Vec<Ipv4Net>,
 }
 
 /// The rules for these service ports.
 pub fn build(services: &[Balanced], node: &NodeView) -> RuleSet {
     let mut rules = RuleSet::default();
-    for service in services.iter().filter(|s| !node.answered_here.contains(&s.cluster_ip)) {
+    for service in services {
+        rules.cluster_ips.insert(service.cluster_ip);
         add_service(&mut rules, service, node);
     }
     rules
@@ -48,7 +58,7 @@ fn add_service(rules: &mut RuleSet, service: &Balanced, node: &NodeView) {
     let name = chain_name(&service.id, service.protocol.to_string().as_str());
     let key = |ip: Ipv4Addr| format!("{ip} . {} . {}", service.protocol, service.port);
     if service.internal.is_empty() {
-        rules.elements.insert(("no_endpoints", key(service.cluster_ip)), "goto reject_it".into());
+        rules.elements.insert(("no_endpoints", key(service.cluster_ip)), "goto reject_packet".into());
     } else {
         let chain = format!("svc_{name}");
         let mut body = format!("ip saddr != {} jump mark_masquerade\n", node.cluster_cidr);
@@ -90,7 +100,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, key: impl F
 
 /// With policy Local another node may well have endpoints: the packet is dropped, so that a balancer tries elsewhere.
 fn verdict_without_endpoints(service: &Balanced) -> String {
-    if service.external_local { "drop".into() } else { "goto reject_it".into() }
+    if service.external_local { "drop".into() } else { "goto reject_packet".into() }
 }
 
 fn balance(rules: &mut RuleSet, body: &mut String, service: &Balanced, targets: &[Target], name: &str) {
@@ -136,75 +146,104 @@ fn fnv1a(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
-/// The fixed part: hooks, maps, masquerade. Replaces the whole table atomically.
-pub fn skeleton(node: &NodeView) -> String {
+/// The fixed part: hooks, maps, masquerade. Replaces the whole table.
+pub fn skeleton(transaction: &mut Transaction, node: &NodeView) {
     let cidr = node.cluster_cidr;
-    format!(
-        "add table ip {TABLE}\ndelete table ip {TABLE}\ntable ip {TABLE} {{
-  map service_ips {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-  map node_ports {{ type inet_proto . inet_service : verdict; }}
-  map no_endpoints {{ type ipv4_addr . inet_proto . inet_service : verdict; }}
-  map no_endpoints_node_ports {{ type inet_proto . inet_service : verdict; }}
-  chain mark_masquerade {{ meta mark set meta mark or {MASQUERADE}; }}
-  chain reject_it {{ reject; }}
-  chain services {{
-    ip daddr . meta l4proto . th dport vmap @service_ips
-    ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @node_ports
-  }}
-  chain without_endpoints {{
-    ip daddr . meta l4proto . th dport vmap @no_endpoints
-    fib daddr type local meta l4proto . th dport vmap @no_endpoints_node_ports
-  }}
-  chain nat_prerouting {{ type nat hook prerouting priority dstnat; policy accept; jump services; }}
-  chain nat_output {{ type nat hook output priority -100; policy accept; jump services; }}
-  chain nat_postrouting {{
-    type nat hook postrouting priority srcnat; policy accept;
-    meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark and 0xffffbfff masquerade fully-random
-    ip saddr {cidr} ip daddr != {cidr} ip daddr != 224.0.0.0/4 masquerade fully-random
-  }}
-  chain filter_input {{ type filter hook input priority -110; policy accept; ct state new jump without_endpoints; }}
-  chain filter_forward {{ type filter hook forward priority -110; policy accept; ct state new jump without_endpoints; }}
-  chain filter_output {{ type filter hook output priority -110; policy accept; ct state new jump without_endpoints; }}
-}}\n"
-    )
+    transaction.replace_table();
+    for map in ["service_ips", "no_endpoints"] {
+        transaction.add_map(map, "type ipv4_addr . inet_proto . inet_service : verdict;");
+    }
+    for map in ["node_ports", "no_endpoints_node_ports"] {
+        transaction.add_map(map, "type inet_proto . inet_service : verdict;");
+    }
+    transaction.add_set("cluster_ips", "type ipv4_addr;");
+    for chain in ["mark_masquerade", "reject_packet", "services", "without_endpoints", "other_ports"] {
+        transaction.add_chain(chain);
+    }
+    let here = node_port_match(node);
+    let mut rule = |chain: &str, rule: &str| transaction.add_rule(chain, rule);
+    rule("mark_masquerade", &format!("meta mark set meta mark or {MASQUERADE}"));
+    rule("reject_packet", "reject");
+    rule("services", "ip daddr . meta l4proto . th dport vmap @service_ips");
+    rule("services", &format!("ip daddr != 127.0.0.0/8 {here} meta l4proto . th dport vmap @node_ports"));
+    rule("without_endpoints", "ip daddr . meta l4proto . th dport vmap @no_endpoints");
+    rule("without_endpoints", &format!("{here} meta l4proto . th dport vmap @no_endpoints_node_ports"));
+    // A packet to a port that the service has was rewritten before it comes here.
+    rule("other_ports", "ip daddr @cluster_ips goto reject_packet");
+    if let Some(network) = node.service_cidr {
+        // Not rejected: the Service may be known here in a moment, and the client tries again. Cluster DNS is answered by the node.
+        rule("other_ports", &format!("ip daddr {network} fib daddr type != local drop"));
+    }
+
+    let base = [
+        ("nat_prerouting", "nat", "prerouting", -100, &["jump services"][..]),
+        ("nat_output", "nat", "output", -100, &["jump services"]),
+        ("filter_input", "filter", "input", -110, &["ct state new jump without_endpoints"]),
+        ("filter_forward", "filter", "forward", -110, &["ct state new jump without_endpoints", "ct state new jump other_ports"]),
+        ("filter_output", "filter", "output", -110, &["ct state new jump without_endpoints"]),
+        // Behind nat_output: what is still sent to a cluster IP was not rewritten.
+        ("filter_output_rewritten", "filter", "output", -90, &["ct state new jump other_ports"]),
+    ];
+    for (chain, kind, hook, priority, rules) in base {
+        transaction.add_base_chain(chain, Hook { kind, hook, priority });
+        for rule in rules {
+            transaction.add_rule(chain, rule);
+        }
+    }
+    transaction.add_base_chain("nat_postrouting", Hook { kind: "nat", hook: "postrouting", priority: 100 });
+    let marked = format!("meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark and 0xffffbfff masquerade fully-random");
+    transaction.add_rule("nat_postrouting", &marked);
+    let leaves = format!("ip saddr {cidr} ip daddr != {cidr} ip daddr != 224.0.0.0/4 masquerade fully-random");
+    transaction.add_rule("nat_postrouting", &leaves);
 }
 
-/// The script that turns a table with `old` into one with `new`; empty if they are equal.
-pub fn difference(old: &RuleSet, new: &RuleSet) -> String {
-    let mut script = String::new();
+/// Matches what is sent to an address of this node at which node ports are served.
+fn node_port_match(node: &NodeView) -> String {
+    let networks: Vec<String> = node.node_port_networks.iter().map(ToString::to_string).collect();
+    match networks.is_empty() {
+        true => "fib daddr type local".to_owned(),
+        false => format!("ip daddr {{ {} }} fib daddr type local", networks.join(", ")),
+    }
+}
+
+/// Adds what turns a table with `old` into one with `new`; nothing if they are equal.
+pub fn difference(transaction: &mut Transaction, old: &RuleSet, new: &RuleSet) {
     for (map, key) in old.elements.iter().filter(|(k, v)| new.elements.get(k) != Some(v)).map(|(k, _)| k) {
-        line(&mut script, format_args!("delete element ip {TABLE} {map} {{ {key} }}"));
+        transaction.delete_element(map, key);
+    }
+    for ip in old.cluster_ips.difference(&new.cluster_ips) {
+        transaction.delete_element("cluster_ips", &ip.to_string());
     }
     for (name, timeout) in new.affinity_sets.iter().filter(|(n, t)| old.affinity_sets.get(*n) != Some(t)) {
-        line(
-            &mut script,
-            format_args!("add set ip {TABLE} {name} {{ type ipv4_addr; flags dynamic, timeout; timeout {timeout}s; size 65535; }}"),
-        );
+        transaction.add_set(name, &format!("type ipv4_addr; flags dynamic, timeout; timeout {timeout}s; size 65535;"));
     }
     let changed: Vec<_> = new.chains.iter().filter(|(name, body)| old.chains.get(*name) != Some(body)).collect();
     for (name, _) in &changed {
-        line(&mut script, format_args!("add chain ip {TABLE} {name}\nflush chain ip {TABLE} {name}"));
+        transaction.add_chain(name);
+        transaction.flush_chain(name);
     }
     for (name, body) in &changed {
         for rule in body.lines() {
-            line(&mut script, format_args!("add rule ip {TABLE} {name} {rule}"));
+            transaction.add_rule(name, rule);
         }
     }
     for ((map, key), verdict) in new.elements.iter().filter(|(k, v)| old.elements.get(k) != Some(v)) {
-        line(&mut script, format_args!("add element ip {TABLE} {map} {{ {key} : {verdict} }}"));
+        transaction.add_element(map, &format!("{key} : {verdict}"));
+    }
+    for ip in new.cluster_ips.difference(&old.cluster_ips) {
+        transaction.add_element("cluster_ips", &ip.to_string());
     }
     let gone: Vec<&String> = old.chains.keys().filter(|name| !new.chains.contains_key(*name)).collect();
-    // Emptied first, then deleted: a chain that another one still jumps to can't be deleted.
+    // Emptied first, then deleted: a chain that another one still jumps to cannot be deleted.
     for name in &gone {
-        line(&mut script, format_args!("flush chain ip {TABLE} {name}"));
+        transaction.flush_chain(name);
     }
     for name in &gone {
-        line(&mut script, format_args!("delete chain ip {TABLE} {name}"));
+        transaction.delete_chain(name);
     }
     for name in old.affinity_sets.keys().filter(|name| !new.affinity_sets.contains_key(*name)) {
-        line(&mut script, format_args!("delete set ip {TABLE} {name}"));
+        transaction.delete_set(name);
     }
-    script
 }
 
 #[cfg(test)]
@@ -218,7 +257,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn node() -> NodeView {
-        NodeView { cluster_cidr: "10.42.0.0/16".parse().unwrap(), answered_here: vec![Ipv4Addr::new(10, 43, 0, 10)] }
+        NodeView { cluster_cidr: "10.42.0.0/16".parse().unwrap(), service_cidr: None, node_port_networks: Vec::new() }
     }
 
     fn rules(spec: Value, pods: &[&str]) -> RuleSet {
@@ -244,7 +283,7 @@ mod tests {
     #[test]
     fn without_endpoints_the_client_hears_a_reject_and_with_policy_local_nothing() {
         let empty = rules(cluster_ip(), &[]);
-        assert_eq!(empty.elements[&("no_endpoints", "10.43.0.9 . tcp . 80".to_owned())], "goto reject_it");
+        assert_eq!(empty.elements[&("no_endpoints", "10.43.0.9 . tcp . 80".to_owned())], "goto reject_packet");
         let mut local = cluster_ip();
         local["externalTrafficPolicy"] = json!("Local");
         let elsewhere = rules(local, &["10.42.0.2"]);
@@ -252,16 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn an_address_answered_on_the_node_has_no_rules() {
-        let mut dns = cluster_ip();
-        dns["clusterIP"] = json!("10.43.0.10");
-        assert_eq!(rules(dns, &["10.42.0.2"]), RuleSet::default());
-    }
-
-    #[test]
     fn a_change_touches_only_what_changed() {
         let (two, three) =
             (rules(cluster_ip(), &["10.42.0.2", "10.42.0.3"]), rules(cluster_ip(), &["10.42.0.2", "10.42.0.3", "10.42.0.4"]));
+        let difference = |old: &RuleSet, new: &RuleSet| {
+            let mut transaction = Transaction::new(trireme_nft::Family::Ip, TABLE);
+            super::difference(&mut transaction, old, new);
+            transaction.script().unwrap().to_owned()
+        };
         let grow = difference(&two, &three);
         assert!(grow.contains("dnat to 10.42.0.4:8080") && !grow.contains("dnat to 10.42.0.2"), "{grow}");
         assert!(!grow.contains("element"), "the maps lead to the same chains: {grow}");

@@ -11,13 +11,16 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
-/// Transport protocol of a service port. SCTP is not supported by this proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Transport protocol of a service port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
 }
 
 impl fmt::Display for Protocol {
@@ -25,6 +28,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         })
     }
 }
@@ -63,6 +67,14 @@ pub struct Balanced {
     pub external_local: bool,
 }
 
+/// A Service with this annotation is answered by every node itself, so it has no rules: cluster DNS, unless another DNS is deployed.
+pub const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
+
+/// Whether every node answers this Service itself.
+pub fn is_answered_by_nodes(service: &Service) -> bool {
+    service.metadata.annotations.as_ref().is_some_and(|a| a.get(ANSWERED_BY_NODES).is_some_and(|v| v == "true"))
+}
+
 /// Every balanced port, in a stable order. Headless, ExternalName and IPv6-only services have none.
 pub fn collect<'a>(
     services: impl Iterator<Item = &'a Service>,
@@ -73,6 +85,39 @@ pub fn collect<'a>(
     let mut all: Vec<Balanced> = services.flat_map(|service| ports_of(service, &by_service, this_node)).collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     all
+}
+
+/// What the health port of a Service says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalHealth {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+    /// How many of its ready endpoints are on this node.
+    pub endpoints: usize,
+}
+
+/// Health port → what it says, for every Service that keeps outside traffic on the node it comes to.
+pub fn local_health<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    this_node: &str,
+) -> BTreeMap<u16, LocalHealth> {
+    let by_service = group_slices(slices);
+    let health = |service: &Service| {
+        let spec = service.spec.as_ref()?;
+        let is_local = spec.external_traffic_policy.as_deref() == Some("Local") && spec.type_.as_deref() == Some("LoadBalancer");
+        let port = spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| is_local && *p != 0)?;
+        let namespace = service.metadata.namespace.clone().unwrap_or_default();
+        let name = service.metadata.name.clone().unwrap_or_default();
+        let slices = by_service.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
+        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        let ready: BTreeSet<&String> =
+            endpoints.filter(|e| is_ready(e) && e.node_name.as_deref() == Some(this_node)).filter_map(|e| e.addresses.first()).collect();
+        Some((port, LocalHealth { namespace, name, endpoints: ready.len() }))
+    };
+    services.filter_map(health).collect()
 }
 
 type SlicesByService<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
@@ -91,7 +136,7 @@ fn group_slices<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> SlicesBy
 fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) -> Vec<Balanced> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return Vec::new() };
-    if spec.type_.as_deref() == Some("ExternalName") {
+    if spec.type_.as_deref() == Some("ExternalName") || is_answered_by_nodes(service) {
         return Vec::new();
     }
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
@@ -139,6 +184,7 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name.unwrap_or("TCP") {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
+        "SCTP" => Some(Protocol::Sctp),
         _ => None,
     }
 }
@@ -228,6 +274,33 @@ pub(crate) mod tests {
         local["internalTrafficPolicy"] = json!("Local");
         let endpoints = json!([{"addresses": ["10.42.0.2"], "nodeName": "n1"}, {"addresses": ["10.42.1.2"], "nodeName": "n2"}]);
         assert_eq!(targets(local, endpoints), ["10.42.0.2:8080"]);
+    }
+
+    #[test]
+    fn d07_only_a_service_that_nodes_answer_themselves_has_no_rules() {
+        let (mut service, slice) = (service(spec()), slice(json!([])));
+        let count = |service: &Service| collect([service].into_iter(), [&slice].into_iter(), "n1").len();
+        assert_eq!(count(&service), 1);
+        service.metadata.annotations = Some([(ANSWERED_BY_NODES.to_owned(), "true".to_owned())].into());
+        assert_eq!(count(&service), 0);
+    }
+
+    #[test]
+    fn d12_a_health_port_counts_ready_endpoints_of_this_node() {
+        let mut local = spec();
+        local["type"] = json!("LoadBalancer");
+        local["externalTrafficPolicy"] = json!("Local");
+        local["healthCheckNodePort"] = json!(32000);
+        let endpoints = json!([
+            {"addresses": ["10.42.0.2"], "nodeName": "n1"},
+            {"addresses": ["10.42.0.3"], "nodeName": "n1", "conditions": {"ready": false}},
+            {"addresses": ["10.42.1.2"], "nodeName": "n2"},
+        ]);
+        let (local, slice) = (service(local), slice(endpoints));
+        let health = local_health([&local].into_iter(), [&slice].into_iter(), "n1");
+        assert_eq!(health[&32000], LocalHealth { namespace: "default".into(), name: "web".into(), endpoints: 1 });
+        let cluster = service(spec());
+        assert!(local_health([&cluster].into_iter(), [&slice].into_iter(), "n1").is_empty());
     }
 
     #[test]

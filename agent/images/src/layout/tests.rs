@@ -219,3 +219,22 @@ fn a_file_that_is_no_image_says_why() {
         assert!(!said.contains('\n'));
     }
 }
+
+#[test]
+fn archives_of_strangers_are_bounded_and_broken_ones_end_without_harm() {
+    let links = (0..=10_000).fold(Tarball::default(), |tarball, n| tarball.link(&format!("l{n}"), "x"));
+    let error = crate::image_names(std::io::Cursor::new(links.bytes()), "amd64").unwrap_err();
+    assert!(error.to_string().contains("more than 10000 links"), "{error}");
+    let mut tarball = Tarball::default();
+    let manifest = tarball.manifest("amd64", "layer");
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    let whole = tarball.json("index.json", &index).bytes();
+    for cut in (0..whole.len()).step_by(97) {
+        drop(crate::image_names(std::io::Cursor::new(whole[..cut].to_vec()), "amd64"));
+    }
+    for position in (0..whole.len()).step_by(13) {
+        let mut broken = whole.clone();
+        broken[position] ^= 0x41;
+        drop(crate::image_names(std::io::Cursor::new(broken), "amd64"));
+    }
+}

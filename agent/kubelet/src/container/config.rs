@@ -14,7 +14,9 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    pod::{observed::keys, spec},
+    files,
+    pod::spec,
+    runtime::keys,
     volume::{Mounted, subpath},
 };
 
@@ -31,6 +33,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) seccomp_dir: &'a Path,
     pub(crate) node_memory_bytes: i64,
     pub(crate) grace_secs: i64,
+    /// The id of the running container whose processes an ephemeral container sees.
+    pub(crate) target_id: Option<&'a str>,
 }
 
 /// The path of a container's termination message on the host.
@@ -74,7 +78,7 @@ pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig {
             resources: Some(resources::container(pod, container, parts.node_memory_bytes)),
-            security_context: Some(security::container(pod, container, Some(image), parts.seccomp_dir)?),
+            security_context: Some(security::container(pod, container, Some(image), parts.seccomp_dir, parts.target_id)?),
         }),
         envs: parts.environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
         ..Default::default()
@@ -110,7 +114,8 @@ fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str
     }
     if !message_path.is_empty() && !taken(message_path, &mounts) {
         let file = termination_message_file(parts.pod_dir, &container.name, parts.attempt);
-        make_writable_file(&file)?;
+        // Any user of the container may write it.
+        files::make_file(&file, 0o666)?;
         mounts.push(plain_mount(message_path, &file, false));
     }
     Ok(mounts)
@@ -134,15 +139,4 @@ fn host_path(parts: &Parts<'_>, mount: &VolumeMount, volume: &Mounted, index: us
     let target = parts.pod_dir.join("volume-subpaths").join(&mount.name).join(&parts.container.name).join(index.to_string());
     subpath::bind(&volume.path, &sub_path, &target, !volume.read_only)?;
     Ok(target)
-}
-
-/// Any user of the container may write its last words.
-fn make_writable_file(path: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let what = || format!("create {}", path.display());
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(Error::io(what()))?;
-    }
-    std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(what()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(Error::io(what()))
 }

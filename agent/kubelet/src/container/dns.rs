@@ -1,12 +1,39 @@
 //! A pod's resolver configuration. Answers to <https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/>.
 
+use std::{net::IpAddr, path::Path};
+
 use k8s_openapi::api::core::v1::Pod;
 use trireme_proto::cri;
 
-use crate::{options::KubeletOptions, pod::spec};
+use crate::{files, options::KubeletOptions, pod::spec};
 
 const MAX_SERVERS: usize = 3;
 const MAX_SEARCHES: usize = 32;
+
+/// Where systemd-resolved tells the servers that it asks itself, while `/etc/resolv.conf` names its own loopback address.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The node's resolver file as pods can use it. A loopback address of the host leads nowhere from inside a pod.
+pub(crate) fn read_host_file(path: &Path) -> String {
+    read_host_file_or(path, Path::new(RESOLVED))
+}
+
+fn read_host_file_or(path: &Path, behind: &Path) -> String {
+    let text = files::read_text(path).unwrap_or_default();
+    if !is_loopback_only(&text) {
+        return text;
+    }
+    match files::read_text(behind) {
+        Ok(other) if !parse(&other).servers.is_empty() && !is_loopback_only(&other) => other,
+        _ => text,
+    }
+}
+
+/// Whether it names servers, and all of them are this host itself.
+fn is_loopback_only(text: &str) -> bool {
+    let servers = parse(text).servers;
+    !servers.is_empty() && servers.iter().all(|s| s.split('%').next().unwrap_or(s).parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()))
+}
 
 /// Composes the pod's resolver configuration from its policy, the node's resolver file and the pod's own wishes.
 pub(crate) fn dns_config(pod: &Pod, options: &KubeletOptions, host_file: &str) -> cri::DnsConfig {
@@ -65,4 +92,27 @@ fn parse(file: &str) -> cri::DnsConfig {
         }
     }
     config
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vm_09_a_loopback_resolver_of_the_host_is_not_given_to_pods() {
+        let dir = tempfile::tempdir().unwrap();
+        let (etc, behind) = (dir.path().join("etc"), dir.path().join("behind"));
+        let read = |text: &str| {
+            std::fs::write(&etc, text).unwrap();
+            read_host_file_or(&etc, &behind)
+        };
+        let stub = "nameserver 127.0.0.53\noptions edns0\n";
+        assert_eq!(read(stub), stub, "there is nothing better");
+        std::fs::write(&behind, "nameserver 10.0.2.3\n").unwrap();
+        assert_eq!(read(stub), "nameserver 10.0.2.3\n");
+        assert_eq!(read("nameserver ::1\n"), "nameserver 10.0.2.3\n");
+        for kept in ["nameserver 127.0.0.53\nnameserver 9.9.9.9\n", "nameserver 9.9.9.9\n", "search a.b\n", ""] {
+            assert_eq!(read(kept), kept);
+        }
+    }
 }

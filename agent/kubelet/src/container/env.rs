@@ -17,7 +17,7 @@ use crate::{
 /// Name and value pairs in the order in which they were set.
 pub(crate) type Environment = Vec<(String, String)>;
 
-/// Replaces `$(NAME)` by its value; `$$` is a dollar sign; a name that nobody knows stays as it is written.
+/// Replaces `$(NAME)` by its value; `$$` is a dollar sign; an unknown name stays as it is written.
 pub(crate) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

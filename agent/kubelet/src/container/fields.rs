@@ -90,12 +90,15 @@ pub(crate) fn resource(pod: &Pod, place: &Place, selector: &ResourceFieldSelecto
         .split_once('.')
         .ok_or_else(|| Error::Config(format!("unsupported container resource : {}", selector.resource)))?;
     let value = match which {
-        "limits" => resources::limit(container, resource).or_else(|| place.allocatable.get(resource).copied()).unwrap_or_default(),
-        "requests" => resources::request(container, resource).unwrap_or_default(),
+        "limits" => resources::limit(&container, resource).or_else(|| place.allocatable.get(resource).copied()).unwrap_or_default(),
+        "requests" => resources::request(&container, resource).unwrap_or_default(),
         _ => return Err(Error::Config(format!("unsupported container resource : {}", selector.resource))),
     };
     let divisor = selector.divisor.as_ref().and_then(amount::of).filter(|d| !d.is_zero()).unwrap_or(Amount::from_units(1));
-    Ok(value.divided_by(divisor).to_string())
+    // As upstream: processors by thousandths, everything else by whole units.
+    let divided =
+        if resource == "cpu" { amount::divided(value.milli(), divisor.milli()) } else { amount::divided(value.units(), divisor.units()) };
+    Ok(divided.to_string())
 }
 
 #[cfg(test)]

@@ -6,10 +6,7 @@ use std::{fmt::Write, path::Path};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::sandbox;
-use crate::{
-    error::{Error, Result},
-    pod::spec,
-};
+use crate::{error::Result, files, pod::spec};
 
 /// Where the file is mounted.
 pub(crate) const MOUNT_PATH: &str = "/etc/hosts";
@@ -40,13 +37,8 @@ fn content(pod: &Pod, ips: &[String], cluster_domain: &str, host_file: &str) -> 
     out
 }
 
-/// Writes the file for a pod whose addresses are known; the same inode stays, because it is bind-mounted.
-pub(crate) async fn write(path: &Path, pod: &Pod, ips: &[String], cluster_domain: &str) -> Result<()> {
-    let host_file =
-        if spec::is_host_network(pod) { tokio::fs::read_to_string("/etc/hosts").await.unwrap_or_default() } else { String::new() };
-    let text = content(pod, ips, cluster_domain, &host_file);
-    if tokio::fs::read_to_string(path).await.is_ok_and(|current| current == text) {
-        return Ok(());
-    }
-    tokio::fs::write(path, text).await.map_err(Error::io(format!("write {}", path.display())))
+/// Writes the file for a pod whose addresses are known. Containers may change it while they run; the next start puts it right.
+pub(crate) fn write(path: &Path, pod: &Pod, ips: &[String], cluster_domain: &str) -> Result<()> {
+    let host_file = if spec::is_host_network(pod) { files::read_text(Path::new(MOUNT_PATH)).unwrap_or_default() } else { String::new() };
+    files::keep_text(path, &content(pod, ips, cluster_domain, &host_file), 0o644)
 }

@@ -50,7 +50,7 @@ pub(crate) fn container(pod: &Pod, container: &Container, node_memory_bytes: i64
     }
 }
 
-/// Whom the kernel kills first: best effort, then who uses more than he asked for.
+/// What the kernel kills first: best effort pods, then those that use more than they asked for.
 fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i64 {
     if spec::pod_spec(pod).priority.is_some_and(|p| p >= CRITICAL_PRIORITY) {
         return -997;

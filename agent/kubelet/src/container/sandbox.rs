@@ -8,8 +8,10 @@ use trireme_proto::cri;
 use super::{dns, resources, security};
 use crate::{
     error::{Error, Result},
+    host_ports::{self, HostPortMapping, HostPortProtocol},
     options::KubeletOptions,
-    pod::{observed::keys, spec},
+    pod::spec,
+    runtime::keys,
 };
 
 /// The pod's host name without a domain: at most 63 characters, not ending in punctuation.
@@ -50,23 +52,6 @@ fn hostname(pod: &Pod, cluster_domain: &str) -> Result<String> {
     }
 }
 
-/// Which namespaces a container or sandbox shares with whom.
-pub(crate) fn namespaces(pod: &Pod) -> cri::NamespaceOption {
-    let pod_spec = spec::pod_spec(pod);
-    let node_or_pod = |host: Option<bool>| if host == Some(true) { cri::NamespaceMode::Node } else { cri::NamespaceMode::Pod };
-    let pid = match (pod_spec.host_pid, pod_spec.share_process_namespace) {
-        (Some(true), _) => cri::NamespaceMode::Node,
-        (_, Some(true)) => cri::NamespaceMode::Pod,
-        _ => cri::NamespaceMode::Container,
-    };
-    cri::NamespaceOption {
-        network: node_or_pod(pod_spec.host_network) as i32,
-        pid: pid as i32,
-        ipc: node_or_pod(pod_spec.host_ipc) as i32,
-        target_id: String::new(),
-    }
-}
-
 /// `/var/log/pods/<namespace>_<name>_<uid>`.
 pub(crate) fn log_directory(pod: &Pod, options: &KubeletOptions) -> std::path::PathBuf {
     options.pod_logs_dir.join(format!("{}_{}_{}", spec::namespace(pod), spec::name(pod), spec::uid(pod)))
@@ -100,7 +85,7 @@ pub(crate) fn config(
         hostname: hostname(pod, &options.cluster_domain)?,
         log_directory: log_directory(pod, options).to_string_lossy().into_owned(),
         dns_config: Some(dns::dns_config(pod, options, resolv_conf)),
-        port_mappings: if spec::is_host_network(pod) { Vec::new() } else { port_mappings(pod) },
+        port_mappings: host_ports::of(pod).into_iter().map(port_mapping).collect(),
         labels,
         annotations,
         linux: Some(cri::LinuxPodSandboxConfig {
@@ -128,19 +113,15 @@ pub(crate) fn identity(pod: &Pod) -> [(String, String); 3] {
     ]
 }
 
-fn port_mappings(pod: &Pod) -> Vec<cri::PortMapping> {
-    let ports = spec::all_containers(pod).flat_map(|(_, c)| c.ports.iter().flatten());
-    ports
-        .filter(|p| p.host_port.is_some_and(|h| h > 0))
-        .map(|p| cri::PortMapping {
-            protocol: match p.protocol.as_deref() {
-                Some("UDP") => cri::Protocol::Udp,
-                Some("SCTP") => cri::Protocol::Sctp,
-                _ => cri::Protocol::Tcp,
-            } as i32,
-            container_port: p.container_port,
-            host_port: p.host_port.unwrap_or_default(),
-            host_ip: p.host_ip.clone().unwrap_or_default(),
-        })
-        .collect()
+fn port_mapping(mapping: HostPortMapping) -> cri::PortMapping {
+    cri::PortMapping {
+        protocol: match mapping.protocol {
+            HostPortProtocol::Tcp => cri::Protocol::Tcp,
+            HostPortProtocol::Udp => cri::Protocol::Udp,
+            HostPortProtocol::Sctp => cri::Protocol::Sctp,
+        } as i32,
+        container_port: i32::from(mapping.container_port),
+        host_port: i32::from(mapping.host_port),
+        host_ip: mapping.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+    }
 }

@@ -1,11 +1,11 @@
 //! Security contexts. A container's own setting wins over its pod's. AppArmor and SELinux are only sent when a pod asks for them.
 
-use std::path::Path;
+use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext};
 use trireme_proto::cri::{self, security_profile::ProfileType};
 
-use super::sandbox;
+use super::namespaces;
 use crate::{
     error::{Error, Result},
     pod::spec,
@@ -40,11 +40,12 @@ pub(crate) fn sandbox(pod: &Pod) -> cri::LinuxSandboxSecurityContext {
     let privileged = spec::all_containers(pod).any(|(_, c)| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
     let run_as_user = context.and_then(|c| c.run_as_user);
     cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(sandbox::namespaces(pod)),
+        namespace_options: Some(namespaces::of_pod(pod)),
         selinux_options: context.and_then(|c| c.se_linux_options.as_ref()).map(selinux),
         run_as_user: run_as_user.map(int64),
         run_as_group: context.and_then(|c| c.run_as_group).filter(|_| run_as_user.is_some()).map(int64),
         supplemental_groups: groups(pod),
+        supplemental_groups_policy: groups_policy(pod) as i32,
         privileged,
         seccomp: Some(cri::SecurityProfile { profile_type: ProfileType::RuntimeDefault as i32, localhost_ref: String::new() }),
         ..Default::default()
@@ -58,12 +59,21 @@ pub(crate) fn groups(pod: &Pod) -> Vec<i64> {
     listed.into_iter().chain(context.and_then(|c| c.fs_group)).collect()
 }
 
+/// Whether the image's own group memberships count too. A runtime that cannot leave them out is never asked: admission refuses the pod.
+fn groups_policy(pod: &Pod) -> cri::SupplementalGroupsPolicy {
+    match pod_context(pod).and_then(|c| c.supplemental_groups_policy.as_deref()) {
+        Some("Strict") => cri::SupplementalGroupsPolicy::Strict,
+        _ => cri::SupplementalGroupsPolicy::Merge,
+    }
+}
+
 /// Of one container. `image` is needed to judge runAsNonRoot.
 pub(crate) fn container(
     pod: &Pod,
     container: &Container,
     image: Option<&cri::Image>,
     seccomp_dir: &Path,
+    target_id: Option<&str>,
 ) -> Result<cri::LinuxContainerSecurityContext> {
     let empty = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&empty);
@@ -86,7 +96,7 @@ pub(crate) fn container(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(sandbox::namespaces(pod)),
+        namespace_options: Some(namespaces::of_container(pod, target_id)),
         selinux_options: own.se_linux_options.as_ref().or(of_pod.and_then(|p| p.se_linux_options.as_ref())).map(selinux),
         run_as_user: run_as_user.or(image_uid.filter(|_| image_user.is_empty())).map(int64),
         run_as_username: if run_as_user.is_none() { image_user } else { String::new() },
@@ -98,7 +108,7 @@ pub(crate) fn container(
         readonly_paths: paths(&READONLY),
         seccomp: Some(seccomp(seccomp_wish.filter(|_| !privileged), seccomp_dir)?),
         apparmor: own.app_armor_profile.as_ref().or(of_pod.and_then(|p| p.app_armor_profile.as_ref())).map(apparmor),
-        supplemental_groups_policy: 0,
+        supplemental_groups_policy: groups_policy(pod) as i32,
     })
 }
 
@@ -121,11 +131,18 @@ fn verify_not_root(pod: &Pod, container: &Container, run_as_user: Option<i64>, i
 fn seccomp(profile: Option<&SeccompProfile>, dir: &Path) -> Result<cri::SecurityProfile> {
     let (profile_type, localhost_ref) = match profile.map(|p| (p.type_.as_str(), p.localhost_profile.as_deref())) {
         Some(("RuntimeDefault", _)) => (ProfileType::RuntimeDefault, String::new()),
-        Some(("Localhost", Some(file))) if !file.is_empty() => (ProfileType::Localhost, dir.join(file).to_string_lossy().into_owned()),
+        Some(("Localhost", Some(file))) if is_below(file) => (ProfileType::Localhost, dir.join(file).to_string_lossy().into_owned()),
+        Some(("Localhost", Some(file))) if !file.is_empty() => {
+            return Err(Error::Config(format!("localhostProfile {file:?} must be a relative path without '..'")));
+        }
         Some(("Localhost", _)) => return Err(Error::Config("localhostProfile must be set if seccompProfile type is Localhost.".into())),
         _ => (ProfileType::Unconfined, String::new()),
     };
     Ok(cri::SecurityProfile { profile_type: profile_type as i32, localhost_ref })
+}
+
+fn is_below(file: &str) -> bool {
+    !file.is_empty() && Path::new(file).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
 }
 
 fn apparmor(profile: &AppArmorProfile) -> cri::SecurityProfile {

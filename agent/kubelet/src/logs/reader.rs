@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader},
     sync::mpsc,
 };
 
@@ -20,6 +20,8 @@ use super::line;
 /// machine has 128.
 const FOLLOW: Duration = Duration::from_millis(200);
 const BLOCK: u64 = 64 << 10;
+/// A runtime splits what a container writes into lines of 16 KiB; of a longer one, which is none of its own, the rest is left out.
+const MAX_LINE_BYTES: usize = 256 << 10;
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default)]
@@ -103,8 +105,46 @@ async fn tail_start(file: &mut File, lines: usize) -> std::io::Result<u64> {
     Ok(0)
 }
 
+/// Appends a line, or the part of it that is there, to `raw`; returns how many bytes were taken from the reader.
+async fn read_line(reader: &mut (impl AsyncBufRead + Unpin), raw: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut taken = 0;
+    loop {
+        let available = reader.fill_buf().await?;
+        if available.is_empty() {
+            return Ok(taken);
+        }
+        let end = available.iter().position(|b| *b == b'\n').map(|at| at + 1);
+        let length = end.unwrap_or(available.len());
+        let room = MAX_LINE_BYTES.saturating_sub(raw.len());
+        raw.extend_from_slice(&available[..length.min(room)]);
+        if end.is_some() && length > room {
+            raw.push(b'\n');
+        }
+        taken += length;
+        reader.consume(length);
+        if end.is_some() {
+            return Ok(taken);
+        }
+    }
+}
+
+/// Reads the end of the log as it is now, bounded in lines and bytes.
+pub(crate) async fn read_end(path: &Path, lines: usize, max_bytes: usize) -> std::io::Result<Vec<u8>> {
+    let options = Options { tail_lines: Some(lines), ..Options::default() };
+    let mut out = Vec::new();
+    read(path, &options, &mut out, Some(max_bytes)).await?;
+    out.drain(..out.len().saturating_sub(max_bytes));
+    Ok(out)
+}
+
 /// Reads what is there now into `out`.
-pub(crate) async fn read_once(path: &Path, options: &Options, out: &mut Vec<u8>) -> std::io::Result<()> {
+#[cfg(test)]
+async fn read_once(path: &Path, options: &Options, out: &mut Vec<u8>) -> std::io::Result<()> {
+    read(path, options, out, None).await
+}
+
+/// With `keep`, little more than the last so many bytes are held at any time: lines that go on and on are one line.
+async fn read(path: &Path, options: &Options, out: &mut Vec<u8>, keep: Option<usize>) -> std::io::Result<()> {
     let mut file = File::open(path).await?;
     if let Some(lines) = options.tail_lines {
         let start = tail_start(&mut file, lines).await?;
@@ -113,9 +153,12 @@ pub(crate) async fn read_once(path: &Path, options: &Options, out: &mut Vec<u8>)
     let mut formatter = Formatter { options, written: 0, continues: false };
     let mut lines = BufReader::new(file);
     let mut raw = Vec::new();
-    while lines.read_until(b'\n', &mut raw).await? > 0 {
+    while read_line(&mut lines, &mut raw).await? > 0 {
         let more = formatter.push(raw.strip_suffix(b"\n").unwrap_or(&raw), out);
         raw.clear();
+        if let Some(keep) = keep.filter(|keep| out.len() > keep.saturating_mul(2)) {
+            out.drain(..out.len() - keep);
+        }
         if !more {
             break;
         }
@@ -150,7 +193,7 @@ where
     let mut out = Vec::new();
     let mut idle = 0_u32;
     loop {
-        let read = lines.read_until(b'\n', &mut raw).await?;
+        let read = read_line(&mut lines, &mut raw).await?;
         if read > 0 && raw.ends_with(b"\n") {
             let more = formatter.push(&raw[..raw.len() - 1], &mut out);
             raw.clear();
@@ -182,7 +225,7 @@ where
         }
         // Asked once a second; when the answer is no, what was written before it was given is read once more.
         if idle % 5 == 4 && !is_running().await {
-            if lines.read_until(b'\n', &mut raw).await? == 0 {
+            if read_line(&mut lines, &mut raw).await? == 0 {
                 return Ok(());
             }
             if raw.ends_with(b"\n") {
@@ -226,6 +269,22 @@ mod tests {
             read(LOG, Options { timestamps: true, tail_lines: Some(2), ..Default::default() }).await,
             "2026-01-01T00:00:02Z two\n2026-01-01T00:00:03Z three\n"
         );
+    }
+
+    #[tokio::test]
+    async fn security_10_one_endless_line_takes_no_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0.log");
+        let part = format!("2026-01-01T00:00:01Z stdout P {}\n", "x".repeat(16 << 10));
+        std::fs::write(&path, part.repeat(600) + "2026-01-01T00:00:01Z stdout F end\n").unwrap();
+        let text = read_end(&path, 80, 2048).await.unwrap();
+        assert!(text.len() == 2048 && text.ends_with(b"xxend\n") && text.capacity() < 64 << 10, "{} {}", text.len(), text.capacity());
+        // A file without a newline is no log of a runtime's.
+        std::fs::write(&path, vec![b'y'; 2 << 20]).unwrap();
+        let mut raw = Vec::new();
+        let mut reader = BufReader::new(File::open(&path).await.unwrap());
+        assert_eq!(read_line(&mut reader, &mut raw).await.unwrap(), 2 << 20);
+        assert_eq!(raw.len(), MAX_LINE_BYTES);
     }
 
     #[tokio::test]

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use trireme_proto::cri;
 
 use crate::{
+    clock::blocking,
     core::Core,
     error::{Error, Result},
 };
@@ -30,7 +30,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 
 async fn round(core: &Core) -> Result<()> {
     // Directories are cheap to read; the runtime is only asked when a file is too large.
-    let large = tokio::task::block_in_place(|| oversized(&core.options.pod_logs_dir, core.options.container_log_max_bytes));
+    let large = blocking(|| oversized(&core.options.pod_logs_dir, core.options.container_log_max_bytes));
     if large.is_empty() {
         return Ok(());
     }
@@ -58,7 +58,7 @@ fn oversized(root: &Path, limit: u64) -> Vec<PathBuf> {
 }
 
 async fn rotate(core: &Core, id: &str, path: &Path) -> Result<()> {
-    let stamp = Timestamp::now().strftime("%Y%m%d-%H%M%S");
+    let stamp = core.clock.now().strftime("%Y%m%d-%H%M%S");
     let old = PathBuf::from(format!("{}.{stamp}", path.display()));
     tokio::fs::rename(path, &old).await.map_err(Error::io(format!("rotate {}", path.display())))?;
     if let Err(error) = core.runtime.reopen_log(id).await {

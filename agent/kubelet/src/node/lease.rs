@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
@@ -35,7 +34,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 /// Whether there is a Lease now.
 async fn renew(core: &Core) -> Result<bool, trireme_client::Error> {
     let name = &core.options.node_name;
-    let now = MicroTime(Timestamp::now());
+    let now = MicroTime(core.clock.now());
     let renewal = json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": DURATION_SECS, "renewTime": now}});
     match core.client.patch::<Lease>(Some(NAMESPACE), name, &Patch::Merge(renewal)).await {
         Err(e) if e.is_not_found() => {}
@@ -60,6 +59,8 @@ async fn renew(core: &Core) -> Result<bool, trireme_client::Error> {
     };
     match core.client.create::<Lease>(Some(NAMESPACE), &lease).await {
         Err(e) if e.is_already_exists() => Ok(true),
+        // In a cluster's first moments the namespace is not there yet.
+        Err(e) if e.is_not_found() => Ok(false),
         other => other.map(|_| true),
     }
 }

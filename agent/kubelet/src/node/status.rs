@@ -1,21 +1,27 @@
 //! What the node's status says. Composed from a view of the machine and the runtime, without I/O of its own beyond [`NodeView::look`].
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo},
+    api::core::v1::{
+        ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+        NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
+    },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
 
-use crate::{amount::Amount, core::Core, machine};
+use trireme_proto::cri;
+
+use crate::{
+    amount::Amount,
+    core::Core,
+    machine::{self, Space},
+};
 
 /// Upstream's bounds for the list of images.
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
-/// Upstream's default eviction thresholds.
-const MEMORY_FLOOR_BYTES: i64 = 100 << 20;
-const DISK_FLOOR_PERCENT: i64 = 10;
 /// Images change seldom: they are listed with every so many looks.
 const IMAGES_EVERY: u32 = 6;
 
@@ -23,12 +29,17 @@ const IMAGES_EVERY: u32 = 6;
 #[derive(Default)]
 pub(crate) struct NodeView {
     runtime_version: Option<String>,
+    /// What the runtime can do; None for one that does not tell.
+    features: Option<cri::RuntimeFeatures>,
+    handlers: Vec<cri::RuntimeHandler>,
     /// Why the node is not ready, if so.
     trouble: Option<String>,
     images: Vec<ContainerImage>,
     looks: u32,
     /// Images were on their way into the runtime.
     were_coming: bool,
+    /// Where the runtime keeps images, once it has said so.
+    image_folder: Option<PathBuf>,
     memory_pressure: bool,
     disk_pressure: bool,
     pid_pressure: bool,
@@ -43,15 +54,20 @@ impl NodeView {
             self.images = images(core).await.unwrap_or_else(|| std::mem::take(&mut self.images));
         }
         self.looks = self.looks.wrapping_add(1);
-        let (available, free, total) = machine::pressure(&core.options.data_dir);
-        self.memory_pressure = available < MEMORY_FLOOR_BYTES;
-        self.disk_pressure = free < total / 100 * DISK_FLOOR_PERCENT;
-        let running =
-            std::fs::read_to_string("/proc/loadavg").ok().and_then(|l| l.split(['/', ' ']).nth(4)?.parse::<i64>().ok()).unwrap_or_default();
-        self.pid_pressure = running > core.machine.max_pids / 10 * 9;
+        if self.image_folder.is_none() && self.trouble.is_none() {
+            self.image_folder = core.runtime.image_folder().await.ok().flatten();
+        }
+        let thresholds = &core.options.eviction_hard;
+        self.memory_pressure = thresholds.memory_is_short(Space { free: machine::memory_available(), total: core.machine.memory_bytes });
+        self.disk_pressure =
+            thresholds.disk_is_short(machine::disk(&core.options.data_dir), self.image_folder.as_deref().and_then(machine::disk));
+        self.pid_pressure = thresholds.pids_are_short(machine::pids(core.machine.max_pids));
     }
 
     async fn runtime_trouble(&mut self, core: &Core, runtime_up: bool) -> Option<String> {
+        if let Some(trouble) = core.host_trouble.read().clone() {
+            return Some(trouble);
+        }
         if !runtime_up {
             return Some("container runtime is down".into());
         }
@@ -65,12 +81,17 @@ impl NodeView {
             Ok(status) => status,
             Err(_) => return Some("container runtime is down".into()),
         };
-        let not = |type_: &str| status.conditions.iter().find(|c| c.r#type == type_ && !c.status);
+        self.features = status.features;
+        self.handlers = status.runtime_handlers;
+        let conditions = status.status.unwrap_or_default().conditions;
+        let not = |type_: &str| conditions.iter().find(|c| c.r#type == type_ && !c.status);
         if let Some(c) = not("RuntimeReady") {
             return Some(format!("container runtime not ready: RuntimeReady=false reason:{} message:{}", c.reason, c.message));
         }
-        not("NetworkReady")
-            .map(|c| format!("container runtime network not ready: NetworkReady=false reason:{} message:{}", c.reason, c.message))
+        let network = not("NetworkReady")?;
+        let (reason, message) = (&network.reason, &network.message);
+        let hint = core.options.network_hint.as_deref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        Some(format!("container runtime network not ready: NetworkReady=false reason:{reason} message:{message}{hint}"))
     }
 }
 
@@ -107,7 +128,7 @@ pub(crate) fn compose(core: &Core, view: &NodeView, before: Option<&NodeStatus>)
         addresses: Some(addresses),
         capacity: Some(quantities(&machine.capacity(options.max_pods))),
         allocatable: Some(quantities(&core.allocatable)),
-        conditions: Some(conditions(view, before)),
+        conditions: Some(conditions(view, before, core.now())),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.listen.port()) }) }),
         images: Some(view.images.clone()),
         node_info: Some(NodeSystemInfo {
@@ -123,7 +144,20 @@ pub(crate) fn compose(core: &Core, view: &NodeView, before: Option<&NodeStatus>)
             swap: None,
             system_uuid: machine.system_uuid.clone(),
         }),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(view.features.is_some_and(|f| f.supplemental_groups_policy)) }),
+        runtime_handlers: (!view.handlers.is_empty()).then(|| view.handlers.iter().map(runtime_handler).collect()),
         ..Default::default()
+    }
+}
+
+fn runtime_handler(handler: &cri::RuntimeHandler) -> NodeRuntimeHandler {
+    let features = handler.features.unwrap_or_default();
+    NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
     }
 }
 
@@ -137,8 +171,7 @@ fn quantities(amounts: &BTreeMap<String, Amount>) -> BTreeMap<String, Quantity> 
     amounts.iter().map(|(name, amount)| (name.clone(), Quantity(text(name, amount)))).collect()
 }
 
-fn conditions(view: &NodeView, before: Option<&NodeStatus>) -> Vec<NodeCondition> {
-    let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
+fn conditions(view: &NodeView, before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
     let make = |type_: &str, status: bool, reason: &str, message: &str| {
         let status = if status { "True" } else { "False" };
         let same = before.and_then(|s| s.conditions.as_ref()).into_iter().flatten().find(|c| c.type_ == type_ && c.status == status);
@@ -203,6 +236,8 @@ pub(crate) fn differs(before: Option<&NodeStatus>, after: &NodeStatus) -> bool {
         || before.allocatable != after.allocatable
         || before.node_info != after.node_info
         || before.daemon_endpoints != after.daemon_endpoints
+        || before.features != after.features
+        || before.runtime_handlers != after.runtime_handlers
         || images(before) != images(after)
 }
 

@@ -1,24 +1,63 @@
-//! The node's own check before a pod runs for the first time: the scheduler's view may have been old. Pure.
+//! The node's own check before a pod runs for the first time: the scheduler's view may have been old, and some things only the node
+//! knows. Pure.
 //!
-//! Answers to <https://kubernetes.io/docs/concepts/scheduling-eviction/> (kubelet admission): a pod that does not fit is Failed, not retried.
+//! Answers to <https://kubernetes.io/docs/concepts/scheduling-eviction/> (kubelet admission): a pod that is refused here is Failed, not
+//! retried.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, Pod};
 
-use super::{spec, status::Verdict};
+use super::{spec, sysctls, verdict::Verdict};
 use crate::{amount::Amount, container::resources};
 
-/// Refuses a pod that does not fit beside the others on this node, or that does not want this node.
-pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>, allocatable: &BTreeMap<String, Amount>) -> Option<Verdict> {
+/// What this node is and allows.
+pub(crate) struct Host<'a> {
+    pub(crate) node: Option<&'a Node>,
+    pub(crate) allocatable: &'a BTreeMap<String, Amount>,
+    /// Sysctls beyond the safe ones that pods may set; a trailing `*` stands for any end.
+    pub(crate) allowed_unsafe_sysctls: &'a [String],
+    /// The runtime can leave out the group memberships of an image.
+    pub(crate) strict_groups: bool,
+}
+
+/// Whether the pod asks for its groups without those of its image.
+pub(crate) fn wants_strict_groups(pod: &Pod) -> bool {
+    let context = spec::pod_spec(pod).security_context.as_ref();
+    context.and_then(|c| c.supplemental_groups_policy.as_deref()) == Some("Strict")
+}
+
+/// Refuses a pod that this node must not run, that does not fit beside the others, or that does not want this node.
+pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], host: &Host<'_>) -> Option<Verdict> {
     let running: Vec<&Arc<Pod>> = others.iter().filter(|p| spec::uid(p) != spec::uid(pod) && !spec::is_finished(p)).collect();
     let refuse = |reason: String, message: String| Some(Verdict { reason, message: format!("Pod was rejected: {message}") });
+    if let Some(why) = sysctls::forbidden(pod, host.allowed_unsafe_sysctls) {
+        return refuse("SysctlForbidden".into(), format!("forbidden sysctl: {why}"));
+    }
+    if wants_strict_groups(pod) && !host.strict_groups {
+        let message = "SupplementalGroupsPolicy=Strict is not supported in this node";
+        return refuse("SupplementalGroupsPolicyNotSupported".into(), message.into());
+    }
+    if let Some((reason, message)) = lacking(pod, &running, host.allocatable) {
+        return refuse(reason, message);
+    }
+    if host.node.is_some_and(|node| !wants(pod, node)) {
+        return refuse("NodeAffinity".into(), "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
+    }
+    let taken = |port| running.iter().any(|other| host_ports(other).any(|taken| conflict(&port, &taken)));
+    if host_ports(pod).any(taken) {
+        return refuse("NodePorts".into(), "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into());
+    }
+    None
+}
+
+/// What the node lacks for this pod: upstream's reason and message.
+pub(crate) fn lacking(pod: &Pod, running: &[&Arc<Pod>], allocatable: &BTreeMap<String, Amount>) -> Option<(String, String)> {
     let capacity = allocatable.get("pods").copied().unwrap_or_default().units();
-    if running.len() as i64 + 1 > capacity {
-        return refuse(
-            "OutOfpods".into(),
-            format!("Node didn't have enough resource: pods, requested: 1, used: {}, capacity: {capacity}", running.len()),
-        );
+    let count = i64::try_from(running.len()).unwrap_or(i64::MAX);
+    if count.saturating_add(1) > capacity {
+        let message = format!("Node didn't have enough resource: pods, requested: 1, used: {count}, capacity: {capacity}");
+        return Some(("OutOfpods".into(), message));
     }
     for resource in ["cpu", "memory", "ephemeral-storage"] {
         let requested = resources::pod_request(pod, resource);
@@ -32,19 +71,7 @@ pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], node: Option<&Node>, allocat
                 show(used),
                 show(have)
             );
-            return refuse(format!("OutOf{resource}"), message);
-        }
-    }
-    if let Some(node) = node.filter(|node| !wants(pod, node)) {
-        let _ = node;
-        return refuse("NodeAffinity".into(), "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into());
-    }
-    for port in host_ports(pod) {
-        if running.iter().any(|other| host_ports(other).any(|taken| conflict(&port, &taken))) {
-            return refuse(
-                "NodePorts".into(),
-                "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
-            );
+            return Some((format!("OutOf{resource}"), message));
         }
     }
     None
@@ -124,9 +151,32 @@ mod tests {
             ("memory".to_string(), Amount::from_units(1)),
         ]);
         let others = [Arc::new(pod("a", "1500m"))];
-        assert_eq!(admit(&pod("b", "500m"), &others, None, &allocatable), None);
-        let verdict = admit(&pod("b", "501m"), &others, None, &allocatable).unwrap();
+        let host = Host { node: None, allocatable: &allocatable, allowed_unsafe_sysctls: &[], strict_groups: false };
+        assert_eq!(admit(&pod("b", "500m"), &others, &host), None);
+        let verdict = admit(&pod("b", "501m"), &others, &host).unwrap();
         assert_eq!(verdict.reason, "OutOfcpu");
         assert_eq!(verdict.message, "Pod was rejected: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000");
+    }
+
+    #[test]
+    fn security_21_and_22_what_the_node_must_not_or_cannot_do_is_refused() {
+        let pod = |context: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"securityContext": context, "containers": []}})).unwrap()
+        };
+        let allocatable = BTreeMap::from([("pods".to_string(), Amount::from_units(3))]);
+        let verdict = |context: serde_json::Value, allowed: &[String], strict_groups: bool| {
+            admit(&pod(context), &[], &Host { node: None, allocatable: &allocatable, allowed_unsafe_sysctls: allowed, strict_groups })
+        };
+        let somaxconn = json!({"sysctls": [{"name": "net.core.somaxconn", "value": "65535"}]});
+        let refused = verdict(somaxconn.clone(), &[], true).unwrap();
+        assert_eq!(
+            (refused.reason.as_str(), refused.message.as_str()),
+            ("SysctlForbidden", "Pod was rejected: forbidden sysctl: \"net.core.somaxconn\" not allowlisted")
+        );
+        assert_eq!(verdict(somaxconn, &["net.core.*".into()], true), None);
+        let strict = json!({"supplementalGroupsPolicy": "Strict"});
+        assert_eq!(verdict(strict.clone(), &[], false).unwrap().reason, "SupplementalGroupsPolicyNotSupported");
+        assert_eq!(verdict(strict, &[], true), None);
+        assert_eq!(verdict(json!({"supplementalGroupsPolicy": "Merge"}), &[], false), None);
     }
 }

@@ -3,8 +3,6 @@
 //! Of containers and images: 10 s, doubled up to 5 min, forgotten when nothing failed for 10 min. The first repetition is immediate. Answers to
 //! <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy>.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
@@ -17,12 +15,6 @@ const LAST_VOLUME_RETRY: SignedDuration = SignedDuration::from_secs(122);
 /// How long after so many failures before this one a pod's volumes are tried again: upstream's 500 ms, doubled up to 2 min 2 s.
 pub(crate) fn volume_retry(failures: u32) -> SignedDuration {
     (FIRST_VOLUME_RETRY * (1 << failures.min(8))).min(LAST_VOLUME_RETRY)
-}
-
-/// The first of these moments that is still to come. One that has passed says nothing: what it held back may wait for something else,
-/// and must not hide the others.
-pub(crate) fn next_try(not_before: &BTreeMap<String, Timestamp>, now: Timestamp) -> Option<Timestamp> {
-    not_before.values().copied().filter(|at| *at > now).min()
 }
 
 /// The back-off of one container or image. Default: nothing failed yet.
@@ -57,15 +49,6 @@ mod tests {
     fn volumes_are_tried_again_soon_then_less_and_less_often() {
         let delays: Vec<i128> = (0..11).map(|failures| volume_retry(failures).as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 64_000, 122_000, 122_000, 122_000]);
-    }
-
-    #[test]
-    fn a_moment_that_has_passed_does_not_hide_those_to_come() {
-        let at = |secs: i64| Timestamp::from_second(secs).unwrap();
-        let not_before = BTreeMap::from([("status".to_owned(), at(2)), (String::new(), at(20)), ("a".to_owned(), at(30))]);
-        assert_eq!(next_try(&not_before, at(1)), Some(at(2)));
-        assert_eq!(next_try(&not_before, at(10)), Some(at(20)));
-        assert_eq!(next_try(&not_before, at(30)), None);
     }
 
     #[test]

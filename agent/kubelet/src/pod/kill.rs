@@ -4,53 +4,24 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::{LifecycleHandler, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 use trireme_client::EventKind;
 
 use super::{
-    observed::{ContainerRun, Observed, State},
+    hook::{self, Hook},
+    observed::{ContainerRun, Observed, Observer, State},
     spec::{self, Kind},
 };
-use crate::{core::Core, error::Result, probe};
+use crate::{
+    core::Core,
+    error::{Error, Result},
+};
 
+/// What is left of a shutdown's time for stopping sandboxes.
+const SANDBOX_TIME: Duration = Duration::from_secs(3);
 /// A container gets at least this long after its preStop hook.
 const MIN_GRACE_SECS: i64 = 2;
-
-/// Runs a postStart or preStop hook to its end, or to the deadline.
-pub(crate) async fn hook(
-    core: &Core,
-    pod: &Pod,
-    run_id: &str,
-    container: &str,
-    pod_ip: &str,
-    handler: &LifecycleHandler,
-    timeout: Option<Duration>,
-) -> Result<(), String> {
-    let Some((_, container)) = spec::container(pod, container) else { return Ok(()) };
-    if let Some(exec) = &handler.exec {
-        let command = exec.command.clone().unwrap_or_default();
-        let response = core.runtime.exec_sync(run_id, command.clone(), timeout.unwrap_or_default()).await.map_err(|e| e.to_string())?;
-        return match response.exit_code {
-            0 => Ok(()),
-            code => Err(format!(
-                "command '{}' exited with {code}: {}{}",
-                command.join(" "),
-                String::from_utf8_lossy(&response.stderr),
-                String::from_utf8_lossy(&response.stdout)
-            )),
-        };
-    }
-    if let Some(action) = &handler.http_get {
-        let (status, _) = probe::http::get(action, container, pod_ip, timeout.unwrap_or(Duration::from_secs(60))).await?;
-        return if (200..400).contains(&status) { Ok(()) } else { Err(format!("HTTP hook failed with statuscode: {status}")) };
-    }
-    if let Some(sleep) = &handler.sleep {
-        let wanted = Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or_default());
-        tokio::time::sleep(timeout.map_or(wanted, |t| t.min(wanted))).await;
-    }
-    Ok(())
-}
 
 /// Stops one container: preStop hook, SIGTERM, and SIGKILL when the grace period is over.
 pub(crate) async fn kill_container(
@@ -66,11 +37,11 @@ pub(crate) async fn kill_container(
         core.events.container(pod, &run.name, EventKind::Normal, "Killing", &text);
     }
     let began = Instant::now();
-    let pre_stop = spec::container(pod, &run.name).and_then(|(_, c)| c.lifecycle.as_ref()).and_then(|l| l.pre_stop.as_ref());
+    let pre_stop = spec::container(pod, &run.name).and_then(|(_, c)| c.lifecycle.clone()).and_then(|l| l.pre_stop);
     if let Some(handler) = pre_stop.filter(|_| run.state == State::Running && grace_secs > 0) {
         let allowed = Duration::from_secs(u64::try_from(grace_secs).unwrap_or_default());
-        let outcome = tokio::time::timeout(allowed, hook(core, pod, &run.id, &run.name, pod_ip, handler, Some(allowed))).await;
-        if let Ok(Err(why)) = outcome {
+        let hook = Hook { pod, container: &run.name, id: &run.id, pod_ip, handler: &handler };
+        if let Ok(Err(why)) = tokio::time::timeout(allowed, hook::run(core, &hook)).await {
             tracing::info!(pod = spec::name(pod), container = run.name, %why, "preStop hook failed");
             core.events.container(pod, &run.name, EventKind::Warning, "FailedPreStopHook", "PreStopHook failed");
         }
@@ -98,9 +69,29 @@ pub(crate) async fn kill_pod(core: &Arc<Core>, pod: &Pod, observed: &Observed, m
             failure = kill_container(core, pod, run, &pod_ip, message, (grace_secs - spent).max(0)).await.err().or(failure);
         }
     }
+    // Before the sandbox: once it is stopped its address may be another pod's.
+    let cleared = core.options.host_ports.clear(spec::uid(pod)).await;
+    failure = cleared.err().map(|why| Error::Config(format!("cannot unmap the host ports of the pod: {why}"))).or(failure);
     // Also the ones that are not ready: only stopping gives their network back.
     for sandbox in &observed.sandboxes {
         failure = core.runtime.stop_sandbox(&sandbox.id).await.err().or(failure);
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// Ends all pods at once, each within its own grace period.
+pub(crate) async fn end_pods(core: &Arc<Core>, within: Duration) {
+    let most = i64::try_from(within.saturating_sub(SANDBOX_TIME).as_secs()).unwrap_or(i64::MAX);
+    let pods = core.pods.list();
+    let ended = pods.iter().map(|pod| async move {
+        let grace = spec::grace_period_secs(pod).min(most);
+        let outcome = async {
+            let observed = Observer::default().observe(core.runtime.as_ref(), spec::uid(pod)).await?;
+            kill_pod(core, pod, &observed, Some("The node is shutting down"), grace).await
+        };
+        if let Err(error) = outcome.await {
+            tracing::warn!(pod = spec::display(pod), %error, "not ended before the shutdown");
+        }
+    });
+    join_all(ended).await;
 }

@@ -5,21 +5,10 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use trireme_proto::cri;
 
-use crate::{error::Result, runtime::Runtime};
-
-/// Labels and annotations that carry a pod's identity through the runtime. The names are upstream's, so that tools
-/// like crictl show our containers as they are used to, and so that a node can change hands.
-pub(crate) mod keys {
-    pub(crate) const POD_NAME: &str = "io.kubernetes.pod.name";
-    pub(crate) const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
-    pub(crate) const POD_UID: &str = "io.kubernetes.pod.uid";
-    pub(crate) const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-    pub(crate) const HASH: &str = "io.kubernetes.container.hash";
-    pub(crate) const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-    pub(crate) const MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";
-    pub(crate) const MESSAGE_POLICY: &str = "io.kubernetes.container.terminationMessagePolicy";
-    pub(crate) const GRACE_PERIOD: &str = "io.kubernetes.pod.terminationGracePeriod";
-}
+use crate::{
+    error::Result,
+    runtime::{Runtime, keys},
+};
 
 /// A container's state as the runtime tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +48,30 @@ pub(crate) struct ContainerRun {
     pub(crate) reason: String,
     pub(crate) message: String,
     pub(crate) log_path: String,
+}
+
+#[cfg(test)]
+impl ContainerRun {
+    /// A run for tests, in sandbox `s0` and of no particular image.
+    pub(crate) fn sample(id: &str, name: &str, state: State, at: Timestamp) -> ContainerRun {
+        ContainerRun {
+            id: id.into(),
+            sandbox_id: "s0".into(),
+            name: name.into(),
+            attempt: 0,
+            state,
+            hash: String::new(),
+            image: "i".into(),
+            image_ref: "sha256:1".into(),
+            created_at: at,
+            started_at: None,
+            finished_at: Some(at),
+            exit_code: 0,
+            reason: String::new(),
+            message: String::new(),
+            log_path: String::new(),
+        }
+    }
 }
 
 /// One attempt at the pod's sandbox.
@@ -109,7 +122,7 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// The pod with this UID as the runtime has it now.
-    pub(crate) async fn observe(&mut self, runtime: &Runtime, uid: &str) -> Result<Observed> {
+    pub(crate) async fn observe(&mut self, runtime: &dyn Runtime, uid: &str) -> Result<Observed> {
         let mut observed = Observed::default();
         for sandbox in runtime.list_sandboxes(Some(uid)).await? {
             let ready = sandbox.state == cri::PodSandboxState::SandboxReady as i32;

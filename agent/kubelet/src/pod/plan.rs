@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{
     backoff::Backoff,
+    holds::{Hold, Holds},
     observed::{ContainerRun, Observed, State},
     spec::{self, Kind, RestartPolicy},
 };
@@ -41,8 +42,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) health: &'a Health,
     pub(crate) backoffs: &'a BTreeMap<String, Backoff>,
-    /// Containers whose creation failed and may not be tried again before that moment. The key "" is the sandbox.
-    pub(crate) not_before: &'a BTreeMap<String, Timestamp>,
+    /// What failed and may not be tried again yet.
+    pub(crate) holds: &'a Holds,
     pub(crate) now: Timestamp,
 }
 
@@ -138,8 +139,8 @@ fn without_sandbox(s: &Situation<'_>) -> Plan {
             return plan;
         }
     }
-    if let Some(at) = s.not_before.get("").filter(|at| s.now < **at) {
-        plan.wake(*at);
+    if let Some(at) = s.holds.until(&Hold::Sandbox, s.now) {
+        plan.wake(at);
         return plan;
     }
     // Invariant: above every attempt that the runtime lists.
@@ -148,6 +149,10 @@ fn without_sandbox(s: &Situation<'_>) -> Plan {
 }
 
 fn with_sandbox(s: &Situation<'_>, sandbox_id: &str, plan: &mut Plan) {
+    // Whether initialization is complete or not, and once for each: they are for looking into a pod that is stuck.
+    for container in spec::ephemeral_containers(s.pod) {
+        ephemeral(s, &container, plan);
+    }
     // Init containers run once per sandbox; a new sandbox (after a reboot) runs them again.
     let here = |name: &str| s.observed.latest(name).is_some_and(|run| run.sandbox_id == sandbox_id);
     let initialized = spec::main_containers(s.pod).iter().any(|c| here(&c.name));
@@ -174,6 +179,25 @@ fn with_sandbox(s: &Situation<'_>, sandbox_id: &str, plan: &mut Plan) {
     if verdicts.iter().all(|v| matches!(v, Verdict::Done | Verdict::Failed)) {
         *plan = Plan { kill_pod: true, finished: true, ..Plan::default() };
     }
+}
+
+fn ephemeral(s: &Situation<'_>, container: &Container, plan: &mut Plan) {
+    match s.observed.latest(&container.name) {
+        Some(run) if run.state == State::Created => {
+            plan.start.push(Start { name: run.name.clone(), attempt: run.attempt, existing: Some(run.id.clone()), failed_at: None })
+        }
+        Some(_) => {}
+        // The runtime may have lost the container that ran: it is not started again.
+        None if has_run(s.pod, &container.name) => {}
+        None => {
+            start(s, container, plan, 0, None);
+        }
+    }
+}
+
+fn has_run(pod: &Pod, name: &str) -> bool {
+    let known = pod.status.as_ref().and_then(|s| s.ephemeral_container_statuses.as_ref());
+    known.into_iter().flatten().any(|c| c.name == name && c.container_id.as_deref().is_some_and(|id| !id.is_empty()))
 }
 
 fn is_started(s: &Situation<'_>, container: &Container) -> bool {
@@ -217,8 +241,8 @@ fn start(s: &Situation<'_>, container: &Container, plan: &mut Plan, attempt: u32
     if let Some((delay, until)) = held {
         plan.back_off.push(Wait { name: container.name.clone(), delay });
         plan.wake(until);
-    } else if let Some(at) = s.not_before.get(&container.name).filter(|at| s.now < **at) {
-        plan.wake(*at);
+    } else if let Some(at) = s.holds.container(&container.name, s.now) {
+        plan.wake(at);
     } else {
         plan.start.push(Start { name: container.name.clone(), attempt, existing: None, failed_at });
     }
@@ -264,6 +288,7 @@ pub(crate) fn should_restart(pod: &Pod, kind: Kind, container: &Container, run: 
         (Kind::Main, RestartPolicy::Always) => true,
         (Kind::Main, RestartPolicy::OnFailure) => run.exit_code != 0,
         (Kind::Main, RestartPolicy::Never) => false,
+        (Kind::Ephemeral, _) => false,
     }
 }
 

@@ -16,21 +16,10 @@ fn pod(policy: &str, init: serde_json::Value) -> Pod {
 fn run(pod: &Pod, name: &str, attempt: u32, state: State, exit_code: i32) -> ContainerRun {
     let (_, container) = spec::container(pod, name).unwrap();
     ContainerRun {
-        id: format!("{name}{attempt}"),
-        sandbox_id: "s0".into(),
-        name: name.into(),
         attempt,
-        state,
-        hash: spec::container_hash(container),
-        image: "i".into(),
-        image_ref: "sha256:1".into(),
-        created_at: Timestamp::UNIX_EPOCH,
-        started_at: None,
-        finished_at: Some(Timestamp::UNIX_EPOCH),
         exit_code,
-        reason: String::new(),
-        message: String::new(),
-        log_path: String::new(),
+        hash: spec::container_hash(&container),
+        ..ContainerRun::sample(&format!("{name}{attempt}"), name, state, Timestamp::UNIX_EPOCH)
     }
 }
 
@@ -40,8 +29,8 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
 
 fn planned(pod: &Pod, sandboxes: Vec<Sandbox>, containers: Vec<ContainerRun>) -> Plan {
     let observed = Observed { sandboxes, containers };
-    let (health, backoffs, not_before) = Default::default();
-    plan(&Situation { pod, observed: &observed, health: &health, backoffs: &backoffs, not_before: &not_before, now: Timestamp::UNIX_EPOCH })
+    let (health, backoffs, holds) = Default::default();
+    plan(&Situation { pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now: Timestamp::UNIX_EPOCH })
 }
 
 fn starts(plan: &Plan) -> Vec<(&str, u32)> {
@@ -116,7 +105,7 @@ fn a_failing_container_is_held_back() {
     let observed = Observed { sandboxes: vec![sandbox(0, true)], containers: vec![run(&pod, "a", 1, State::Exited, 1)] };
     let mut backoff = Backoff::default();
     backoff.retried(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-    let (health, not_before) = Default::default();
+    let (health, holds) = Default::default();
     let backoffs = BTreeMap::from([("a".to_string(), backoff)]);
     let at = |secs| {
         plan(&Situation {
@@ -124,7 +113,7 @@ fn a_failing_container_is_held_back() {
             observed: &observed,
             health: &health,
             backoffs: &backoffs,
-            not_before: &not_before,
+            holds: &holds,
             now: Timestamp::from_second(secs).unwrap(),
         })
     };
@@ -137,14 +126,28 @@ fn a_failing_container_is_held_back() {
 fn an_unhealthy_or_changed_container_is_killed_first() {
     let pod = pod("Always", json!([]));
     let mut observed = Observed { sandboxes: vec![sandbox(0, true)], containers: vec![run(&pod, "a", 0, State::Running, 0)] };
-    let (backoffs, not_before) = Default::default();
+    let (backoffs, holds) = Default::default();
     let unhealthy = Unhealthy { message: "Container a failed liveness probe, will be restarted".into(), grace_secs: Some(3) };
     let health = Health { unhealthy: HashMap::from([("a0".to_string(), unhealthy)]), ..Health::default() };
     let now = Timestamp::UNIX_EPOCH;
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, not_before: &not_before, now });
+    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now });
     assert_eq!((killed.kill[0].id.as_str(), killed.kill[0].grace_secs, killed.start.len()), ("a0", Some(3), 0));
     observed.containers[0].hash = "other".into();
     let health = Health::default();
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, not_before: &not_before, now });
+    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now });
     assert!(killed.kill[0].message.contains("definition changed"));
+}
+
+#[test]
+fn d11_an_ephemeral_container_is_started_once_and_counts_for_nothing() {
+    let mut pod = pod("Never", json!([{"name": "i"}]));
+    let ephemeral = json!([{"name": "debug", "image": "i", "targetContainerName": "a"}]);
+    pod.spec.as_mut().unwrap().ephemeral_containers = serde_json::from_value(ephemeral).unwrap();
+    let up = || vec![sandbox(0, true)];
+    assert_eq!(starts(&planned(&pod, up(), vec![])), [("debug", 0), ("i", 0)], "even before initialization");
+    let ended = || run(&pod, "debug", 0, State::Exited, 1);
+    assert_eq!(starts(&planned(&pod, up(), vec![ended(), run(&pod, "i", 0, State::Running, 0)])), []);
+    let done = vec![run(&pod, "debug", 0, State::Running, 0), run(&pod, "i", 0, State::Exited, 0), run(&pod, "a", 0, State::Exited, 0)];
+    assert!(planned(&pod, up(), done).finished, "a running ephemeral container keeps no pod alive");
+    assert_eq!(spec::ephemeral_target(&pod, "debug"), Some("a"));
 }

@@ -1,8 +1,8 @@
 //! Small questions asked of a Pod object, answered in one place.
 
-use std::hash::Hasher;
+use std::{borrow::Cow, hash::Hasher};
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 
 /// Which list of the specification a container is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Sidecar,
     /// A regular container.
     Main,
+    /// A container added to a running pod to look into it; never started again.
+    Ephemeral,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +84,53 @@ pub(crate) fn main_containers(pod: &Pod) -> &[Container] {
     &pod_spec(pod).containers
 }
 
-/// Every container with its kind: init containers first, in order.
+/// Every container that the pod was created with, and its kind: init containers first, in order.
 pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = (Kind, &Container)> {
     let init = init_containers(pod).iter().map(|c| (if is_sidecar(c) { Kind::Sidecar } else { Kind::Init }, c));
     init.chain(main_containers(pod).iter().map(|c| (Kind::Main, c)))
 }
 
-pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Kind, &'a Container)> {
-    all_containers(pod).find(|(_, c)| c.name == name)
+/// A container by name, whatever its kind.
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<(Kind, Cow<'a, Container>)> {
+    let ephemeral = || pod_spec(pod).ephemeral_containers.iter().flatten().find(|c| c.name == name);
+    all_containers(pod)
+        .find(|(_, c)| c.name == name)
+        .map(|(kind, c)| (kind, Cow::Borrowed(c)))
+        .or_else(|| ephemeral().map(|c| (Kind::Ephemeral, Cow::Owned(as_container(c)))))
+}
+
+/// The ephemeral containers, as the containers that they are otherwise.
+pub(crate) fn ephemeral_containers(pod: &Pod) -> Vec<Container> {
+    pod_spec(pod).ephemeral_containers.iter().flatten().map(as_container).collect()
+}
+
+/// The container whose processes an ephemeral one is to see.
+pub(crate) fn ephemeral_target<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
+    let ephemeral = pod_spec(pod).ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
+    ephemeral.target_container_name.as_deref().filter(|target| !target.is_empty())
+}
+
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let from = ephemeral.clone();
+    Container {
+        args: from.args,
+        command: from.command,
+        env: from.env,
+        env_from: from.env_from,
+        image: from.image,
+        image_pull_policy: from.image_pull_policy,
+        name: from.name,
+        security_context: from.security_context,
+        stdin: from.stdin,
+        stdin_once: from.stdin_once,
+        termination_message_path: from.termination_message_path,
+        termination_message_policy: from.termination_message_policy,
+        tty: from.tty,
+        volume_devices: from.volume_devices,
+        volume_mounts: from.volume_mounts,
+        working_dir: from.working_dir,
+        ..Container::default()
+    }
 }
 
 pub(crate) fn is_host_network(pod: &Pod) -> bool {

@@ -8,13 +8,15 @@ use trireme_client::EventKind;
 use trireme_proto::cri;
 
 use super::{
+    hook::{self, Hook},
     kill,
-    observed::{ContainerRun, State},
+    observed::{ContainerRun, Observed, State},
     plan::Start,
     spec,
     status::Waiting,
 };
 use crate::{
+    clock::blocking,
     container::{config, env, fields::Place},
     core::Core,
     error::Error,
@@ -32,6 +34,8 @@ pub(crate) struct Target<'a> {
     pub(crate) sandbox: &'a cri::PodSandboxConfig,
     pub(crate) place: &'a Place,
     pub(crate) volumes: &'a BTreeMap<String, Mounted>,
+    /// The pod as the runtime had it when the start was planned.
+    pub(crate) observed: &'a Observed,
 }
 
 /// Why a container did not start. `waiting` is None when its status must stay as it is.
@@ -52,10 +56,11 @@ pub(crate) async fn start(core: &Arc<Core>, pod: &Pod, planned: &Start, target: 
     };
     core.runtime.start_container(&id).await.map_err(|e| failed("RunContainerError", e))?;
     core.events.container(pod, &planned.name, EventKind::Normal, "Started", &format!("Started container {}", planned.name));
-    let post_start = spec::container(pod, &planned.name).and_then(|(_, c)| c.lifecycle.as_ref()).and_then(|l| l.post_start.as_ref());
+    let post_start = spec::container(pod, &planned.name).and_then(|(_, c)| c.lifecycle.clone()).and_then(|l| l.post_start);
     if let Some(handler) = post_start {
         let pod_ip = target.place.pod_ips.first().cloned().unwrap_or_default();
-        if let Err(why) = kill::hook(core, pod, &id, &planned.name, &pod_ip, handler, None).await {
+        let hook = Hook { pod, container: &planned.name, id: &id, pod_ip: &pod_ip, handler: &handler };
+        if let Err(why) = hook::run(core, &hook).await {
             tracing::info!(pod = spec::name(pod), container = planned.name, %why, "postStart hook failed");
             core.events.container(pod, &planned.name, EventKind::Warning, "FailedPostStartHook", "PostStartHook failed");
             let run = just_started(&id, planned);
@@ -93,15 +98,14 @@ async fn create(core: &Arc<Core>, pod: &Pod, planned: &Start, target: &Target<'_
     let Some((_, container)) = spec::container(pod, &planned.name) else {
         return Err(NotStarted { waiting: None, retry_at: None });
     };
-    let image =
-        core.images.ensure(pod, container, target.sandbox, &core.objects, &core.events, &|| core.now()).await.map_err(|missing| {
-            if matches!(missing.waiting.reason.as_str(), "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName") {
-                core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {}", missing.waiting.reason));
-            } else if missing.waiting.reason == "ImagePullBackOff" {
-                core.events.container(pod, &planned.name, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
-            }
-            NotStarted { waiting: Some(missing.waiting), retry_at: missing.retry_at.or(Some(core.now() + RETRY * 6)) }
-        })?;
+    let image = core.images.ensure(pod, &container, target.sandbox, &core.objects, &core.events).await.map_err(|missing| {
+        if matches!(missing.waiting.reason.as_str(), "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName") {
+            core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {}", missing.waiting.reason));
+        } else if missing.waiting.reason == "ImagePullBackOff" {
+            core.events.container(pod, &planned.name, EventKind::Warning, "Failed", "Error: ImagePullBackOff");
+        }
+        NotStarted { waiting: Some(missing.waiting), retry_at: missing.retry_at.or(Some(core.now() + RETRY * 6)) }
+    })?;
     let failed = |reason: &str, error: Error| {
         core.events.container(pod, &planned.name, EventKind::Warning, "Failed", &format!("Error: {error}"));
         not_started(core, reason, &error)
@@ -136,11 +140,12 @@ async fn configure(
     let relevant: Vec<_> =
         core.services.list_namespace(spec::namespace(pod)).into_iter().chain(core.services.get("default", "kubernetes")).collect();
     let services = env::service_variables(&relevant, spec::namespace(pod), links);
-    let environment = env::environment(pod, container, target.place, &services, &core.objects).await?;
-    tokio::task::block_in_place(|| {
+    let target_id = target_id(pod, &planned.name, target.observed)?;
+    let environment = env::environment(pod, &container, target.place, &services, &core.objects).await?;
+    blocking(|| {
         config::compose(config::Parts {
             pod,
-            container,
+            container: &container,
             attempt: planned.attempt,
             image,
             environment,
@@ -149,8 +154,18 @@ async fn configure(
             seccomp_dir: &core.seccomp_dir(),
             node_memory_bytes: core.machine.memory_bytes,
             grace_secs: spec::grace_period_secs(pod),
+            target_id: target_id.as_deref(),
         })
     })
+}
+
+/// The id of the container that an ephemeral one looks into, if it names one.
+fn target_id(pod: &Pod, name: &str, observed: &Observed) -> Result<Option<String>, Error> {
+    let Some(target) = spec::ephemeral_target(pod, name) else { return Ok(None) };
+    match observed.latest(target) {
+        Some(run) if run.state == State::Running => Ok(Some(run.id.clone())),
+        _ => Err(Error::Config(format!("unable to find target container {target:?}"))),
+    }
 }
 
 fn not_started(core: &Core, reason: &str, error: &Error) -> NotStarted {

@@ -16,19 +16,19 @@ use k8s_openapi::{
 use super::{
     observed::{ContainerRun, Observed, State},
     plan::Health,
+    resize::Resizing,
     spec::{self, Kind, RestartPolicy},
+    verdict::Verdict,
 };
+
+/// A wanted size is not given (yet).
+pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
+/// Containers are being set to the size that they were given.
+pub(crate) const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// Why a container does not run, in the two words and the sentence that kubectl shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Waiting {
-    pub(crate) reason: String,
-    pub(crate) message: String,
-}
-
-/// An end that was decided, not reached: admission refused the pod, its deadline passed, it was evicted.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Verdict {
     pub(crate) reason: String,
     pub(crate) message: String,
 }
@@ -40,6 +40,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) health: &'a Health,
     pub(crate) waiting: &'a BTreeMap<String, Waiting>,
+    pub(crate) resizing: &'a Resizing,
     /// Nothing of the pod runs, and nothing will.
     pub(crate) terminated: bool,
     pub(crate) verdict: Option<&'a Verdict>,
@@ -56,9 +57,14 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     {
         return never_ran(facts, before);
     }
-    let init: Vec<ContainerStatus> =
+    let mut init: Vec<ContainerStatus> =
         spec::all_containers(facts.pod).filter(|(kind, _)| *kind != Kind::Main).map(|(kind, c)| container_status(facts, kind, c)).collect();
-    let main: Vec<ContainerStatus> = spec::main_containers(facts.pod).iter().map(|c| container_status(facts, Kind::Main, c)).collect();
+    let mut main: Vec<ContainerStatus> = spec::main_containers(facts.pod).iter().map(|c| container_status(facts, Kind::Main, c)).collect();
+    let ephemeral: Vec<ContainerStatus> =
+        spec::ephemeral_containers(facts.pod).iter().map(|c| container_status(facts, Kind::Ephemeral, c)).collect();
+    if facts.terminated {
+        end_what_was_reached(facts, &mut init, &mut main);
+    }
     let phase = phase(facts, &init, &main);
     let ips = pod_ips(facts, &before);
     let conditions = conditions(facts, &before, phase, &init, &main);
@@ -75,9 +81,33 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         start_time: before.start_time.or(Some(Time(facts.now))),
         init_container_statuses: sorted(init),
         container_statuses: sorted(main),
+        ephemeral_container_statuses: sorted(ephemeral),
         qos_class: Some(before.qos_class.unwrap_or_else(|| spec::qos(facts.pod).as_str().into())),
         observed_generation: facts.pod.metadata.generation,
         ..PodStatus::default()
+    }
+}
+
+/// Nothing of the pod runs any more: a container that was reached and has no end was lost. One that initialization never got to stays
+/// waiting.
+fn end_what_was_reached(facts: &Facts<'_>, init: &mut [ContainerStatus], main: &mut [ContainerStatus]) {
+    let end = |status: &mut ContainerStatus| {
+        if status.state.as_ref().is_none_or(|s| s.terminated.is_none()) {
+            status.state = Some(terminated(unknown_end()));
+            status.started = Some(false);
+            status.ready = false;
+        }
+    };
+    let reached = main.iter().any(|s| s.container_id.is_some()) || is_initialized(facts, init);
+    for (status, container) in init.iter_mut().zip(spec::init_containers(facts.pod)) {
+        let passed = if spec::is_sidecar(container) { status.container_id.is_some() } else { ended_well(status) == Some(true) };
+        end(status);
+        if !passed && !reached {
+            return;
+        }
+    }
+    if reached {
+        main.iter_mut().for_each(end);
     }
 }
 
@@ -141,14 +171,14 @@ fn container_status(facts: &Facts<'_>, kind: Kind, container: &Container) -> Con
         }
         status.state = Some(waiting(why.clone()));
     }
-    if facts.terminated && status.state.as_ref().is_none_or(|s| s.terminated.is_none()) {
-        status.state = Some(terminated(unknown_end()));
-    }
+    let id = run.filter(|r| r.state == State::Running).map(|r| r.id.as_str());
+    (status.allocated_resources, status.resources) = facts.resizing.shown(&container.name, id);
     let running = status.state.as_ref().is_some_and(|s| s.running.is_some());
     let started = running && (container.startup_probe.is_none() || run.is_some_and(|r| facts.health.started.contains(&r.id)));
     status.started = Some(started);
     status.ready = match kind {
         Kind::Init => status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0),
+        Kind::Ephemeral => false,
         Kind::Main | Kind::Sidecar => {
             started && (container.readiness_probe.is_none() || run.is_some_and(|r| facts.health.ready.contains(&r.id)))
         }
@@ -183,7 +213,7 @@ fn unknown_end() -> ContainerStateTerminated {
 }
 
 fn default_waiting(facts: &Facts<'_>, kind: Kind) -> Waiting {
-    let init = kind != Kind::Main || !spec::init_containers(facts.pod).is_empty();
+    let init = matches!(kind, Kind::Init | Kind::Sidecar) || !spec::init_containers(facts.pod).is_empty();
     Waiting { reason: if init { "PodInitializing" } else { "ContainerCreating" }.into(), message: String::new() }
 }
 
@@ -215,7 +245,11 @@ fn ended(run: &ContainerRun) -> ContainerStateTerminated {
 
 fn previous_status<'a>(pod: &'a Pod, kind: Kind, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
-    let list = if kind == Kind::Main { &status.container_statuses } else { &status.init_container_statuses };
+    let list = match kind {
+        Kind::Main => &status.container_statuses,
+        Kind::Ephemeral => &status.ephemeral_container_statuses,
+        Kind::Init | Kind::Sidecar => &status.init_container_statuses,
+    };
     list.iter().flatten().find(|c| c.name == name)
 }
 
@@ -296,7 +330,14 @@ fn conditions(facts: &Facts<'_>, before: &PodStatus, phase: &str, init: &[Contai
         Some(message) => set("Ready", false, "ReadinessGatesNotReady", message),
         None => set("Ready", ready, reason, message),
     }
-    let ours = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"];
+    if let Some(pending) = &facts.resizing.pending {
+        set(RESIZE_PENDING, true, pending.reason, pending.message.clone());
+    }
+    if let Some(failed) = &facts.resizing.in_progress {
+        let reason = if failed.is_some() { "Error" } else { "" };
+        set(RESIZE_IN_PROGRESS, true, reason, failed.clone().unwrap_or_default());
+    }
+    let ours = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", RESIZE_PENDING, RESIZE_IN_PROGRESS];
     let mut others: Vec<PodCondition> = before.conditions.iter().flatten().filter(|c| !ours.contains(&c.type_.as_str())).cloned().collect();
     if !others.iter().any(|c| c.type_ == "PodScheduled") {
         others.push(condition(facts, before, "PodScheduled", true, "", String::new()));
@@ -333,55 +374,4 @@ fn condition(facts: &Facts<'_>, before: &PodStatus, type_: &str, status: bool, r
         last_probe_time: None,
         observed_generation: facts.pod.metadata.generation,
     }
-}
-
-/// The strategic merge patch that turns `before` into `after`, or None when they are the same. It carries the UID, so that it can
-/// never hit a successor of the same name.
-pub(crate) fn patch(uid: &str, before: Option<&PodStatus>, after: &PodStatus) -> Option<serde_json::Value> {
-    use serde_json::{Map, Value, json};
-    let to_map = |status: &PodStatus| match serde_json::to_value(status) {
-        Ok(Value::Object(map)) => map,
-        _ => Map::new(),
-    };
-    let (old, new) = (before.map(to_map).unwrap_or_default(), to_map(after));
-    let mut changed = Map::new();
-    for (key, value) in &new {
-        if old.get(key) == Some(value) {
-            continue;
-        }
-        let value = match (key.as_str(), value) {
-            // These lists merge by key: what is gone has to be said.
-            ("podIPs" | "hostIPs", Value::Array(items)) if old.contains_key(key) => {
-                Value::Array(std::iter::once(json!({"$patch": "replace"})).chain(items.iter().cloned()).collect())
-            }
-            // Conditions merge by type: only ours that changed are sent, so that nobody else's is touched.
-            ("conditions", Value::Array(items)) => {
-                let known = old.get(key).and_then(Value::as_array);
-                let fresh: Vec<Value> = items.iter().filter(|c| !known.is_some_and(|k| k.contains(c))).map(explicit_nulls).collect();
-                if fresh.is_empty() {
-                    continue;
-                }
-                Value::Array(fresh)
-            }
-            _ => value.clone(),
-        };
-        changed.insert(key.clone(), value);
-    }
-    for key in ["reason", "message"] {
-        if old.contains_key(key) && !new.contains_key(key) {
-            changed.insert(key.into(), Value::Null);
-        }
-    }
-    (!changed.is_empty()).then(|| json!({"metadata": {"uid": uid}, "status": changed}))
-}
-
-/// A condition merges field by field, so a reason or message that went away must be nulled.
-fn explicit_nulls(condition: &serde_json::Value) -> serde_json::Value {
-    let mut condition = condition.clone();
-    if let Some(map) = condition.as_object_mut() {
-        for key in ["reason", "message"] {
-            map.entry(key).or_insert(serde_json::Value::Null);
-        }
-    }
-    condition
 }

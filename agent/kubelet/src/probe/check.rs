@@ -5,12 +5,17 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Probe};
 use tonic::transport::Endpoint;
 
-use super::http;
-use crate::core::Core;
+use super::http::{self, Answer, Request};
+use crate::{container::env, core::Core};
+
+/// At most this much of a command's output is told.
+const MAX_OUTPUT_BYTES: usize = 10 << 10;
 
 /// What one attempt says.
 pub(crate) enum Outcome {
     Success,
+    /// A success that the pod's owner is told something about.
+    Warning(String),
     Failure(String),
     /// The attempt could not be made at all.
     Unknown(String),
@@ -20,13 +25,22 @@ pub(crate) enum Outcome {
 pub(crate) async fn check(core: &Core, container: &Container, probe: &Probe, id: &str, pod_ip: &str) -> Outcome {
     let timeout = Duration::from_secs(u64::try_from(probe.timeout_seconds.unwrap_or(1).max(1)).unwrap_or(1));
     if let Some(action) = &probe.exec {
-        return exec(core, id, action.command.clone().unwrap_or_default(), timeout).await;
+        let fixed = |name: &str| container.env.iter().flatten().rfind(|e| e.name == name).and_then(|e| e.value.clone());
+        let command = action.command.iter().flatten().map(|word| env::expand(word, fixed)).collect();
+        return exec(core, id, command, timeout).await;
     }
     if let Some(action) = &probe.http_get {
-        return match http::get(action, container, pod_ip, timeout).await {
-            Ok((200..400, _)) => Outcome::Success,
-            Ok((status, _)) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
-            Err(why) => Outcome::Failure(why),
+        let request = match Request::of(action, container, pod_ip, "probe") {
+            Ok(request) => request,
+            Err(why) => return Outcome::Unknown(why),
+        };
+        return match http::get(&request, timeout).await {
+            Ok(Answer { status: 200..300, .. }) => Outcome::Success,
+            Ok(Answer { status: 300..400, body }) => {
+                Outcome::Warning(format!("Probe terminated redirects, Response body: {}", String::from_utf8_lossy(&body)))
+            }
+            Ok(Answer { status, .. }) => Outcome::Failure(format!("HTTP probe failed with statuscode: {status}")),
+            Err(why) => Outcome::Failure(why.to_string()),
         };
     }
     if let Some(action) = &probe.tcp_socket {
@@ -60,9 +74,10 @@ async fn exec(core: &Core, id: &str, command: Vec<String>, timeout: Duration) ->
     match core.runtime.exec_sync(id, command.clone(), timeout).await {
         Ok(response) if response.exit_code == 0 => Outcome::Success,
         Ok(response) => {
-            let mut output = String::from_utf8_lossy(&response.stdout).into_owned();
-            output.push_str(&String::from_utf8_lossy(&response.stderr));
-            Outcome::Failure(output)
+            let mut output = response.stdout.to_vec();
+            output.extend_from_slice(&response.stderr);
+            output.truncate(MAX_OUTPUT_BYTES);
+            Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
         }
         Err(crate::Error::Runtime { code: tonic::Code::DeadlineExceeded, .. }) => {
             Outcome::Failure(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs()))

@@ -1,14 +1,7 @@
-//! Who asks, and whether he may: certificates of the client CA, TokenReview and SubjectAccessReview, with short memories.
+//! Who asks, and whether they may: certificates of the client CA, TokenReview and SubjectAccessReview, with short memories.
 
 use std::{collections::HashMap, time::Duration};
 
-use axum::{
-    Extension,
-    extract::{Request, State},
-    http::{Method, StatusCode, header::AUTHORIZATION},
-    middleware::Next,
-    response::{IntoResponse, Response},
-};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
@@ -19,8 +12,6 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use trireme_client::Client;
 
-use super::Api;
-
 /// Upstream's lifetimes.
 const TOKEN_LIFE: Duration = Duration::from_secs(120);
 const ALLOWED_LIFE: Duration = Duration::from_secs(300);
@@ -28,16 +19,16 @@ const DENIED_LIFE: Duration = Duration::from_secs(30);
 /// Forget all rather than grow.
 const MAX_REMEMBERED: usize = 1024;
 
-/// A user as the API server knows him.
+/// A user as the API server knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct User {
-    name: String,
+    pub(super) name: String,
     groups: Vec<String>,
 }
 
-/// Who is at the other end of a connection, by his certificate.
+/// Who is at the other end of a connection, by its certificate.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer(Option<User>);
+pub(crate) struct Peer(pub(super) Option<User>);
 
 impl Peer {
     /// The user in the first certificate of a verified chain: common name and organizations.
@@ -70,7 +61,7 @@ impl Auth {
         Auth { client, node_name: node_name.into(), tokens: Mutex::default(), answers: Mutex::default() }
     }
 
-    async fn user_of_token(&self, token: &str) -> Option<User> {
+    pub(super) async fn user_of_token(&self, token: &str) -> Option<User> {
         let key: [u8; 32] = Sha256::digest(token).into();
         if let Some((user, _)) = self.tokens.lock().get(&key).filter(|(_, until)| Instant::now() < *until) {
             return user.clone();
@@ -95,7 +86,12 @@ impl Auth {
         user
     }
 
-    async fn is_allowed(&self, user: &User, verb: &'static str, subresource: &'static str) -> Result<bool, trireme_client::Error> {
+    pub(super) async fn is_allowed(
+        &self,
+        user: &User,
+        verb: &'static str,
+        subresource: &'static str,
+    ) -> Result<bool, trireme_client::Error> {
         let question = (user.clone(), verb, subresource);
         if let Some((allowed, _)) = self.answers.lock().get(&question).filter(|(_, until)| Instant::now() < *until) {
             return Ok(*allowed);
@@ -125,74 +121,4 @@ impl Auth {
         answers.insert(question, (allowed, Instant::now() + life));
         Ok(allowed)
     }
-}
-
-/// The subresources of `nodes` that open a path: any of them will do.
-fn subresources(path: &str) -> &'static [&'static str] {
-    let under = |prefix: &str| path == prefix || path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'));
-    if under("/stats") {
-        &["stats"]
-    } else if under("/metrics") {
-        &["metrics"]
-    } else if under("/logs") {
-        &["log"]
-    } else if path == "/pods" || path == "/runningpods" {
-        &["pods", "proxy"]
-    } else if under("/healthz") {
-        &["healthz", "proxy"]
-    } else if path == "/configz" {
-        &["configz", "proxy"]
-    } else {
-        &["proxy"]
-    }
-}
-
-fn verb(method: &Method) -> &'static str {
-    match *method {
-        Method::POST => "create",
-        Method::PUT => "update",
-        Method::PATCH => "patch",
-        Method::DELETE => "delete",
-        _ => "get",
-    }
-}
-
-/// Lets a request through, or answers 401 or 403.
-pub(crate) async fn guard(
-    State(api): State<std::sync::Arc<Api>>,
-    Extension(Peer(peer)): Extension<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let bearer = request
-        .headers()
-        .get(AUTHORIZATION)
-        .and_then(|h| h.to_str().ok())
-        .and_then(|h| h.strip_prefix("Bearer "))
-        .map(|t| t.trim().to_string());
-    let user = match (peer, bearer) {
-        (Some(user), _) => Some(user),
-        (None, Some(token)) => api.auth.user_of_token(&token).await,
-        (None, None) => None,
-    };
-    let Some(user) = user else {
-        return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
-    };
-    let verb = verb(request.method());
-    let wanted = subresources(request.uri().path());
-    for subresource in wanted {
-        match api.auth.is_allowed(&user, verb, subresource).await {
-            Ok(true) => return next.run(request).await,
-            Ok(false) => {}
-            Err(error) => {
-                return (
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    format!("Authorization error (user={}, verb={verb}, resource=nodes, subresource={subresource}): {error}", user.name),
-                )
-                    .into_response();
-            }
-        }
-    }
-    let text = format!("Forbidden (user={}, verb={verb}, resource=nodes, subresource(s)=[{}])", user.name, wanted.join(" "));
-    (StatusCode::FORBIDDEN, text).into_response()
 }

@@ -15,10 +15,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::cri;
 
 use super::{
-    Api,
-    routes::{find_container, flag, query, refuse, values},
+    context::Api,
+    request::{find_container, flag, pod_uid, query, refuse, values},
 };
-use crate::{logs::reader, pod::observed::keys};
+use crate::{logs::reader, runtime::keys};
 
 /// Blocks read ahead of a slow client.
 const BUFFERED_BLOCKS: usize = 4;
@@ -29,9 +29,9 @@ pub(crate) async fn serve(
     RawQuery(raw): RawQuery,
 ) -> Response {
     let query = query(raw.as_deref());
-    let (options, follow) = match options(&query) {
+    let (options, follow) = match options(&query, api.core.clock.now()) {
         Ok(parsed) => parsed,
-        Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+        Err((code, why)) => return refuse(code, why),
     };
     let previous = flag(&query, &["previous"]);
     let (id, path) = match locate(&api, &namespace, &pod, &container, previous).await {
@@ -73,7 +73,7 @@ async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous
         Err(_) => return Err(not_there()),
     };
     let wanted = if previous {
-        let uid = super::routes::pod_uid(api, namespace, pod)?;
+        let uid = pod_uid(api, namespace, pod)?;
         let all =
             api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
         let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
@@ -90,7 +90,9 @@ async fn locate(api: &Api, namespace: &str, pod: &str, container: &str, previous
 /// What the container waits for, in kubelet's words.
 fn why_waiting(pod: Option<&Pod>, container: &str) -> String {
     let statuses = pod.and_then(|p| p.status.as_ref());
-    let all = statuses.into_iter().flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).flatten());
+    let all = statuses
+        .into_iter()
+        .flat_map(|s| s.init_container_statuses.iter().chain(&s.container_statuses).chain(&s.ephemeral_container_statuses).flatten());
     let status = all.into_iter().find(|s| s.name == container);
     let reason = status.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).unwrap_or("ContainerCreating");
     match reason {
@@ -100,34 +102,76 @@ fn why_waiting(pod: Option<&Pod>, container: &str) -> String {
     }
 }
 
-fn options(query: &[(String, String)]) -> Result<(reader::Options, bool), String> {
-    let query = query.to_vec();
-    let number = |name: &str| -> Result<Option<u64>, String> {
-        values(&query, &[name])
-            .first()
-            .filter(|v| !v.is_empty())
-            .map(|v| v.parse().map_err(|_| format!("invalid value {v:?} for {name}: must be a number not below 0")))
-            .transpose()
-    };
-    let mut since = None;
-    if let Some(seconds) = number("sinceSeconds")? {
-        since = Some(Timestamp::now() - SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 2)));
+/// Why a request for a log is refused.
+type Refused = (StatusCode, String);
+
+/// A number in the query, if it is given.
+fn number(query: &[(String, String)], name: &str) -> Result<Option<i64>, Refused> {
+    let values = values(query, &[name]);
+    let Some(text) = values.first().filter(|v| !v.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|_| (StatusCode::BAD_REQUEST, format!("invalid value {text:?} for {name}: must be a whole number")))
+}
+
+/// The same, at least `least`: upstream answers 422 to what is below it.
+fn at_least(query: &[(String, String)], name: &str, least: i64) -> Result<Option<i64>, Refused> {
+    match number(query, name)? {
+        Some(value) if value < least => {
+            let bound = if least == 0 { "greater than or equal to 0".to_string() } else { format!("greater than {}", least - 1) };
+            Err((StatusCode::UNPROCESSABLE_ENTITY, format!("{name}: Invalid value: {value}: must be {bound}")))
+        }
+        other => Ok(other),
     }
-    if let Some(time) = values(&query, &["sinceTime"]).first().filter(|v| !v.is_empty()) {
-        since = Some(time.parse().map_err(|_| format!("invalid value {time:?} for sinceTime: must be RFC 3339"))?);
+}
+
+fn options(query: &[(String, String)], now: Timestamp) -> Result<(reader::Options, bool), Refused> {
+    // Longer ago than time reaches means all of the log.
+    let mut since = at_least(query, "sinceSeconds", 1)?.and_then(|secs| now.checked_sub(SignedDuration::from_secs(secs)).ok());
+    if let Some(time) = values(query, &["sinceTime"]).first().filter(|v| !v.is_empty()) {
+        let parsed =
+            time.parse().map_err(|_| (StatusCode::BAD_REQUEST, format!("invalid value {time:?} for sinceTime: must be RFC 3339")))?;
+        since = Some(parsed);
     }
-    let only_stderr = match values(&query, &["stream"]).first().map(String::as_str) {
+    let only_stderr = match values(query, &["stream"]).first().map(String::as_str) {
         Some("Stdout") => Some(false),
         Some("Stderr") => Some(true),
         _ => None,
     };
-    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    let size = |n: i64| usize::try_from(n).unwrap_or(usize::MAX);
     let options = reader::Options {
-        tail_lines: number("tailLines")?.map(size),
+        tail_lines: at_least(query, "tailLines", 0)?.map(size),
         since,
-        timestamps: flag(&query, &["timestamps"]),
-        limit_bytes: number("limitBytes")?.map(size),
+        timestamps: flag(query, &["timestamps"]),
+        limit_bytes: at_least(query, "limitBytes", 1)?.map(size),
         only_stderr,
     };
-    Ok((options, flag(&query, &["follow"])))
+    Ok((options, flag(query, &["follow"])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn security_09_no_number_of_a_client_overflows() {
+        let now = Timestamp::UNIX_EPOCH;
+        let parse = |name: &str, value: &str| options(&[(name.into(), value.into())], now);
+        for value in ["9223372036854775807", "631107417600", "1"] {
+            for name in ["sinceSeconds", "tailLines", "limitBytes"] {
+                assert!(parse(name, value).is_ok(), "{name}={value}");
+            }
+        }
+        assert_eq!(parse("sinceSeconds", "9223372036854775807").unwrap().0.since, None, "all of the log");
+        assert_eq!(parse("sinceSeconds", "5").unwrap().0.since, Some(Timestamp::from_second(-5).unwrap()));
+        for (name, value, code) in [
+            ("sinceSeconds", "0", 422),
+            ("sinceSeconds", "-9223372036854775808", 422),
+            ("tailLines", "-1", 422),
+            ("limitBytes", "0", 422),
+            ("tailLines", "9223372036854775808", 400),
+            ("sinceSeconds", "x", 400),
+            ("sinceTime", "yesterday", 400),
+        ] {
+            assert_eq!(parse(name, value).unwrap_err().0.as_u16(), code, "{name}={value}");
+        }
+    }
 }

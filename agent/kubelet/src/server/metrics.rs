@@ -11,7 +11,7 @@ use axum::{
 use jiff::Timestamp;
 use trireme_proto::cri;
 
-use super::{Api, routes::refuse, stats};
+use super::{context::Api, request::refuse, stats};
 
 fn text(body: String) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response()
@@ -168,8 +168,8 @@ pub(crate) async fn resource(State(api): State<Arc<Api>>) -> Response {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let available = crate::machine::pressure(&api.core.options.data_dir).0;
-    let node_memory = (api.core.machine.memory_bytes - available) as f64;
+    let available = crate::machine::memory_available();
+    let node_memory = api.core.machine.memory_bytes.saturating_sub(available) as f64;
     let mut out = String::new();
     family(
         &mut out,

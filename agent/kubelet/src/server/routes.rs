@@ -5,16 +5,22 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Path, RawQuery, Request, State},
-    http::{StatusCode, header},
+    http::StatusCode,
     middleware,
     response::{IntoResponse, Response},
-    routing::{any, get, post},
+    routing::{any, delete, get, post},
 };
 use serde_json::json;
+use trireme_client::storage::LOCAL_VOLUMES_PATH;
 use trireme_proto::cri;
 
-use super::{Api, auth, logs, metrics, stats, streams};
-use crate::pod::observed::keys;
+use super::{
+    context::Api,
+    guard, local_volumes, logs, metrics,
+    request::{answer_json, find_container, pod_uid, query, refuse, values},
+    stats, streams,
+    upstream::Wanted,
+};
 
 /// Where an operator's command finds this node's certificates, through the API server's proxy to nodes.
 const NODE_CERTIFICATES_PATH: &str = "/trireme/certificates";
@@ -39,7 +45,8 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .route("/metrics/probes", get(metrics::probes))
         .route(NODE_CERTIFICATES_PATH, get(certificates))
         .route(&format!("{NODE_CERTIFICATES_PATH}/rotate"), post(rotate_certificates))
-        .layer(middleware::from_fn_with_state(api.clone(), auth::guard))
+        .route(&format!("{LOCAL_VOLUMES_PATH}/{{name}}"), delete(local_volumes::remove))
+        .layer(middleware::from_fn_with_state(api.clone(), guard::guard))
         .with_state(api)
 }
 
@@ -76,70 +83,6 @@ async fn pods(State(api): State<Arc<Api>>) -> Response {
     answer_json(&json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
-type Query = Vec<(String, String)>;
-
-/// The decoded pairs of a query string, in order.
-pub(crate) fn query(raw: Option<&str>) -> Query {
-    let decode = |text: &str| {
-        let mut out = Vec::with_capacity(text.len());
-        let bytes = text.as_bytes();
-        let mut at = 0;
-        while at < bytes.len() {
-            let escaped = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
-            match escaped.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok()) {
-                Some(byte) => {
-                    out.push(byte);
-                    at += 3;
-                }
-                None => {
-                    out.push(if bytes[at] == b'+' { b' ' } else { bytes[at] });
-                    at += 1;
-                }
-            }
-        }
-        String::from_utf8_lossy(&out).into_owned()
-    };
-    let pairs = raw.unwrap_or_default().split('&').filter(|p| !p.is_empty());
-    pairs.map(|pair| pair.split_once('=').map_or((decode(pair), String::new()), |(k, v)| (decode(k), decode(v)))).collect()
-}
-
-/// A flag under any of its names.
-pub(crate) fn flag(query: &Query, names: &[&str]) -> bool {
-    query.iter().any(|(k, v)| names.contains(&k.as_str()) && matches!(v.as_str(), "1" | "true"))
-}
-
-/// All values under any of these names.
-pub(crate) fn values(query: &Query, names: &[&str]) -> Vec<String> {
-    query.iter().filter(|(k, _)| names.contains(&k.as_str())).map(|(_, v)| v.clone()).collect()
-}
-
-/// An error as plain text, as upstream's kubelet answers.
-pub(crate) fn refuse(code: StatusCode, message: impl Into<String>) -> Response {
-    (code, message.into()).into_response()
-}
-
-/// A JSON document.
-pub(crate) fn answer_json(value: &serde_json::Value) -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], value.to_string()).into_response()
-}
-
-/// The newest container of that name, in whatever state.
-pub(crate) async fn find_container(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<cri::Container, Response> {
-    let uid = pod_uid(api, namespace, pod)?;
-    let containers =
-        api.core.runtime.list_containers(Some(&uid)).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
-    let named = containers.into_iter().filter(|c| c.labels.get(keys::CONTAINER_NAME).is_some_and(|n| n == container));
-    let attempt = |c: &cri::Container| c.metadata.as_ref().map_or(0, |m| m.attempt);
-    named
-        .max_by_key(|c| (attempt(c), c.created_at))
-        .ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")")))
-}
-
-pub(crate) fn pod_uid(api: &Api, namespace: &str, pod: &str) -> Result<String, Response> {
-    let found = api.core.pods.get(namespace, pod).and_then(|p| p.metadata.uid.clone());
-    found.ok_or_else(|| refuse(StatusCode::NOT_FOUND, format!("pod does not exist: pod \"{pod}_{namespace}\" not found")))
-}
-
 async fn running(api: &Api, namespace: &str, pod: &str, container: &str) -> Result<String, Response> {
     let found = find_container(api, namespace, pod, container).await?;
     if found.state != cri::ContainerState::ContainerRunning as i32 {
@@ -161,7 +104,7 @@ async fn exec(
     let query = query(raw.as_deref());
     let serve = async {
         let container_id = running(&api, &namespace, &pod, &container).await?;
-        let wanted = streams::Wanted::of(&query)?;
+        let wanted = Wanted::of(&query)?;
         let call = cri::ExecRequest {
             container_id,
             cmd: values(&query, &["command"]),
@@ -194,7 +137,7 @@ async fn attach(
     let query = query(raw.as_deref());
     let serve = async {
         let container_id = running(&api, &namespace, &pod, &container).await?;
-        let mut wanted = streams::Wanted::of(&query)?;
+        let mut wanted = Wanted::of(&query)?;
         // Whether there is a terminal was decided when the container was made.
         let spec = api.core.pods.get(&namespace, &pod);
         wanted.tty = spec.as_deref().and_then(|p| crate::pod::spec::container(p, &container)).is_some_and(|(_, c)| c.tty == Some(true));

@@ -17,6 +17,9 @@ const FLAG_FIN: u8 = 1;
 /// Larger frames are not sent by anybody we speak to.
 const MAX_FRAME: usize = 1 << 20;
 
+/// A frame's length has 24 bits; what is longer is sent in parts.
+const MAX_DATA: usize = 1 << 20;
+
 /// Writes frames.
 pub(crate) struct Writer<W> {
     io: W,
@@ -72,7 +75,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Sends data on a stream.
     pub(crate) async fn data(&mut self, stream: u32, data: &[u8]) -> std::io::Result<()> {
-        self.frame(stream, data, 0).await
+        for part in data.chunks(MAX_DATA) {
+            self.frame(stream, part, 0).await?;
+        }
+        Ok(())
     }
 
     /// Ends our half of a stream.

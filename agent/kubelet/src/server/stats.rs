@@ -9,10 +9,13 @@ use serde_json::{Value, json};
 use trireme_proto::cri;
 
 use super::{
-    Api,
-    routes::{answer_json, refuse},
+    context::Api,
+    request::{answer_json, refuse},
 };
-use crate::{machine, pod::observed::keys};
+use crate::{
+    machine::{self, Disk, Space},
+    runtime::keys,
+};
 
 fn time(nanos: i64) -> String {
     Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
@@ -64,14 +67,25 @@ pub(crate) fn by_pod(all: &[cri::ContainerStats]) -> BTreeMap<PodRef, Vec<(Strin
     pods
 }
 
+/// A file system as the summary shows it.
+fn file_system(disk: Disk, now: &str) -> Value {
+    let used = |space: Space| space.total.saturating_sub(space.free);
+    json!({
+        "time": now,
+        "availableBytes": disk.bytes.free, "capacityBytes": disk.bytes.total, "usedBytes": used(disk.bytes),
+        "inodesFree": disk.inodes.free, "inodes": disk.inodes.total, "inodesUsed": used(disk.inodes),
+    })
+}
+
 pub(crate) async fn summary(State(api): State<Arc<Api>>) -> Response {
     let stats = match api.core.runtime.container_stats().await {
         Ok(stats) => stats,
         Err(error) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("failed to list pod stats: {error}")),
     };
-    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-    let (available, free, total) = machine::pressure(&api.core.options.data_dir);
-    let used = api.core.machine.memory_bytes - available;
+    let now = api.core.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let available = machine::memory_available();
+    let disk = machine::disk(&api.core.options.data_dir);
+    let used = api.core.machine.memory_bytes.saturating_sub(available);
     let pods: Vec<Value> = by_pod(&stats)
         .into_iter()
         .map(|((namespace, name, uid), containers)| {
@@ -95,7 +109,7 @@ pub(crate) async fn summary(State(api): State<Arc<Api>>) -> Response {
             "nodeName": api.core.options.node_name,
             "cpu": {"time": now, "usageCoreNanoSeconds": node_cpu_nanos()},
             "memory": {"time": now, "availableBytes": available, "usageBytes": used, "workingSetBytes": used},
-            "fs": {"time": now, "availableBytes": free, "capacityBytes": total, "usedBytes": total - free},
+            "fs": disk.map(|disk| file_system(disk, &now)),
         },
         "pods": pods,
     }))

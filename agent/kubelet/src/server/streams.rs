@@ -7,50 +7,17 @@ use axum::{
     extract::Request,
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CONNECTION, HOST, UPGRADE},
+        header::{CONNECTION, UPGRADE},
     },
     response::Response,
 };
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::{
-    routes::{flag, refuse},
+    request::refuse,
+    upstream::{Wanted, dial},
     websocket,
 };
-
-/// Which streams a client asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Wanted {
-    pub(crate) stdin: bool,
-    pub(crate) stdout: bool,
-    pub(crate) stderr: bool,
-    pub(crate) tty: bool,
-}
-
-impl Wanted {
-    /// From the query, in the kubelet's names or the API's.
-    pub(crate) fn of(query: &Vec<(String, String)>) -> Result<Wanted, Response> {
-        let tty = flag(query, &["tty"]);
-        let wanted = Wanted {
-            stdin: flag(query, &["input", "stdin"]),
-            stdout: flag(query, &["output", "stdout"]),
-            // A terminal has one output.
-            stderr: flag(query, &["error", "stderr"]) && !tty,
-            tty,
-        };
-        if !wanted.stdin && !wanted.stdout && !wanted.stderr {
-            return Err(refuse(StatusCode::BAD_REQUEST, "you must specify at least 1 of stdin, stdout, stderr"));
-        }
-        Ok(wanted)
-    }
-}
-
-/// An upgraded connection to the runtime.
-pub(crate) type Upstream = TokioIo<Upgraded>;
 
 /// Serves exec and attach.
 pub(crate) async fn remote_command(request: Request, url: String, wanted: Wanted) -> Result<Response, Response> {
@@ -78,33 +45,6 @@ pub(crate) async fn port_forward(request: Request, url: String, ports: Vec<u16>)
 
 fn upgrade_of(headers: &HeaderMap) -> Option<String> {
     headers.get(UPGRADE)?.to_str().ok().map(str::to_ascii_lowercase)
-}
-
-/// Asks the runtime's streaming server to speak SPDY/3.1 with this subprotocol.
-pub(crate) async fn dial(url: &str, protocols: &[HeaderValue]) -> Result<(Upstream, HeaderMap), String> {
-    let uri: axum::http::Uri = url.parse().map_err(|e| format!("the runtime's URL {url:?}: {e}"))?;
-    let authority = uri.authority().ok_or_else(|| format!("the runtime's URL {url:?} names no host"))?.to_string();
-    let stream = TcpStream::connect(&authority).await.map_err(|e| format!("connect to the runtime's streaming server: {e}"))?;
-    let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    tokio::spawn(connection.with_upgrades());
-    let mut builder = axum::http::Request::post(uri.path_and_query().map_or("/", |p| p.as_str()))
-        .header(HOST, authority)
-        .header(CONNECTION, "Upgrade")
-        .header(UPGRADE, "SPDY/3.1");
-    for protocol in protocols {
-        builder = builder.header("X-Stream-Protocol-Version", protocol);
-    }
-    let request = builder.body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-    let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let status = response.status();
-        let body = http_body_util::BodyExt::collect(response.into_body()).await.map(|b| b.to_bytes()).unwrap_or_default();
-        return Err(format!("the runtime's streaming server answered {status}: {}", String::from_utf8_lossy(&body).trim()));
-    }
-    let headers = response.headers().clone();
-    let upgraded = hyper::upgrade::on(response).await.map_err(|e| e.to_string())?;
-    Ok((TokioIo::new(upgraded), headers))
 }
 
 /// Connects a client that speaks SPDY/3.1 with the runtime, which does too.

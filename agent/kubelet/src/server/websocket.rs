@@ -1,7 +1,8 @@
 //! The WebSocket side of exec, attach and port-forward.
 //!
 //! `v4.channel.k8s.io`: the first byte of a binary message is its channel (0 stdin, 1 stdout, 2 stderr, 3 error, 4 resize).
-//! `v5` adds `[255, channel]`, which ends a channel. `SPDY/3.1+portforward.k8s.io` is a whole SPDY connection inside binary messages.
+//! `v5` adds `[255, channel]`, which ends a channel. The oldest form, `channel.k8s.io`, has no document on the error channel: only a
+//! failure is told there, as text. The `base64` forms send text messages: the channel as a digit, then base64. `SPDY/3.1+portforward.k8s.io` is a whole SPDY connection inside binary messages.
 //! Answers to <https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets>.
 
 use axum::{
@@ -10,9 +11,10 @@ use axum::{
         Request,
         ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade, close_code},
     },
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, StatusCode, header::SEC_WEBSOCKET_PROTOCOL},
     response::Response,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::{
     SinkExt, StreamExt,
@@ -21,9 +23,9 @@ use futures::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
-    routes::refuse,
+    request::refuse,
     spdy::{Frame, Reader, Writer},
-    streams::{Upstream, Wanted, dial},
+    upstream::{Upstream, Wanted, dial},
 };
 
 const STDIN: u8 = 0;
@@ -33,6 +35,75 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
+
+/// The end of a command is a short document.
+const MAX_STATUS_BYTES: usize = 64 << 10;
+
+/// Each port has two channels, and a channel's number is one byte.
+const MAX_PORTS: usize = 127;
+/// A message of a client is in memory as a whole.
+pub(super) const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// How a client wants its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Form {
+    base64: bool,
+    /// Only failures are told on the error channel, as text.
+    plain_status: bool,
+}
+
+impl Form {
+    const BINARY: Form = Form { base64: false, plain_status: false };
+
+    fn of(protocol: Option<&HeaderValue>) -> Form {
+        match protocol.and_then(|p| p.to_str().ok()) {
+            Some("v4.base64.channel.k8s.io") => Form { base64: true, plain_status: false },
+            Some("base64.channel.k8s.io") => Form { base64: true, plain_status: true },
+            Some("channel.k8s.io") | None => Form { base64: false, plain_status: true },
+            Some(_) => Form::BINARY,
+        }
+    }
+
+    fn encode(self, channel: u8, data: &[u8]) -> Message {
+        if self.base64 {
+            return Message::Text(format!("{channel}{}", STANDARD.encode(data)).into());
+        }
+        let mut message = BytesMut::with_capacity(data.len() + 1);
+        message.put_u8(channel);
+        message.put_slice(data);
+        Message::Binary(message.freeze())
+    }
+
+    /// Channel and data of a message of the client; None for what is neither.
+    fn decode(self, message: Bytes) -> Option<(u8, Bytes)> {
+        let first = *message.first()?;
+        if !self.base64 {
+            return Some((first, message.slice(1..)));
+        }
+        Some((first.checked_sub(b'0').filter(|digit| *digit < 10)?, STANDARD.decode(&message[1..]).ok()?.into()))
+    }
+}
+
+/// What a client's message means in each form.
+#[cfg(feature = "fuzzing")]
+pub(super) fn decode_in_all_forms(message: Bytes) {
+    for protocol in ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", "base64.channel.k8s.io", "channel.k8s.io"] {
+        let form = Form::of(Some(&HeaderValue::from_static(protocol)));
+        if let Some((channel, data)) = form.decode(message.clone()) {
+            // Only digits have a place in the text forms.
+            let shown = if form.base64 { channel % 10 } else { channel };
+            let again = form.decode(form.encode(shown, &data).into_data());
+            assert_eq!(again, Some((shown, data)), "{protocol}");
+        }
+    }
+    drop(plain_status(&message));
+}
+
+/// What the oldest form tells of a command's end: nothing of a success.
+fn plain_status(document: &[u8]) -> Option<String> {
+    let status: serde_json::Value = serde_json::from_slice(document).ok()?;
+    (status["status"] != "Success").then(|| status["message"].as_str().unwrap_or_default().to_string())
+}
 
 /// A stream of the runtime and the channel that shows it to the client.
 #[derive(Clone, Copy)]
@@ -50,28 +121,30 @@ async fn upgrade(request: Request) -> Result<WebSocketUpgrade, Response> {
     request
         .extract::<WebSocketUpgrade, _>()
         .await
+        .map(|upgrade| upgrade.max_message_size(MAX_MESSAGE_BYTES))
         .map_err(|rejection| refuse(StatusCode::BAD_REQUEST, format!("unable to upgrade: {rejection}")))
 }
 
 /// Bridges exec or attach.
 pub(crate) async fn remote_command(request: Request, url: String, wanted: Wanted) -> Result<Response, Response> {
-    let socket = upgrade(request).await?.protocols(["v5.channel.k8s.io", "v4.channel.k8s.io", "channel.k8s.io"]);
-    if socket.selected_protocol().is_none() {
-        return Err(refuse(
-            StatusCode::FORBIDDEN,
-            "unable to upgrade: unable to negotiate protocol: client supports none of [v5.channel.k8s.io v4.channel.k8s.io]",
-        ));
+    let asks = request.headers().contains_key(SEC_WEBSOCKET_PROTOCOL);
+    let known = ["v5.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io", "base64.channel.k8s.io"];
+    let socket = upgrade(request).await?.protocols(known);
+    if asks && socket.selected_protocol().is_none() {
+        let text = format!("unable to upgrade: unable to negotiate protocol: client supports none of [{}]", known.join(" "));
+        return Err(refuse(StatusCode::FORBIDDEN, text));
     }
+    let form = Form::of(socket.selected_protocol());
     let (upstream, _) =
         dial(&url, &[HeaderValue::from_static("v4.channel.k8s.io")]).await.map_err(|e| refuse(StatusCode::INTERNAL_SERVER_ERROR, e))?;
     Ok(socket.on_upgrade(move |socket| async move {
-        if let Err(error) = bridge_command(socket, upstream, wanted).await {
+        if let Err(error) = bridge_command(socket, upstream, wanted, form).await {
             tracing::debug!(%error, "a stream ended early");
         }
     }))
 }
 
-async fn bridge_command(socket: WebSocket, upstream: Upstream, wanted: Wanted) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn bridge_command(socket: WebSocket, upstream: Upstream, wanted: Wanted, form: Form) -> Result<(), Ended> {
     let (read, write) = tokio::io::split(upstream);
     let mut writer = Writer::new(write);
     let mut pairs = Vec::new();
@@ -97,9 +170,12 @@ async fn bridge_command(socket: WebSocket, upstream: Upstream, wanted: Wanted) -
     } else {
         ERROR
     };
-    sink.send(Message::Binary(Bytes::copy_from_slice(&[first]))).await?;
-    pump(sink, source, Reader::new(read), writer, pairs).await
+    sink.send(form.encode(first, &[])).await?;
+    pump(sink, source, Reader::new(read), writer, pairs, form).await
 }
+
+/// Why a stream ended early.
+type Ended = Box<dyn std::error::Error + Send + Sync>;
 
 /// Moves messages both ways until either side ends.
 async fn pump(
@@ -108,18 +184,21 @@ async fn pump(
     mut reader: Reader<ReadHalf<Upstream>>,
     mut writer: Writer<WriteHalf<Upstream>>,
     pairs: Vec<Pair>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    form: Form,
+) -> Result<(), Ended> {
     // Pings of the runtime are answered by the half that writes to it.
     let (pings, mut pinged) = tokio::sync::mpsc::channel::<u32>(8);
     let outward = async {
+        let mut status = Vec::new();
         while let Some(frame) = reader.next().await? {
             match frame {
                 Frame::Data { stream, data, .. } if !data.is_empty() => {
                     let Some(pair) = pairs.iter().find(|p| p.stream == stream) else { continue };
-                    let mut message = BytesMut::with_capacity(data.len() + 1);
-                    message.put_u8(pair.channel);
-                    message.put_slice(&data);
-                    sink.send(Message::Binary(message.freeze())).await?;
+                    if form.plain_status && pair.channel == ERROR {
+                        status.extend_from_slice(&data[..data.len().min(MAX_STATUS_BYTES.saturating_sub(status.len()))]);
+                        continue;
+                    }
+                    sink.send(form.encode(pair.channel, &data)).await?;
                 }
                 Frame::Ping(id) => {
                     let _ = pings.try_send(id);
@@ -127,6 +206,9 @@ async fn pump(
                 Frame::GoAway => break,
                 Frame::Data { .. } | Frame::Reset { .. } => {}
             }
+        }
+        if let Some(failure) = plain_status(&status) {
+            sink.send(form.encode(ERROR, failure.as_bytes())).await?;
         }
         let _ = sink.send(goodbye()).await;
         sink.close().await?;
@@ -147,18 +229,14 @@ async fn pump(
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
             };
-            match (data.first(), data.get(1)) {
-                (Some(&CLOSE), Some(channel)) => {
-                    if let Some(pair) = pairs.iter().find(|p| p.channel == *channel) {
-                        writer.finish(pair.stream).await?;
-                    }
+            let Some((channel, data)) = form.decode(data) else { continue };
+            let stream_of = |channel: u8| pairs.iter().find(|p| p.channel == channel).map(|p| p.stream);
+            if channel == CLOSE {
+                if let Some(stream) = data.first().and_then(|channel| stream_of(*channel)) {
+                    writer.finish(stream).await?;
                 }
-                (Some(channel), Some(_)) => {
-                    if let Some(pair) = pairs.iter().find(|p| p.channel == *channel) {
-                        writer.data(pair.stream, &data[1..]).await?;
-                    }
-                }
-                _ => {}
+            } else if let Some(stream) = stream_of(channel).filter(|_| !data.is_empty()) {
+                writer.data(stream, &data).await?;
             }
         }
     };
@@ -173,6 +251,12 @@ async fn pump(
 pub(crate) async fn port_forward(request: Request, url: String, ports: Vec<u16>) -> Result<Response, Response> {
     let socket = upgrade(request).await?.protocols([TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io"]);
     let is_tunnel = socket.selected_protocol().is_some_and(|p| p == TUNNEL);
+    if ports.len() > MAX_PORTS || ports.contains(&0) {
+        return Err(refuse(
+            StatusCode::BAD_REQUEST,
+            format!("query parameter \"port\": expected at most {MAX_PORTS} ports from 1 to 65535"),
+        ));
+    }
     if !is_tunnel && ports.is_empty() {
         return Err(refuse(StatusCode::BAD_REQUEST, "query parameter \"port\" is required"));
     }
@@ -186,7 +270,7 @@ pub(crate) async fn port_forward(request: Request, url: String, ports: Vec<u16>)
     }))
 }
 
-async fn bridge_ports(socket: WebSocket, upstream: Upstream, ports: Vec<u16>) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn bridge_ports(socket: WebSocket, upstream: Upstream, ports: Vec<u16>) -> Result<(), Ended> {
     let (read, write) = tokio::io::split(upstream);
     let mut writer = Writer::new(write);
     let (mut sink, source) = socket.split();
@@ -208,11 +292,11 @@ async fn bridge_ports(socket: WebSocket, upstream: Upstream, ports: Vec<u16>) ->
             sink.send(Message::Binary(Bytes::copy_from_slice(&[channel, low, high]))).await?;
         }
     }
-    pump(sink, source, Reader::new(read), writer, pairs).await
+    pump(sink, source, Reader::new(read), writer, pairs, Form::BINARY).await
 }
 
 /// The client speaks SPDY inside the messages: unwrap one way, wrap the other.
-async fn tunnel(socket: WebSocket, upstream: Upstream) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn tunnel(socket: WebSocket, upstream: Upstream) -> Result<(), Ended> {
     let (mut read, mut write) = tokio::io::split(upstream);
     let (mut sink, mut source) = socket.split();
     let outward = async {
@@ -239,5 +323,25 @@ async fn tunnel(socket: WebSocket, upstream: Upstream) -> Result<(), Box<dyn std
     tokio::select! {
         result = outward => result,
         result = inward => result,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conformance_the_oldest_form_tells_failures_only() {
+        let form = |protocol: &'static str| Form::of(Some(&HeaderValue::from_static(protocol)));
+        assert!(form("channel.k8s.io").plain_status && Form::of(None).plain_status);
+        assert_eq!((form("v4.channel.k8s.io"), form("v5.channel.k8s.io")), (Form::BINARY, Form::BINARY));
+        assert_eq!(plain_status(br#"{"status": "Success"}"#), None);
+        assert_eq!(plain_status(br#"{"status": "Failure", "message": "exit code 7"}"#).as_deref(), Some("exit code 7"));
+        assert_eq!(plain_status(b""), None);
+        let base64 = form("v4.base64.channel.k8s.io");
+        assert_eq!(base64.encode(STDOUT, b"hi"), Message::Text("1aGk=".into()));
+        assert_eq!(base64.decode("0aGk=".into()), Some((STDIN, "hi".into())));
+        assert_eq!((base64.decode("x".into()), base64.decode(Bytes::new()), base64.decode("0!".into())), (None, None, None));
+        assert_eq!(Form::BINARY.decode(Bytes::from_static(&[0, b'a'])), Some((STDIN, "a".into())));
     }
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 
 /// All mount points of our mount namespace, in mount order.
 fn mount_points() -> Result<Vec<PathBuf>> {
@@ -33,13 +36,18 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(out)
 }
 
+/// The mount points at and below a directory.
+pub(crate) fn within(directory: &Path) -> Result<Vec<PathBuf>> {
+    Ok(mount_points()?.into_iter().filter(|point| point.starts_with(directory)).collect())
+}
+
 pub(crate) fn is_mount_point(path: &Path) -> Result<bool> {
     Ok(mount_points()?.iter().any(|point| point == path))
 }
 
 /// Mounts a tmpfs on `path` unless one is there already.
 pub(crate) fn ensure_tmpfs(path: &Path, options: &str) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(Error::io(format!("create {}", path.display())))?;
+    files::make_directories(path, 0o755)?;
     if is_mount_point(path)? {
         return Ok(());
     }
@@ -53,13 +61,18 @@ pub(crate) fn bind(source: &Path, target: &Path) -> Result<()> {
         .map_err(Error::errno(format!("bind on {}", target.display())))
 }
 
+/// Takes the newest mount off a mount point. Who has it mounted elsewhere keeps it.
+pub(crate) fn unmount(point: &Path) -> Result<()> {
+    match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),
+        Err(e) => Err(Error::errno(format!("unmount {}", point.display()))(e)),
+    }
+}
+
 /// Unmounts everything below `directory`, the newest mounts first.
 pub(crate) fn unmount_below(directory: &Path) -> Result<()> {
     for point in mount_points()?.iter().rev().filter(|point| point.starts_with(directory)) {
-        match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
-            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
-            Err(e) => return Err(Error::errno(format!("unmount {}", point.display()))(e)),
-        }
+        unmount(point)?;
     }
     if let Some(left) = mount_points()?.iter().find(|point| point.starts_with(directory)) {
         return Err(Error::Config(format!("{} is still mounted", left.display())));

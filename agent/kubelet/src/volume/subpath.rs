@@ -4,7 +4,10 @@
 //! bound: a container that swaps a directory for a link between check and use gains nothing.
 
 use std::{
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -14,16 +17,19 @@ use nix::{
 };
 
 use super::mounts;
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
+
+/// More mounts on one target are none of ours.
+const MAX_STACKED: usize = 16;
 
 /// Binds `volume/sub_path` on `target`; makes missing directories if `create`.
 pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path, create: bool) -> Result<()> {
     let relative = Path::new(sub_path);
     if !relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) {
         return Err(Error::Config(format!("subPath {sub_path:?} must be relative and must not contain '..'")));
-    }
-    if mounts::is_mount_point(target)? {
-        return Ok(());
     }
     let root = open(volume, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(Error::errno(format!("open {}", volume.display())))?;
@@ -36,6 +42,16 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path, create: bool) -
     };
     let opened = opened.map_err(|e| Error::Config(format!("failed to prepare subPath for volumeMount {sub_path:?}: {}", e.desc())))?;
     let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    // A bind is kept while it shows what the path names now: a file that was replaced since then is a file that is gone.
+    for _ in 0..MAX_STACKED {
+        if !mounts::is_mount_point(target)? {
+            break;
+        }
+        if identity(&source)? == identity(target)? {
+            return Ok(());
+        }
+        mounts::unmount(target)?;
+    }
     make_target(&source, target)?;
     mounts::bind(&source, target)
 }
@@ -77,17 +93,16 @@ fn copy_owner(from: &OwnedFd, to: &OwnedFd) -> Result<()> {
     std::fs::set_permissions(path(to), metadata.permissions()).map_err(Error::io("chmod the subPath"))
 }
 
+/// Device and inode.
+fn identity(path: &Path) -> Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path).map_err(Error::io(format!("stat {}", path.display())))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
 fn make_target(source: &Path, target: &Path) -> Result<()> {
     let wrap = || Error::io(format!("create {}", target.display()));
     let is_dir = std::fs::metadata(source).map_err(wrap())?.is_dir();
-    if let Some(parent) = target.parent() {
-        std::fs::create_dir_all(parent).map_err(wrap())?;
-    }
-    if is_dir {
-        std::fs::create_dir_all(target).map_err(wrap())
-    } else {
-        std::fs::OpenOptions::new().create(true).append(true).open(target).map(drop).map_err(wrap())
-    }
+    if is_dir { files::make_directories(target, 0o755) } else { files::make_file(target, 0o644) }
 }
 
 #[cfg(test)]
@@ -110,5 +125,27 @@ mod tests {
         assert!(resolve(&root, Path::new("fine")).is_ok());
         make_directories(&root, Path::new("a/b")).unwrap();
         assert!(volume.join("a/b").is_dir());
+    }
+
+    #[test]
+    fn case_28_a_file_that_was_replaced_is_bound_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (volume, target) = (dir.path().join("v"), dir.path().join("target/0"));
+        std::fs::create_dir_all(&volume).unwrap();
+        let read = || std::fs::read_to_string(&target).unwrap();
+        let write = |text: &str| {
+            std::fs::write(volume.join("next"), text).unwrap();
+            std::fs::rename(volume.join("next"), volume.join("app.ini")).unwrap();
+        };
+        write("one");
+        bind(&volume, "app.ini", &target, false).unwrap();
+        bind(&volume, "app.ini", &target, false).unwrap();
+        let mounted = || std::fs::read_to_string("/proc/self/mountinfo").unwrap().matches(&*target.to_string_lossy()).count();
+        assert_eq!((read().as_str(), mounted()), ("one", 1));
+        write("two");
+        assert_eq!(read(), "one", "a running container keeps what it was started with");
+        bind(&volume, "app.ini", &target, false).unwrap();
+        assert_eq!((read().as_str(), mounted()), ("two", 1));
+        mounts::unmount_below(dir.path()).unwrap();
     }
 }

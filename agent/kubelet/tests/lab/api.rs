@@ -241,6 +241,10 @@ fn merge(target: &mut Value, patch: &Value) {
             Value::Array(items) if key == "conditions" => {
                 let mut list: Vec<Value> = target[key].as_array().cloned().unwrap_or_default();
                 for item in items {
+                    if item["$patch"] == "delete" {
+                        list.retain(|known| known["type"] != item["type"]);
+                        continue;
+                    }
                     match list.iter_mut().find(|known| known["type"] == item["type"]) {
                         Some(known) => merge(known, item),
                         None => {

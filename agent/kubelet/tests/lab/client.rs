@@ -106,3 +106,21 @@ pub async fn exec(address: SocketAddr, path: &str, protocol: &str, input: Option
     tokio::time::timeout(Duration::from_secs(20), collect).await.expect("the stream ends with the command");
     run
 }
+
+/// Runs a command; all binary messages that come back, as channel and text.
+pub async fn messages(address: SocketAddr, path: &str, protocol: &str) -> Vec<(u8, String)> {
+    let mut request = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+    request.headers_mut().insert("Authorization", "Bearer good".parse().unwrap());
+    let (mut socket, _) = tokio_tungstenite::client_async(request, connect(address).await).await.unwrap();
+    let mut all = Vec::new();
+    let collect = async {
+        while let Some(Ok(message)) = socket.next().await {
+            if let Message::Binary(data) = message {
+                all.push((data[0], String::from_utf8_lossy(&data[1..]).into_owned()));
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), collect).await.expect("the stream ends with the command");
+    all
+}

@@ -1,4 +1,4 @@
-//! The end of a pod, and of the attempts of a living one that nobody can ask for any more.
+//! Takes a pod down, and removes the attempts of a living one that no request can name any more.
 
 use std::time::Duration;
 
@@ -7,13 +7,18 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use trireme_client::DeleteOptions;
 
-use super::super::{
-    kill,
-    observed::{Observed, State},
-    spec,
-};
 use super::{Desired, Next, Worker};
-use crate::{container::sandbox, error::Result, volume};
+use crate::{
+    clock::blocking,
+    container::sandbox,
+    error::Result,
+    pod::{
+        kill,
+        observed::{Observed, State},
+        spec,
+    },
+    volume,
+};
 
 /// A dead pod's last processes take a moment to go.
 const REMOVE_TRIES: u32 = 40;
@@ -62,9 +67,9 @@ impl Worker {
             return Ok(());
         }
         let pod_dir = self.core.options.pod_dir(&self.uid);
-        tokio::task::block_in_place(|| volume::mounts::unmount_below(&pod_dir))?;
+        blocking(|| volume::unmount(&pod_dir))?;
         let mut tries = 0;
-        while let Err(error) = self.core.cgroups.remove_pod(&self.uid) {
+        while let Err(error) = blocking(|| self.core.cgroups.remove_pod(&self.uid)) {
             tries += 1;
             if tries == REMOVE_TRIES {
                 return Err(error);
@@ -89,7 +94,7 @@ impl Worker {
             self.core.runtime.remove_sandbox(&sandbox.id).await?;
         }
         let pod_dir = self.core.options.pod_dir(&self.uid);
-        tokio::task::block_in_place(|| volume::tear_down(&pod_dir))?;
+        blocking(|| volume::tear_down(&pod_dir))?;
         let logs = sandbox::log_directory(pod, &self.core.options);
         match tokio::fs::remove_dir_all(&logs).await {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -100,7 +105,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes attempts that nobody can ask for any more: one ended run is kept for each container.
+    /// Removes attempts that no request can name any more: one ended run is kept for each container.
     pub(super) async fn sweep(&self, observed: &Observed) {
         let newest = observed.sandboxes.first().map(|s| s.id.as_str());
         for run in observed.containers.iter().filter(|c| c.state == State::Exited) {

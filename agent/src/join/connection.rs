@@ -11,29 +11,29 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use trireme_client::once;
 
-use crate::Error;
+use crate::error::Error;
 
 const WHOLE_REQUEST: Duration = Duration::from_secs(15);
 const MAX_ANSWER: usize = 4 << 20;
 
-/// Whether somebody accepts connections there.
+/// Whether the server accepts connections.
 pub(super) async fn reachable(server: &str) -> std::io::Result<()> {
     let authority = server.strip_prefix("https://").unwrap_or(server).trim_end_matches('/');
     timeout(Duration::from_secs(5), TcpStream::connect(authority)).await.map_err(std::io::Error::other)?.map(drop)
 }
 
-pub(super) struct Door {
+pub(super) struct Connection {
     authority: String,
     tls: Arc<ClientConfig>,
 }
 
-impl Door {
-    /// Believes any certificate: only for fetching what is then checked against a hash.
+impl Connection {
+    /// Accepts any certificate: only for fetching what is then checked against a hash.
     pub(super) fn unverified(server: &str) -> Result<Self, Error> {
         Self::with(server, once::believing_anyone().map_err(|e| Error::Join(e.to_string()))?)
     }
 
-    /// Believes this authority only.
+    /// Accepts certificates of this authority only.
     pub(super) fn verified(server: &str, ca_pem: &str) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()).flatten() {

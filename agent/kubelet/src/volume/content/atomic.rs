@@ -11,7 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 
-use crate::error::{Error, Result};
+use crate::{
+    error::{Error, Result},
+    files,
+};
 
 /// Content and mode of one file.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,19 +35,18 @@ pub(crate) fn write(directory: &Path, payload: &Payload, group: Option<i64>, now
         validate(path)?;
     }
     let wrap = |what: &str| Error::io(format!("{what} in {}", directory.display()));
-    std::fs::create_dir_all(directory).map_err(wrap("create the volume"))?;
+    files::make_directories(directory, 0o755)?;
     std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755)).map_err(wrap("set the mode"))?;
     if is_current(directory, payload, group) {
         return Ok(());
     }
     let fresh_name = format!("..{}.{:09}", now.strftime("%Y_%m_%d_%H_%M_%S"), now.subsec_nanosecond());
     let fresh = directory.join(&fresh_name);
-    std::fs::create_dir_all(&fresh).map_err(wrap("create a version"))?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o755)).map_err(wrap("set the mode"))?;
+    files::make_directories(&fresh, 0o755)?;
     for (path, file) in payload {
         let target = fresh.join(path);
         if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(wrap("create a directory"))?;
+            files::make_directories(parent, 0o755)?;
         }
         write_file(&target, file, group).map_err(wrap("write a file"))?;
     }
@@ -60,7 +62,7 @@ pub(crate) fn write(directory: &Path, payload: &Payload, group: Option<i64>, now
     Ok(())
 }
 
-/// Nobody can read a file before it has its group and mode: it may be a secret, in a folder that all may enter.
+/// The file is private until it has its group and mode: it may be a secret, in a directory that all may enter.
 fn write_file(target: &Path, file: &File, group: Option<i64>) -> std::io::Result<()> {
     let mut open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
     open.write_all(&file.data)?;
@@ -143,5 +145,18 @@ mod tests {
         names.sort();
         assert_eq!(names.len(), 3, "one version, ..data and a: {names:?}");
         assert!(write(dir.path(), &Payload::from([("../x".into(), file("3"))]), None, at(4)).is_err());
+    }
+
+    #[test]
+    fn vm_02_folders_of_a_volume_are_open_to_all_whatever_the_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volumes/v");
+        let before = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let file = File { data: "x".into(), mode: 0o644 };
+        let written = write(&volume, &Payload::from([("d/e/b".into(), file)]), None, Timestamp::UNIX_EPOCH);
+        nix::sys::stat::umask(before);
+        written.unwrap();
+        let mode = |path: &str| std::fs::metadata(volume.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(["", "..data/", "d", "d/e", "d/e/b"].map(mode), [0o755, 0o755, 0o755, 0o755, 0o644]);
     }
 }
