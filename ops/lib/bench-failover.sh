@@ -57,7 +57,7 @@ failover_begin() {
     mkdir -p "$FAILOVER_DIR"
     echo "{}" > "$FAILOVER_DIR/config.yaml"
     for n in 1 2 3; do failover_start $n; done
-    # One that does not vote yet takes nobody's place.
+    # A learner replaces no voter.
     wait_for 30 "three voters" failover_voters
     # Pods need the service account that is made for them.
     wait_for 30 "the default service account" failover_account
@@ -132,7 +132,7 @@ failover_write() {
 failover_round() {
     local kind=$1 round=$2 leader survivor began
     failover_node 1
-    leader=$(failover_leader) || die "nobody holds the scheduler's lease"
+    leader=$(failover_leader) || die "the scheduler's lease has no holder"
     survivor=$((leader % 3 + 1))
     began=$(now_ms)
     failover_write $survivor

@@ -12,6 +12,7 @@ bench_footprint() {
     # Debian's containerd and runc: the nodes are real.
     make_images
     bench_header "footprint: idle, after $FOOTPRINT_SETTLE s of rest, over $FOOTPRINT_SECONDS s"
+    printf 'about %s minutes; each row is printed when it is measured\n\n' "$(((3 * (FOOTPRINT_SETTLE + FOOTPRINT_SECONDS * 3 / 2) + 90) / 60))"
     trap footprint_clean EXIT
     footprint_hosts
     footprint_table
@@ -33,7 +34,7 @@ footprint_hosts() {
         --write-kubeconfig @DATA@/kubeconfig.yaml
     host_add bn $LAB_NET.12 server --cluster-init --data-dir @DATA@ --config $LAB/config.yaml --node-name bn --node-ip $LAB_NET.12 \
         --write-kubeconfig @DATA@/kubeconfig.yaml \
-        --container-runtime-endpoint "$LAB/hosts/bn/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/bn
+        --container-runtime-endpoint "$LAB/hosts/bn/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/bn "${NODE_ARGS[@]}"
     host_up bs
     host_up bn
     wait_for 60 "the server (log: $LAB/hosts/bs/trireme.log)" kubectl_on bs get --raw /readyz
@@ -53,37 +54,30 @@ footprint_nodes() {
 
 footprint_table() {
     local out; out=$(mktemp -d)
-    say "resting $FOOTPRINT_SETTLE s"
-    sleep "$FOOTPRINT_SETTLE"
+    printf '%-22s %9s %7s %8s %7s %8s %7s %7s %9s\n' '' 'RSS MiB' 'anon' 'target' 'CPU %' 'wakes/s' 'fsync/s' 'kB/min' 'threads'
     footprint_measure "$out" bs bn
+    footprint_row "$out/bs" 'server, no node' 100
+    footprint_row "$out/bn" 'server that is a node' 140
     host_add ba $LAB_NET.21 agent --server "https://$LAB_NET.11:6443" --token "$(cat "$LAB/hosts/bs/data/server/node-token")" \
         --data-dir @DATA@ --config $LAB/config.yaml --node-name ba --node-ip $LAB_NET.21 \
-        --container-runtime-endpoint "$LAB/hosts/ba/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/ba
+        --container-runtime-endpoint "$LAB/hosts/ba/containerd/containerd.sock" --cgroup-root /$LAB_CGROUP/ba "${NODE_ARGS[@]}"
     host_off bn
     host_up ba
     wait_for 90 "the agent's node (log: $LAB/hosts/ba/trireme.log)" footprint_nodes bs
-    say "resting $FOOTPRINT_SETTLE s"
-    sleep "$FOOTPRINT_SETTLE"
-    mv "$out/bs" "$out/alone"
     footprint_measure "$out" bs ba
+    footprint_row "$out/bs" 'server of one agent' 100
+    footprint_row "$out/ba" 'agent' 40
     host_off bs
     host_off ba
     footprint_three
-    say "resting $FOOTPRINT_SETTLE s"
-    sleep "$FOOTPRINT_SETTLE"
     footprint_measure "$out" b1 b2
-    printf '%-22s %9s %7s %8s %7s %8s %7s %7s %9s\n' '' 'RSS MiB' 'anon' 'target' 'CPU %' 'wakes/s' 'fsync/s' 'kB/min' 'threads'
-    footprint_row "$out/alone" 'server, no node' 100
-    footprint_row "$out/bs" 'server of one agent' 100
-    footprint_row "$out/bn" 'server that is a node' 140
     footprint_row "$out/b1" 'leader of three' 100
     footprint_row "$out/b2" 'follower' 100
-    footprint_row "$out/ba" 'agent' 40
     printf 'targets: CPU 1 %% of a core (goal 0.5, agent 0.2), 2 fsync/s. wakes: voluntary context switches of all threads.\n'
     rm -r "$out"
 }
 
-# footprint_three: three servers without nodes; the first founds the cluster, and leads it
+# footprint_three: three servers without nodes; the first makes the cluster, and leads it
 footprint_three() {
     local n join=(--cluster-init)
     for n in 1 2 3; do
@@ -95,16 +89,16 @@ footprint_three() {
     done
 }
 
-# footprint_measure OUT HOST...: writes OUT/HOST: rss anon cpu% wakes/s fsync/s kB/min threads
+# footprint_measure OUT HOST...: writes OUT/HOST, after a rest: rss anon cpu% wakes/s fsync/s kB/min threads
 footprint_measure() {
     local out=$1 host pid; shift
+    footprint_wait "resting" "$FOOTPRINT_SETTLE"
     for host in "$@"; do
         pid=$(host_pid "$host" trireme) || die "trireme of host $host does not run (log: $LAB/hosts/$host/trireme.log)"
         echo "$pid" > "$out/$host.pid"
         counters "$pid" > "$out/$host.before"
     done
-    say "measuring $FOOTPRINT_SECONDS s"
-    sleep "$FOOTPRINT_SECONDS"
+    footprint_wait "measuring $*" "$FOOTPRINT_SECONDS"
     for host in "$@"; do counters "$(cat "$out/$host.pid")" > "$out/$host.after"; done
     # Traced afterwards: strace stops the process at every call and would spoil the other figures.
     say "counting syncs, $((FOOTPRINT_SECONDS / 2)) s"
@@ -137,4 +131,15 @@ footprint_row() {
     read -r rss anon cpu wakes syncs written threads < "$1"
     printf '%-22s %9.1f %7.1f %8s %7.2f %8d %7.2f %7d %9d  %s\n' "$2" "$rss" "$anon" "$3" "$cpu" "$wakes" "$syncs" "$written" "$threads" \
         "$(verdict "$rss" "$3") $(verdict "$cpu" 1) $(verdict "$syncs" 2)"
+}
+
+# footprint_wait WHAT SECONDS: says every ten seconds how long it still takes
+footprint_wait() {
+    local left=$2 step
+    while [ "$left" -gt 0 ]; do
+        say "$1, $left s"
+        step=$((left < 10 ? left : 10))
+        sleep "$step"
+        left=$((left - step))
+    done
 }

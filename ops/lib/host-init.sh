@@ -6,7 +6,7 @@ socket=$dir/containerd/containerd.sock
 
 hostname "$name"
 mount --make-rslave /
-# crun and some tools stumble over the unified hierarchy beside the legacy ones.
+# crun and some tools refuse the unified hierarchy beside the legacy ones.
 umount /sys/fs/cgroup/unified 2>/dev/null || true
 mount --bind "$dir" "$dir" && mount --make-shared "$dir"
 # Namespaces of pods are bound here: keep them to this host.
@@ -28,5 +28,7 @@ keep containerd containerd --config "$dir/containerd/config.toml"
 until ctr -a "$socket" version > /dev/null 2>&1; do sleep 0.1; done
 
 mapfile -t command < "$dir/command"
+# As the units run it (ops/systemd): what must be readable for others gets its mode from the code.
+umask 0077
 keep trireme "$binary" "${command[@]//@DATA@/$dir/data}"
 wait

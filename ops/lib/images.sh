@@ -7,24 +7,27 @@ write_image() {
     tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$rootfs" -cf "$work/layer.tar" .
     layer=$(sha256sum "$work/layer.tar" | cut -d' ' -f1)
     printf '{"architecture":"%s","os":"linux","config":%s,"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"trireme ops"}]}' \
-        "$(dpkg --print-architecture)" "$config" "$layer" > "$work/config.json"
+        "${IMAGE_ARCH:-$(dpkg --print-architecture)}" "$config" "$layer" > "$work/config.json"
     printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$name" > "$work/manifest.json"
     tar -C "$work" -cf "$tarball.new" manifest.json config.json layer.tar
     mv "$tarball.new" "$tarball"
     rm -rf "$work"
 }
 
-# make_images: pause.tar and box.tar in $IMAGES, once
+# make_images: pause.tar and box.tar in $IMAGES, once for each state of this file and of ops/images
 make_images() {
+    local recipe
     mkdir -p "$IMAGES"
-    [ -f "$IMAGES/pause.tar" ] || make_pause
-    [ -f "$IMAGES/box.tar" ] || make_box
+    recipe=$(cat "$REPO/ops/lib/images.sh" "$REPO"/ops/images/* | sha256sum)
+    [ "$(cat "$IMAGES/recipe" 2> /dev/null)" != "$recipe" ] || return 0
+    make_pause
+    make_box
+    echo "$recipe" > "$IMAGES/recipe"
 }
 
 make_pause() {
     local root; root=$(mktemp -d)
-    gcc -Os -static -o "$root/pause" "$REPO/ops/images/pause.c"
-    strip "$root/pause"
+    "${CC:-gcc}" -Os -static -s -o "$root/pause" "$REPO/ops/images/pause.c"
     write_image "$IMAGES/pause.tar" localhost/trireme/pause:1 "$root" '{"Entrypoint":["/pause"]}'
     rm -rf "$root"
 }
@@ -37,6 +40,8 @@ make_box() {
     cp "$(readlink -f "$(command -v busybox)")" "$root/bin/busybox"
     local applet
     for applet in $("$root/bin/busybox" --list); do [ -e "$root/bin/$applet" ] || ln -s busybox "$root/bin/$applet"; done
+    rm -f "$root/bin/wget"
+    install -m 755 "$REPO/ops/images/wget" "$root/bin/wget"
     for lib in libc.so.6 libresolv.so.2 libnss_dns.so.2 libnss_files.so.2 ld-linux-x86-64.so.2 ld-linux-aarch64.so.1; do
         local found; found=$(ls /lib/*/"$lib" /lib64/"$lib" /lib/"$lib" 2>/dev/null | head -n 1) || true
         [ -n "$found" ] && mkdir -p "$root$(dirname "$found")" && cp -L "$found" "$root$found"

@@ -7,7 +7,7 @@ agent_address() { echo "$LAB_NET.$((20 + $1))"; }
 
 # lab_up SERVERS AGENTS VIP: VIP is the balancers' address, or empty
 lab_up() {
-    local servers=$1 agents=$2 vip=$3 n token door
+    local servers=$1 agents=$2 vip=$3 n token endpoint
     # What is there already is repaired as it is.
     if [ -z "$vip" ] && [ -f "$LAB/hosts/lb1/address" ]; then vip=$LAB_VIP; fi
     if [ -n "$vip" ] && [ -f "$LAB/hosts/s1/command" ] && [ ! -f "$LAB/hosts/lb1/address" ]; then
@@ -18,14 +18,14 @@ lab_up() {
     token=$(lab_token)
     lab_switch
     # Where servers and nodes join: the balancers, if there are any.
-    door=https://${vip:-$(server_address 1)}:6443
+    endpoint=https://${vip:-$(server_address 1)}:6443
     for n in $(seq 1 "$servers"); do
         if [ ! -f "$LAB/hosts/s$n/address" ]; then
             local join=(--cluster-init)
             if [ "$n" != 1 ]; then
                 # The first server makes the cluster; the others join it one after the other.
-                wait_for 60 "the first server (log: $LAB/hosts/s1/trireme.log)" lab_ready "$door"
-                join=(--server "$door")
+                wait_for 60 "the first server (log: $LAB/hosts/s1/trireme.log)" lab_ready "$endpoint"
+                join=(--server "$endpoint")
             fi
             [ -z "$vip" ] || join+=(--tls-san "$vip")
             host_add "s$n" "$(server_address "$n")" server "${join[@]}" --token "$token" --disable-agent \
@@ -33,18 +33,18 @@ lab_up() {
         fi
         host_up "s$n"
         if [ "$n" = 1 ]; then
-            lab_kubeconfig "$door"
+            lab_kubeconfig "$endpoint"
             [ -z "$vip" ] || balancers_up "$servers"
         fi
     done
     for n in $(seq 1 "$servers"); do
         wait_for 90 "server s$n (log: $LAB/hosts/s$n/trireme.log)" lab_ready "https://$(server_address "$n"):6443"
     done
-    [ -z "$vip" ] || wait_for 30 "the balancers' address $vip (logs: $LAB/hosts/lb*/*.log)" lab_ready "$door"
+    [ -z "$vip" ] || wait_for 30 "the balancers' address $vip (logs: $LAB/hosts/lb*/*.log)" lab_ready "$endpoint"
     for n in $(seq 1 "$agents"); do
-        [ -f "$LAB/hosts/a$n/address" ] || host_add "a$n" "$(agent_address "$n")" agent --server "$door" --token "$(cat "$LAB/hosts/s1/data/server/node-token")" \
+        [ -f "$LAB/hosts/a$n/address" ] || host_add "a$n" "$(agent_address "$n")" agent --server "$endpoint" --token "$(cat "$LAB/hosts/s1/data/server/node-token")" \
             --data-dir @DATA@ --node-name "a$n" --node-ip "$(agent_address "$n")" \
-            --container-runtime-endpoint "$LAB/hosts/a$n/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/a$n"
+            --container-runtime-endpoint "$LAB/hosts/a$n/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/a$n" "${NODE_ARGS[@]}"
         host_up "a$n"
     done
     export KUBECONFIG=$LAB_KUBECONFIG
@@ -58,7 +58,8 @@ lab_alone() {
     local name=$1 address=$2 dir=$LAB/hosts/$1
     lab_switch
     [ -f "$dir/address" ] || host_add "$name" "$address" server --cluster-init --data-dir @DATA@ --node-name "$name" --node-ip "$address" \
-        --write-kubeconfig @DATA@/kubeconfig.yaml --container-runtime-endpoint "$dir/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/$name"
+        --write-kubeconfig @DATA@/kubeconfig.yaml --container-runtime-endpoint "$dir/containerd/containerd.sock" --cgroup-root "/$LAB_CGROUP/$name" \
+        "${NODE_ARGS[@]}"
     host_up "$name"
     wait_for 60 "the kubeconfig of $name (log: $dir/trireme.log)" test -s "$dir/data/kubeconfig.yaml"
     (umask 077 && sed "s#https://127.0.0.1:6443#https://$address:6443#" "$dir/data/kubeconfig.yaml" > "$dir/kubeconfig.yaml")

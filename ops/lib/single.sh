@@ -13,8 +13,9 @@ single_up() {
     place_images "$SINGLE_DATA/agent/images"
     if ! alive "$RUN/server.pid"; then
         say "starting the server"
-        spawn "$RUN/server.pid" "$RUN/server.log" "$LAB/bin/trireme" server --cluster-init \
-            --container-runtime-endpoint "$SINGLE_SOCKET" --cgroup-root "/$SINGLE_CGROUP"
+        # As the unit runs it (ops/systemd): what must be readable for others gets its mode from the code.
+        spawn "$RUN/server.pid" "$RUN/server.log" sh -c 'umask 0077 && exec "$@"' sh "$LAB/bin/trireme" server --cluster-init \
+            --container-runtime-endpoint "$SINGLE_SOCKET" --cgroup-root "/$SINGLE_CGROUP" "${NODE_ARGS[@]}"
     fi
     export KUBECONFIG=$SINGLE_KUBECONFIG
     wait_for 60 "the API server (log: $RUN/server.log)" kubectl get --raw /readyz

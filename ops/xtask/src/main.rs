@@ -1,44 +1,67 @@
-//! Code generation for the repository: `cargo run -p xtask -- <command>`.
+//! Code generation for the repository, and the check that what was generated is current.
+//!
+//! `cargo run -p xtask -- --check` compares; `cargo run -p xtask -- generate TABLE` writes one table and its entry in `generated.json`.
 
+mod presence;
 mod protobuf;
+mod record;
 mod resources;
 mod rust;
 mod schema;
+mod table;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
-/// Generates the tables that are committed.
+use table::Table;
+
+/// Generates the tables that are committed, and checks them.
 #[derive(Parser)]
 #[command(name = "xtask")]
-enum Command {
-    /// Schema facts of the built-in kinds, from `_definitions.json` of the PyPI package kubernetes-validate.
-    #[command(name = "gen-schema")]
-    Schema {
-        /// Path of `_definitions.json` (of the folder `v1.36.0-local`).
-        definitions: PathBuf,
-    },
-    /// Rows of the built-in resources, from discovery documents.
-    #[command(name = "gen-resources")]
-    Resources {
-        /// A folder with `apis.json`, `api__v1.json` and one `apis__GROUP__VERSION.json` for every group version.
-        discovery: PathBuf,
-    },
-    /// Wire facts of the built-in kinds, from the source of the crate k8s-pb and the definitions of gen-schema.
-    #[command(name = "gen-protobuf")]
-    Protobuf {
-        /// The folder `src` of k8s-pb 0.9.
-        source: PathBuf,
-        /// Path of `_definitions.json`.
-        definitions: PathBuf,
-    },
+struct Options {
+    /// Compare the committed tables with what their pinned inputs give; without the inputs, with the recorded checksums.
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    inputs: Inputs,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Command::parse() {
-        Command::Schema { definitions } => schema::generate(&definitions),
-        Command::Resources { discovery } => resources::generate(&discovery),
-        Command::Protobuf { source, definitions } => protobuf::generate(&source, &definitions),
-    }
+#[derive(Subcommand)]
+enum Command {
+    /// Write a table and record the checksums of its inputs and of itself.
+    Generate {
+        /// Which one.
+        table: Table,
+    },
+    /// Print what the inputs are and where they come from.
+    Inputs,
+}
+
+/// Where the inputs are. `ops/lib/inputs.sh` fetches the first two.
+#[derive(Args, Clone)]
+struct Inputs {
+    /// `_definitions.json` of the Python package kubernetes-validate, folder `v1.36.0-local`.
+    #[arg(long, global = true, env = "TRIREME_DEFINITIONS")]
+    definitions: Option<PathBuf>,
+    /// The folder `src` of the crate k8s-pb.
+    #[arg(long, global = true, env = "TRIREME_K8S_PB")]
+    k8s_pb: Option<PathBuf>,
+    /// A folder with `apis.json`, `api__v1.json` and one `apis__GROUP__VERSION.json` for every group version.
+    #[arg(long, global = true, env = "TRIREME_DISCOVERY")]
+    discovery: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    let fresh = match options.command {
+        Some(Command::Generate { table }) => table::generate(table, &options.inputs).map(|()| true)?,
+        Some(Command::Inputs) => table::list().map(|()| true)?,
+        None if options.check => table::check(&options.inputs)?,
+        None => anyhow::bail!("nothing to do: see --help"),
+    };
+    Ok(if fresh { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,12 +1,21 @@
 //! Which scalar fields of Kubernetes' Go types differ in presence from what the schema lets one guess.
 //!
-//! Facts of the type information of the published Go types (v1.33; later fields by hand). They matter because Go's protobuf
-//! writes fields that are not pointers even when they are zero, and its JSON then omits them or not. The guess: required
-//! fields show their zero, optional strings don't, optional numbers and booleans are pointers and do. An entry is
+//! Facts of the type information of the published Go types. They matter because Go's JSON omits some fields when they are zero,
+//! whatever the client wrote, and because its protobuf writes fields that are not pointers even when they are zero. The guess:
+//! required fields show their zero, optional strings don't, optional numbers and booleans are pointers and do. An entry is
 //! `Type.field` or, where versions differ, `group.version.Type.field`.
 
+/// Whether the field `json` of the type `name` (`io.k8s.api.core.v1.PodSpec`) is a scalar whose zero is the same as none.
+pub fn omits_zero(name: &str, json: &str, is_text: bool, is_required: bool) -> bool {
+    let parts: Vec<&str> = name.rsplitn(4, '.').take(3).collect();
+    let [short, version, group] = parts.as_slice() else { return false };
+    let (long, short) = (format!("{group}.{version}.{short}.{json}"), format!("{short}.{json}"));
+    let listed = |list: &[&str]| list.iter().any(|entry| entry.eq_ignore_ascii_case(&long) || entry.eq_ignore_ascii_case(&short));
+    !listed(SHOWN) && (listed(OMITTED) || (is_text && !is_required))
+}
+
 /// Optional strings that are pointers or never omitted: a zero that is there is shown.
-pub const SHOWN: &[&str] = &[
+const SHOWN: &[&str] = &[
     "AllocatedDeviceStatus.shareID",
     "AppArmorProfile.localhostProfile",
     "AzureDiskVolumeSource.cachingMode",
@@ -16,11 +25,14 @@ pub const SHOWN: &[&str] = &[
     "BasicDevice.nodeName",
     "CSIDriverSpec.fsGroupPolicy",
     "CSIVolumeSource.fsType",
+    "ClusterTrustBundleProjection.name",
+    "ClusterTrustBundleProjection.signerName",
     "Container.restartPolicy",
     "ContainerStatus.stopSignal",
     "CronJobSpec.timeZone",
     "CustomResourceDefinitionVersion.deprecationWarning",
     "CustomResourceSubresourceScale.labelSelectorPath",
+    "DeleteOptions.propagationPolicy",
     "Device.nodeName",
     "DeviceAttribute.string",
     "DeviceAttribute.version",
@@ -38,6 +50,7 @@ pub const SHOWN: &[&str] = &[
     "Endpoint.zone",
     "EndpointAddress.nodeName",
     "EndpointPort.appProtocol",
+    "EphemeralContainer.restartPolicy",
     "EphemeralContainerCommon.name",
     "EphemeralContainerCommon.restartPolicy",
     "Event.reportingComponent",
@@ -70,15 +83,19 @@ pub const SHOWN: &[&str] = &[
     "MutatingWebhook.failurePolicy",
     "MutatingWebhook.matchPolicy",
     "MutatingWebhook.reinvocationPolicy",
+    "NamedRuleWithOperations.scope",
     "NetworkPolicyPort.protocol",
     "NodeAllocatableResourceMapping.capacityKey",
     "NodeRuntimeHandler.name",
+    "ParamRef.parameterNotFoundAction",
     "PersistentVolumeClaimSpec.storageClassName",
     "PersistentVolumeClaimSpec.volumeAttributesClassName",
     "PersistentVolumeClaimSpec.volumeMode",
     "PersistentVolumeClaimStatus.currentVolumeAttributesClassName",
     "PersistentVolumeSpec.volumeAttributesClassName",
     "PersistentVolumeSpec.volumeMode",
+    "PodCertificateRequestSpec.pkixPublicKey",
+    "PodCertificateRequestSpec.proofOfPossession",
     "PodDNSConfigOption.value",
     "PodDisruptionBudgetSpec.unhealthyPodEvictionPolicy",
     "PodFailurePolicyOnExitCodesRequirement.containerName",
@@ -108,6 +125,7 @@ pub const SHOWN: &[&str] = &[
     "ResourcePoolStatusRequestSpec.poolName",
     "RoleRef.apiGroup",
     "Rule.scope",
+    "RuleWithOperations.scope",
     "SeccompProfile.localhostProfile",
     "SecurityContext.procMount",
     "ServicePort.appProtocol",
@@ -124,7 +142,6 @@ pub const SHOWN: &[&str] = &[
     "TokenRequestStatus.token",
     "TopologySpreadConstraint.nodeAffinityPolicy",
     "TopologySpreadConstraint.nodeTaintsPolicy",
-    "TypedLocalObjectReference.apiGroup",
     "TypedObjectReference.apiGroup",
     "TypedObjectReference.namespace",
     "ValidatingAdmissionPolicySpec.failurePolicy",
@@ -141,6 +158,7 @@ pub const SHOWN: &[&str] = &[
     "WindowsSecurityContextOptions.gmsaCredentialSpecName",
     "WindowsSecurityContextOptions.runAsUserName",
     "core.v1.Event.reportingInstance",
+    "core.v1.TypedLocalObjectReference.apiGroup",
     "discovery.v1.EndpointPort.name",
     "discovery.v1.EndpointPort.protocol",
     "resource.v1.ResourceSliceSpec.nodeName",
@@ -148,7 +166,7 @@ pub const SHOWN: &[&str] = &[
 ];
 
 /// Fields that are values and omitted when zero, though they are numbers, booleans or required.
-pub const OMITTED: &[&str] = &[
+const OMITTED: &[&str] = &[
     "APIServiceSpec.insecureSkipTLSVerify",
     "AWSElasticBlockStoreVolumeSource.partition",
     "AWSElasticBlockStoreVolumeSource.readOnly",
@@ -165,6 +183,8 @@ pub const OMITTED: &[&str] = &[
     "Container.tty",
     "ContainerImage.sizeBytes",
     "ContainerPort.hostPort",
+    "ContainerRestartRule.action",
+    "ContainerRestartRuleOnExitCodes.operator",
     "ContainerStateTerminated.signal",
     "CustomResourceColumnDefinition.priority",
     "CustomResourceDefinitionCondition.observedGeneration",
@@ -186,6 +206,9 @@ pub const OMITTED: &[&str] = &[
     "DeploymentStatus.updatedReplicas",
     "DeviceRequest.count",
     "DeviceSubRequest.count",
+    "EphemeralContainer.stdin",
+    "EphemeralContainer.stdinOnce",
+    "EphemeralContainer.tty",
     "EphemeralContainerCommon.stdin",
     "EphemeralContainerCommon.stdinOnce",
     "EphemeralContainerCommon.tty",
@@ -205,6 +228,7 @@ pub const OMITTED: &[&str] = &[
     "ISCSIVolumeSource.chapAuthDiscovery",
     "ISCSIVolumeSource.chapAuthSession",
     "ISCSIVolumeSource.readOnly",
+    "ImageVolumeStatus.imageRef",
     "JSONSchemaProps.exclusiveMaximum",
     "JSONSchemaProps.exclusiveMinimum",
     "JSONSchemaProps.nullable",
@@ -221,12 +245,16 @@ pub const OMITTED: &[&str] = &[
     "ParentReference.name",
     "ParentReference.resource",
     "PersistentVolumeClaimVolumeSource.readOnly",
+    "PodCertificateProjection.keyType",
+    "PodCertificateProjection.signerName",
     "PodCondition.observedGeneration",
     "PodDisruptionBudgetStatus.observedGeneration",
     "PodSpec.hostIPC",
     "PodSpec.hostNetwork",
     "PodSpec.hostPID",
     "PodStatus.observedGeneration",
+    "PoolStatus.driver",
+    "PoolStatus.poolName",
     "PortworxVolumeSource.readOnly",
     "PriorityClass.globalDefault",
     "Probe.failureThreshold",
@@ -273,6 +301,7 @@ pub const OMITTED: &[&str] = &[
     "SubjectAccessReviewStatus.denied",
     "TokenReviewSpec.token",
     "TokenReviewStatus.authenticated",
+    "ValidatingAdmissionPolicyBindingSpec.policyName",
     "ValidatingAdmissionPolicyStatus.observedGeneration",
     "VolumeMount.readOnly",
     "VolumeMountStatus.readOnly",
