@@ -78,4 +78,14 @@ pub const ALL: &[Mutant] = &[
         like: "raft, section 5.3: a committed entry cut off with the conflicting ones",
         faults: &["PartitionLeader", "Kill"],
     },
+    Mutant {
+        name: "mark-ahead-of-log",
+        like: "etcd's raft: \"tocommit is out of range\", a commit index ahead of the log that a member starts on",
+        faults: &["PowerCutSlowDisk"],
+    },
+    Mutant {
+        name: "late-acknowledgement-counted",
+        like: "openraft: an answer to one request taken for the answer to the next (docs/openraft.md)",
+        faults: &["LateAnswers"],
+    },
 ];

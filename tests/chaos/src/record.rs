@@ -1,7 +1,7 @@
-//! The one account of what the store went through, put together from everything that watches said.
+//! The history of the store, merged from the events of all watches.
 //!
-//! Watches overlap: whoever was cut off or restarted, another saw what happened meanwhile. Two that tell different
-//! things about one revision are a violation by themselves.
+//! Watches overlap: what one missed while its member was cut off or restarted, another has seen. Two watches that report different events for
+//! one revision are a violation.
 
 use std::collections::{BTreeMap, BTreeSet};
 

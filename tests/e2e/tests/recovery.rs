@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use trireme_e2e::process::{Ended, Place, Server};
 
-const TOKEN: &str = "recovery-test";
+const TOKEN: &str = "recovery-test-of-trireme";
 const PATIENCE: Duration = Duration::from_secs(60);
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

@@ -40,6 +40,13 @@ fn wrong_options_are_named_with_what_would_be_right() -> anyhow::Result<()> {
         (&["server", "--token-file", "/nonexistent"], &["--token-file", "/nonexistent", "No such file"]),
         (&["server", "--disable-agent", "--server", "https://127.0.0.1:1"], &["--token"]),
         (&["server", "--nope"], &["'--nope'"]),
+        // D16: a flag of upstream's acts or ends the start.
+        (&["server", "--kube-apiserver-arg", "oidc-issuer-url=https://a"], &["--kube-apiserver-arg", "oidc-issuer-url"]),
+        (&["server", "--kube-apiserver-arg", "enable-admission-plugins=AlwaysPullImages"], &["AlwaysPullImages"]),
+        (&["server", "--kube-controller-manager-arg", "leader-elect=false"], &["--kube-controller-manager-arg", "leader-elect"]),
+        (&["server", "--kube-scheduler-arg", "config=/x"], &["--kube-scheduler-arg", "config"]),
+        // Security 23: a secret that can be guessed.
+        (&["server", "--disable-agent", "--token", "hunter2"], &["--token", "at least 16"]),
         (&["agent", "--node-taint", "a=b:Never"], &["--node-taint", "'a=b:Never'", "NoExecute"]),
         (&["agent", "--node-label", "a"], &["--node-label", "'a'", "KEY=VALUE"]),
         (&["frobnicate"], &["'frobnicate'"]),
@@ -64,6 +71,7 @@ fn a_wrong_configuration_file_is_named_with_the_place() -> anyhow::Result<()> {
         ("- a\n", &["expected a mapping"]),
         ("https-listen-port: abc\n", &["--https-listen-port", "'abc'", "1 to 65535"]),
         ("nope: 1\n", &["'--nope'"]),
+        ("kube-apiserver-arg: [oidc-issuer-url=https://a]\n", &["oidc-issuer-url"]),
         ("node-name: {a: b}\n", &["node-name", "expected a text"]),
     ] {
         fs::write(&file, content)?;

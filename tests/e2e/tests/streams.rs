@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use trireme_harness::{Cluster, Namespace, eventually};
+use trireme_harness::{Cluster, Host, Namespace, eventually};
 
 const BOX: &str = "localhost/trireme/box:1";
 const LONG: Duration = Duration::from_secs(90);
@@ -156,7 +156,7 @@ fn logs_go_on_and_reach_back() -> anyhow::Result<()> {
         ns.kubectl_fails(&["logs", "talker", "--previous"])?
             .contains("previous terminated container \"talker\" in pod \"talker\" not found")
     );
-    // The container ends: so does whoever follows it, and its words are those of the previous one.
+    // The container ends: the stream that follows its log ends too, and the log is the previous container's now.
     say("end")?;
     ensure!(follow.line()? == "end");
     ensure!(follow.lines.next().is_none() && follow.child.wait()?.success());
@@ -170,4 +170,24 @@ fn logs_go_on_and_reach_back() -> anyhow::Result<()> {
         ensure!(ns.kubectl(&["logs", "talker"])?.ends_with("begin\n"));
         Ok(())
     })
+}
+
+/// The servers of the lab are no nodes: they have no route to pods, and go through the tunnels that the agents open.
+#[test]
+fn every_server_reaches_pods_and_services_behind_the_agents() -> anyhow::Result<()> {
+    let lab = Cluster::lab()?;
+    let ns = lab.namespace("tunnels")?;
+    pod(&ns, "web", "mkdir /tmp/w; echo through > /tmp/w/index.html; httpd -f -p 8080 -h /tmp/w")?;
+    ns.kubectl(&["expose", "pod", "web", "--port", "80", "--target-port", "8080"])?;
+    let base = format!("/api/v1/namespaces/{}", ns.name());
+    for name in ["s1", "s2", "s3"] {
+        let server = format!("https://{}:6443", Host::named(name).address()?);
+        for path in [format!("{base}/pods/web:8080/proxy/"), format!("{base}/services/web:80/proxy/")] {
+            let answer = eventually(&format!("{name}: {path}"), LONG, || lab.kubectl(&["--server", &server, "get", "--raw", &path]))?;
+            ensure!(answer.trim() == "through", "{name}: {path}: {answer}");
+        }
+        let log = lab.kubectl(&["--server", &server, "-n", ns.name(), "exec", "web", "--", "echo", "hello"])?;
+        ensure!(log.trim() == "hello", "{name}: {log}");
+    }
+    Ok(())
 }

@@ -75,7 +75,7 @@ fn attach_reaches_the_process_that_runs() -> anyhow::Result<()> {
     let mut first = Terminal::open(&ns.command(&["attach", "-it", "shell"]), 24, 80)?;
     first.types_until("hello", "<hello>")?;
     drop(first);
-    // Whoever leaves takes nothing with them: the same process answers whoever comes next.
+    // Detaching ends nothing: the same process answers the next client.
     let mut second = Terminal::open(&ns.command(&["attach", "-it", "shell"]), 24, 80)?;
     second.types_until("again", "<again>")?;
     ensure!(!second.screen().contains("1: <again>"), "{:?}", second.screen());

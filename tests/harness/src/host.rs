@@ -81,7 +81,7 @@ impl Host {
 
 /// Runs a script with the functions of `ops/lib`; `$1` is the host's name.
 pub(crate) fn shell(host: &str, script: &str) -> anyhow::Result<String> {
-    let script = format!(". ops/lib/common.sh; . ops/lib/host.sh; . ops/lib/single.sh; . ops/lib/lab.sh; {script}");
+    let script = format!(". ops/lib/prelude.sh; . ops/lib/host.sh; . ops/lib/single.sh; . ops/lib/lab.sh; {script}");
     let output = Command::new("bash").args(["-c", &script, "host", host]).current_dir(crate::repository()).output().context("run bash")?;
     ensure!(output.status.success(), "host {host}: {script}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::StdRng;
 use trireme_raft::engine::memory::MemoryEngine;
-use trireme_raft::engine::{Durability, Engine, Read, WriteBatch};
+use trireme_raft::engine::{Durability, Engine, Read, Table, WriteBatch};
 use trireme_raft::{Engines, StoreError};
 
 /// What a sync takes on a good day.
@@ -142,8 +143,8 @@ impl Engine for SimEngine {
         self.live.flush()
     }
 
-    fn checkpoint(&self, directory: &Path) -> Result<(), StoreError> {
-        self.live.checkpoint(directory)
+    fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.live.checkpoint(directory, table, key)
     }
 
     fn sync_delay(&self) -> Duration {

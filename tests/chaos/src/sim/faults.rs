@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use rand::Rng;
-use rand::seq::IndexedRandom;
+use rand::rngs::StdRng;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
 
 use trireme_raft::Role;
 
 use super::host::admit;
+use super::load::Client;
+use super::net::Half;
 use super::world::World;
 
 /// A kind of bad luck.
@@ -51,12 +54,14 @@ pub enum Kind {
     HandOver,
     /// A member is replaced by one with an empty disk.
     Replace,
-    /// History is let go up to this moment: whoever watches from before has to be told.
+    /// Compacts history up to this moment: watches from before must end as compacted.
     Compact,
     /// One host's disk takes its time, and then its power is lost: others had on disk what this one had not yet.
     PowerCutSlowDisk,
     /// The leader is killed; who votes for the next one loses power at once, and whom it voted for is cut off.
     PowerCutVoter,
+    /// The leader is cut off while the answers to its last appends are under way. They arrive one after another, when another leads.
+    LateAnswers,
 }
 
 /// All kinds.
@@ -83,6 +88,7 @@ pub const ALL: &[Kind] = &[
     Kind::Compact,
     Kind::PowerCutSlowDisk,
     Kind::PowerCutVoter,
+    Kind::LateAnswers,
 ];
 
 impl fmt::Display for Kind {
@@ -265,9 +271,39 @@ impl Nemesis {
                 let term_of = |(host, store): (usize, trireme_raft::Store)| (host, store.status().borrow().term);
                 self.votes = Some(world.common.board.stores().into_iter().map(term_of).collect());
             }
+            (Kind::LateAnswers, Some(leader)) => self.answer_late(world, leader),
             _ => return,
         }
         self.done.push(kind);
+    }
+
+    fn answer_late(&mut self, world: &mut World, leader: usize) {
+        let mut followers: Vec<usize> = (0..world.len()).filter(|host| *host != leader).collect();
+        followers.shuffle(&mut world.rng);
+        let net = world.common.net.clone();
+        followers.iter().for_each(|follower| net.hold(*follower, leader, Half::Answers, true));
+        // Long enough for every client to wait for an answer: what the leader sent last stays the last.
+        for follower in followers.clone() {
+            self.later(world, 300, move |world| {
+                world.common.net.hold(leader, follower, Half::Requests, true);
+                world.common.net.hold(leader, follower, Half::Answers, true);
+                world.common.net.hold(follower, leader, Half::Requests, true);
+            });
+        }
+        // After the election of another, and before the leader gives its appends up.
+        let mut at_ms = world.rng.random_range(1500..1850);
+        self.later(world, at_ms, move |world| {
+            let Some(store) = world.common.board.store(leader) else { return };
+            let (common, name) = (world.common.clone(), format!("late@h{leader}.{}", world.now_ms()));
+            let rng = StdRng::seed_from_u64(common.seed ^ world.now_ms());
+            let mut reader = Client::new(name, store, common.board.clone(), common.recorder.clone(), rng, common.pace_ms);
+            world.spawn(leader, async move { drop(reader.read("k/r").await) });
+        });
+        for follower in followers {
+            at_ms += world.rng.random_range(2..12);
+            self.later(world, at_ms, move |world| world.common.net.hold(follower, leader, Half::Answers, false));
+        }
+        self.later(world, 3000, |world| world.common.net.mend());
     }
 
     fn cut_link(&mut self, world: &mut World, one: usize, other: usize, while_ms: u64) {
@@ -301,7 +337,7 @@ pub fn ask_for_place(world: &World, host: usize) {
     }
 }
 
-/// Whether every host is a voter, as the leader has it. Whoever is replaced while another one still is takes the quorum with him,
+/// Whether every host is a voter, as the leader has it. Replacing a host while another one is being replaced would lose the quorum,
 /// for good.
 fn is_whole(world: &World, leader: usize) -> bool {
     let stores = world.common.board.stores();

@@ -1,7 +1,7 @@
 //! The network between hosts: streams as TCP gives them, over links that can be slow, cut in one direction or both,
 //! or lose a host without a word.
 //!
-//! A cut link delivers nothing and loses nothing, like TCP that retransmits; who waits too long gives up by himself.
+//! A cut link delivers nothing and loses nothing, like TCP that retransmits; a caller's own time limit ends its wait.
 //! A host that was killed closes its streams, one that lost power is silent until it is back and resets them then.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,16 +41,28 @@ struct State {
     listeners: BTreeMap<usize, mpsc::Sender<(SimWire, usize)>>,
     /// From, to.
     cut: BTreeSet<(usize, usize)>,
+    /// The same for one half of what goes there.
+    held: BTreeSet<(usize, usize, Half)>,
     /// Lost power: neither answer nor refuse.
     dark: BTreeSet<usize>,
     /// Milliseconds added to whatever a host sends.
     slow: BTreeMap<usize, u64>,
 }
 
+/// What goes one way between two hosts: on the streams that the sender opened, or on those that it accepted.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Half {
+    /// What it asks.
+    Requests,
+    /// What it answers.
+    Answers,
+}
+
 /// One direction of a stream.
 struct Pipe {
     from: usize,
     to: usize,
+    half: Half,
     under_way: VecDeque<(u64, Bytes)>,
     under_way_bytes: usize,
     arrived: BytesMut,
@@ -100,6 +112,7 @@ impl Net {
             pipes: Vec::new(),
             listeners: BTreeMap::new(),
             cut: BTreeSet::new(),
+            held: BTreeSet::new(),
             dark: BTreeSet::new(),
             slow: BTreeMap::new(),
         };
@@ -114,10 +127,10 @@ impl Net {
         {
             let mut state = self.state.lock();
             state.now_ms = now_ms;
-            let State { pipes, cut, .. } = &mut *state;
+            let State { pipes, cut, held, .. } = &mut *state;
             pipes.retain(|shared| {
                 let mut pipe = shared.lock();
-                if pipe.void || cut.contains(&(pipe.from, pipe.to)) {
+                if pipe.void || cut.contains(&(pipe.from, pipe.to)) || held.contains(&(pipe.from, pipe.to, pipe.half)) {
                     return true;
                 }
                 let mut any = false;
@@ -155,10 +168,21 @@ impl Net {
         }
     }
 
+    /// Holds one half of what goes from one host to another under way, or lets it arrive.
+    pub fn hold(&self, from: usize, to: usize, half: Half, held: bool) {
+        let mut state = self.state.lock();
+        if held {
+            state.held.insert((from, to, half));
+        } else {
+            state.held.remove(&(from, to, half));
+        }
+    }
+
     /// Mends everything.
     pub fn mend(&self) {
         let mut state = self.state.lock();
         state.cut.clear();
+        state.held.clear();
         state.slow.clear();
     }
 
@@ -213,10 +237,11 @@ impl Net {
     fn open(self: &Arc<Self>, from: usize, to: usize) -> io::Result<SimWire> {
         let mut state = self.state.lock();
         let listener = state.listeners.get(&to).cloned().ok_or(io::ErrorKind::ConnectionRefused)?;
-        let pipe = |from, to| {
+        let pipe = |from, to, half| {
             Arc::new(Mutex::new(Pipe {
                 from,
                 to,
+                half,
                 under_way: VecDeque::new(),
                 under_way_bytes: 0,
                 arrived: BytesMut::new(),
@@ -228,7 +253,7 @@ impl Net {
                 writer: None,
             }))
         };
-        let (there, back) = (pipe(from, to), pipe(to, from));
+        let (there, back) = (pipe(from, to, Half::Requests), pipe(to, from, Half::Answers));
         state.pipes.extend([there.clone(), back.clone()]);
         drop(state);
         let server = SimWire { net: self.clone(), incoming: there.clone(), outgoing: back.clone() };

@@ -14,7 +14,7 @@ use crate::history::Said;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs whatever watcher is at this host.
+/// Runs the watchers that are placed on this host.
 pub async fn host_watchers(host: usize, hosts: usize, store: Store, board: Arc<Board>, recorder: Arc<Recorder>, mut rng: StdRng) {
     loop {
         while let Some((name, place)) = board.take_watcher(host) {
@@ -32,12 +32,12 @@ pub async fn host_watchers(host: usize, hosts: usize, store: Store, board: Arc<B
     }
 }
 
-/// Until it ends; a slow consumer naps after each batch.
+/// Follows the store until the watch ends; a slow watcher sleeps after each batch.
 async fn follow(name: &str, place: Place, host: usize, store: &Store, board: &Board, recorder: &Recorder, nap_ms: u64) {
     let number = recorder.watch(name, &format!("h{host}"), place.prefix, place.next);
     let end = |said: Said| {
         if let Said::Compacted(floor) = said {
-            // Whoever is told so lists, and goes on at the floor.
+            // A client that is told so lists, and watches again from the floor.
             board.reached(name, floor);
         }
         recorder.said(number, said);

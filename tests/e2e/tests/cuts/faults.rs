@@ -95,7 +95,7 @@ async fn failing(site: &mut Site<'_>, generation: &Generation) -> anyhow::Result
     Ok(())
 }
 
-/// Fails the syncs of whoever leads, and waits until another does. Returns whom it hit.
+/// Fails the syncs of the leader, and waits until another server leads. Returns the server that was hit.
 async fn fail_leader(site: &Site<'_>, generation: &Generation) -> anyhow::Result<usize> {
     all_write(&generation.load, Instant::now()).await?;
     let (leader, term) = until("a leader", || site.leader()).await?;

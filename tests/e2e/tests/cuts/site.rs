@@ -20,7 +20,7 @@ use trireme_unsynced::{Disk, Survivors, survivors::Loss};
 
 use super::load::{range, short_kv};
 
-const TOKEN: &str = "power-cuts";
+const TOKEN: &str = "power-cuts-of-trireme";
 /// Of each disk. Servers refuse writes when little of it is left.
 const DISK_BYTES: u64 = 4 << 30;
 /// Until something that must come has come. Generous: the machine may be busy.

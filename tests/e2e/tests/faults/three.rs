@@ -12,7 +12,7 @@ use trireme_proto::etcd::{StatusRequest, maintenance_client::MaintenanceClient};
 
 use super::LIMIT;
 
-const TOKEN: &str = "faults-test";
+const TOKEN: &str = "faults-test-of-trireme";
 const CALL: Duration = Duration::from_secs(5);
 
 /// Who leads, as one server sees it.

@@ -19,10 +19,10 @@ use trireme_harness::{Cluster, Host, ended, eventually, signal};
 
 use site::{Site, Touched};
 
-/// Until something that must come has come. Generous: the machine may be busy.
+/// The longest wait for something that must happen. Generous: the machine may be busy.
 const LIMIT: Duration = Duration::from_secs(90);
-/// How long a leader stands still: longer than the time between two renewals of its Lease, so that writes of its are due when it
-/// goes on.
+/// How long a leader is stopped: longer than the time between two renewals of its Lease, so that it has writes to make when it is
+/// resumed.
 const STANDSTILL: Duration = Duration::from_secs(11);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +39,7 @@ enum Fault {
     LeaderPower,
     /// A power cut of a node's host.
     NodePower,
-    /// The leading server stands still (SIGSTOP) until another leads, then goes on: no kill, and not counted as one.
+    /// The leading server is stopped (SIGSTOP) until another one leads, then resumed. Not counted as a kill.
     Freeze,
 }
 
@@ -79,7 +79,7 @@ async fn run(title: &str, mut site: Site, round: &[Fault]) -> anyhow::Result<()>
     ensure!(round.iter().any(|fault| *fault != Fault::Freeze), "TRIREME_FAULTS: none of these kills anything here: {only}");
     let part = if only.is_empty() { title.to_owned() } else { format!("{title}: {only}") };
     let mut count = Count { part: format!("kills on {part}"), seed, ..Count::default() };
-    // Until it has ended it has not.
+    // A run that is cut off must show up in the report as unfinished.
     count.note(&site, Some("it was begun"))?;
     let outcome = kill(title, &mut site, &round, wanted, &mut count).await;
     count.note(&site, outcome.as_ref().err().map(|error| format!("{error:#}")).as_deref())?;

@@ -1,0 +1,90 @@
+//! StatefulSets and DaemonSets through kubectl, one story each.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use trireme_harness::{Cluster, Namespace, eventually};
+
+const BOX: &str = "localhost/trireme/box:1";
+const LONG: Duration = Duration::from_secs(90);
+
+fn manifest(kind: &str, name: &str, more: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  {more}\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      \
+         containers:\n      - {{name: c, image: '{BOX}', env: [{{name: VERSION, value: v1}}]}}\n"
+    )
+}
+
+fn rolled_out(ns: &Namespace, what: &str) -> anyhow::Result<()> {
+    ns.kubectl(&["rollout", "status", what, "--timeout=90s"])?;
+    Ok(())
+}
+
+/// How many revisions `kubectl rollout history` shows.
+fn revisions(ns: &Namespace, what: &str) -> anyhow::Result<usize> {
+    let history = ns.kubectl(&["rollout", "history", what])?;
+    Ok(history.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit())).count())
+}
+
+const VERSION: &str = "jsonpath={.spec.template.spec.containers[0].env[0].value}";
+
+#[test]
+fn a_stateful_set_keeps_its_names_scales_and_rolls_back() -> anyhow::Result<()> {
+    let cluster = Cluster::single()?;
+    let ns = cluster.namespace("stateful")?;
+    let set = "statefulset/db";
+    ns.kubectl_with(&["apply", "-f", "-"], &manifest("StatefulSet", "db", "replicas: 2\n  serviceName: db"))?;
+    rolled_out(&ns, set)?;
+    ensure!(ns.kubectl(&["get", "pods", "-o", "name"])? == "pod/db-0\npod/db-1\n");
+    ensure!(ns.kubectl(&["exec", "db-1", "--", "cat", "/etc/hostname"])?.trim() == "db-1");
+    let uid = |pod: &str| ns.kubectl(&["get", "pod", pod, "-o", "jsonpath={.metadata.uid}"]);
+    let first = uid("db-0")?;
+    ns.kubectl(&["delete", "pod", "db-0"])?;
+    rolled_out(&ns, set)?;
+    eventually("the pod to be back under its name", LONG, || {
+        ensure!(uid("db-0")? != first);
+        Ok(())
+    })?;
+    ns.kubectl(&["scale", set, "--replicas=3"])?;
+    rolled_out(&ns, set)?;
+    ensure!(ns.kubectl(&["get", set])?.contains("3/3"));
+    ns.kubectl(&["set", "env", set, "VERSION=v2"])?;
+    rolled_out(&ns, set)?;
+    ensure!(revisions(&ns, set)? == 2);
+    ns.kubectl(&["rollout", "undo", set])?;
+    rolled_out(&ns, set)?;
+    ensure!(ns.kubectl(&["get", set, "-o", VERSION])? == "v1" && revisions(&ns, set)? == 2);
+    ensure!(ns.kubectl(&["describe", set])?.contains("SuccessfulCreate"), "events are shown");
+    ns.kubectl(&["delete", set])?;
+    eventually("the garbage collector to remove pods and revisions", LONG, || {
+        ensure!(ns.kubectl(&["get", "pods,controllerrevisions", "-o", "name"])?.is_empty());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_daemon_set_runs_on_every_node_and_rolls_back() -> anyhow::Result<()> {
+    let cluster = Cluster::lab()?;
+    let ns = cluster.namespace("daemons")?;
+    let set = "daemonset/log";
+    ns.kubectl_with(&["apply", "-f", "-"], &manifest("DaemonSet", "log", "minReadySeconds: 0"))?;
+    rolled_out(&ns, set)?;
+    let nodes = cluster.kubectl(&["get", "nodes", "-o", "name"])?.lines().count();
+    let pods = || ns.kubectl(&["get", "pods", "-o", "jsonpath={range .items[*]}{.spec.nodeName}{'\\n'}{end}"]);
+    let mut hosts: Vec<String> = pods()?.lines().map(str::to_owned).collect();
+    hosts.sort();
+    hosts.dedup();
+    ensure!(hosts.len() == nodes && pods()?.lines().count() == nodes, "one pod on each of {nodes} nodes: {hosts:?}");
+    ns.kubectl(&["set", "env", set, "VERSION=v2"])?;
+    rolled_out(&ns, set)?;
+    ensure!(revisions(&ns, set)? == 2);
+    ns.kubectl(&["rollout", "undo", set])?;
+    rolled_out(&ns, set)?;
+    ensure!(ns.kubectl(&["get", set, "-o", VERSION])? == "v1");
+    ns.kubectl(&["delete", set])?;
+    eventually("the garbage collector to remove the pods", LONG, || {
+        ensure!(ns.kubectl(&["get", "pods", "-o", "name"])?.is_empty());
+        Ok(())
+    })
+}

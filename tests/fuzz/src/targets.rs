@@ -1,0 +1,33 @@
+//! What is fuzzed: each target has a corpus of valid inputs and a function that must not panic.
+
+mod agent;
+mod api;
+mod certificates;
+mod dns;
+mod request;
+mod store;
+
+/// One of them.
+pub struct Target {
+    /// On the command line.
+    pub name: &'static str,
+    /// In words.
+    pub what: &'static str,
+    /// Valid inputs.
+    pub corpus: fn() -> Vec<Vec<u8>>,
+    /// Takes any bytes.
+    pub run: fn(&[u8]),
+}
+
+/// All targets.
+pub fn all() -> Vec<Target> {
+    [request::targets(), api::targets(), store::targets(), dns::targets(), certificates::targets(), agent::targets()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// A corpus of texts.
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+}
