@@ -103,18 +103,24 @@ async fn one_member_refuses_growth_serves_the_rest_and_heals() {
 
 async fn filled_by_its_own_writes(store: &Store) {
     let mut written = 0;
-    let refusal = loop {
+    // Upkeep may free the log's space after a refusal: that is used up too, until nothing new is taken.
+    for attempt in 0.. {
+        assert!(attempt < 1000, "the disk is smaller than that: {:?}", store.space().borrow().clone());
         match store.txn(big(&format!("big/{written:04}")), None).await {
             Ok(_) => written += 1,
-            Err(error) => break error,
+            Err(error) => {
+                assert!(matches!(error, StoreError::NoSpace), "{error}");
+                let level = store.space().borrow().level;
+                match store.txn(put(&format!("new/{attempt}"), "x"), None).await {
+                    Err(StoreError::NoSpace) if level != SpaceLevel::Ample => break,
+                    Ok(_) | Err(StoreError::NoSpace) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
         }
-        assert!(written < 1000, "the disk is smaller than that");
-    };
-    assert!(matches!(refusal, StoreError::NoSpace), "{refusal}");
-    assert_ne!(store.space().borrow().level, SpaceLevel::Ample);
+    }
     store.barrier().await.unwrap();
     assert_eq!(count(store, "big/"), written);
-    assert!(matches!(store.txn(put("new", "x"), None).await, Err(StoreError::NoSpace)));
     store.txn(delete("big/"), None).await.unwrap();
     // History goes, the log goes, the space comes back: nobody does anything.
     level(store, |level| level == SpaceLevel::Ample, "space after deletes").await;

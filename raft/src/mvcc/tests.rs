@@ -56,6 +56,8 @@ fn memory() -> Box<dyn Disk> {
 
 #[cfg(feature = "rocksdb")]
 mod rocks {
+    use std::collections::BTreeSet;
+    use std::ffi::OsString;
     use std::path::{Path, PathBuf};
     use std::sync::Arc;
 
@@ -83,28 +85,32 @@ mod rocks {
         }
     }
 
+    /// Copies the files of an engine that is open and may be flushing or compacting. False if they changed meanwhile, so that the copy is
+    /// of no single instant. The manifest is copied first: what it names was complete by then.
+    fn copied_at_one_instant(from: &Path, to: &Path) -> bool {
+        let names = || -> BTreeSet<OsString> { std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+        let before = names();
+        std::fs::create_dir(to).unwrap();
+        let is_manifest = |name: &&OsString| name.as_encoded_bytes().starts_with(b"MANIFEST");
+        let (manifests, others): (Vec<_>, Vec<_>) = before.iter().filter(|name| *name != "LOCK").partition(is_manifest);
+        let copied = manifests.into_iter().chain(others).all(|name| match std::fs::copy(from.join(name), to.join(name)) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            copied => copied.map(|_| true).unwrap(),
+        });
+        copied && names() == before
+    }
+
     impl Disk for RocksDisk {
         fn engine(&self) -> Arc<dyn Engine> {
             self.engine.clone()
         }
 
         fn crash(&mut self) {
-            // The files as they are, while the engine that wrote them is still open and its memtable in memory.
-            let next = self.path(self.generation + 1);
-            std::fs::create_dir(&next).unwrap();
-            for entry in std::fs::read_dir(self.path(self.generation)).unwrap() {
-                let entry = entry.unwrap();
-                if entry.file_name() == "LOCK" {
-                    continue;
-                }
-                match std::fs::copy(entry.path(), next.join(entry.file_name())) {
-                    // The engine removes files that it has no more use for, whenever it likes.
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    copied => drop(copied.unwrap()),
-                }
+            let (old, next) = (self.path(self.generation), self.path(self.generation + 1));
+            while !copied_at_one_instant(&old, &next) {
+                std::fs::remove_dir_all(&next).unwrap();
             }
             self.engine = Arc::new(RocksEngine::open(&next, Role::State, &self.options).unwrap());
-            std::fs::remove_dir_all(self.path(self.generation)).unwrap();
             self.generation += 1;
         }
 

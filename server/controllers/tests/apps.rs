@@ -6,6 +6,8 @@
 mod daemon_sets;
 #[path = "cluster/fake_api.rs"]
 mod fake_api;
+#[path = "cluster/leaders.rs"]
+mod leaders;
 #[path = "apps/nodes.rs"]
 mod nodes;
 #[path = "apps/stateful_sets.rs"]
@@ -15,9 +17,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fake_api::FakeApi;
+use leaders::lead;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use trireme_client::{Client, Fence};
+use trireme_client::Client;
 use trireme_controllers::{ControllerOptions, Controllers};
 
 use nodes::Nodes;
@@ -64,25 +67,6 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.cancel.cancel();
-    }
-}
-
-/// A deposed leader is followed by the next.
-async fn lead(controllers: Arc<Controllers>, api: FakeApi, cancel: CancellationToken) {
-    while !cancel.is_cancelled() {
-        let (term, stop) = (api.term(), cancel.child_token());
-        let (leader, until) = (Arc::clone(&controllers), stop.clone());
-        let revision = api.revision();
-        let work = tokio::spawn(async move { leader.lead(Fence { term, node_id: 1 }, revision, until).await });
-        let mut changes = api.changes();
-        while api.term() == term && !cancel.is_cancelled() {
-            tokio::select! {
-                changed = changes.changed() => changed.unwrap(),
-                () = cancel.cancelled() => {}
-            }
-        }
-        stop.cancel();
-        work.await.unwrap();
     }
 }
 

@@ -18,9 +18,8 @@ mod volume;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
-use trireme_client::{Event, Informer, Object, ObjectKey, storage};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use trireme_client::{Event, Object, ObjectKey, storage};
 
 use crate::Error;
 use crate::runtime::{Context, Controller, Next, Watches};
@@ -43,13 +42,7 @@ impl Controller for VolumeBinder {
     const COMPONENT: &'static str = "persistentvolume-controller";
     const QUEUE: &'static str = "volumes";
     type Key = Key;
-    type Reads = (
-        Arc<Informer<PersistentVolumeClaim>>,
-        Arc<Informer<PersistentVolume>>,
-        Arc<Informer<StorageClass>>,
-        Arc<Informer<Pod>>,
-        Arc<Informer<Node>>,
-    );
+    type Reads = binder::Reads;
 
     fn new(reads: Self::Reads, context: &Context) -> Option<Self> {
         Some(Self { binder: Arc::new(Binder::new(reads, context)) })

@@ -10,7 +10,8 @@ use trireme_client::{Client, EventKind, EventRecorder, Index, Informer, Object, 
 use crate::Error;
 use crate::runtime::{Context, OwnWrites};
 
-type Reads = (
+/// Claims, volumes, classes, pods and nodes.
+pub(super) type Reads = (
     Arc<Informer<PersistentVolumeClaim>>,
     Arc<Informer<PersistentVolume>>,
     Arc<Informer<StorageClass>>,
