@@ -2,7 +2,9 @@
 
 mod agent;
 mod api;
+mod apply;
 mod certificates;
+mod custom;
 mod dns;
 mod request;
 mod store;
@@ -21,10 +23,19 @@ pub struct Target {
 
 /// All targets.
 pub fn all() -> Vec<Target> {
-    [request::targets(), api::targets(), store::targets(), dns::targets(), certificates::targets(), agent::targets()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        request::targets(),
+        api::targets(),
+        apply::targets(),
+        custom::targets(),
+        store::targets(),
+        dns::targets(),
+        certificates::targets(),
+        agent::targets(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A corpus of texts.
