@@ -15,11 +15,12 @@
 //!           payload: an encoded `store.BackupFrame`
 //! ```
 //!
-//! The first frame is the header, the last the trailer with the counts and the SHA-256 of all bytes before it, and
-//! nothing follows but, in a snapshot that etcd's tools took, their checksum ([`EtcdTail`]). An archive that was cut off has no trailer and is refused; so is one with a changed bit.
+//! The first frame is the header, the last one is the trailer, with the counts and the SHA-256 of all bytes before it. Nothing follows
+//! the trailer, except in a snapshot that etcd's tools took: there the checksum that these tools expect follows ([`EtcdTail`]). An
+//! archive that was cut off has no trailer and is refused; so is one with a changed bit.
 //!
-//! The stream is made from one consistent view of the engine, in pieces and no faster than they are taken: applies
-//! go on, memory is bounded, and since a view does not change, compaction need not be held up meanwhile.
+//! The stream is made from one consistent view of the engine, in pieces, and no faster than the consumer takes them. Applies go on,
+//! memory is bounded, and since a view does not change, compaction need not be held up meanwhile.
 
 use std::io;
 
@@ -88,7 +89,7 @@ impl Tally {
         self.records.update(record.encode_length_delimited_to_vec());
     }
 
-    /// The trailer, but for the hash of the archive.
+    /// The trailer without the hash of the archive.
     fn trailer(&self) -> BackupTrailer {
         BackupTrailer { records_sha256: Bytes::copy_from_slice(&self.records.clone().finalize()), ..self.trailer.clone() }
     }

@@ -84,10 +84,10 @@ pub trait Engine: Send + Sync + 'static {
     /// may go on meanwhile: the copy holds every batch that had been written before the call, and those after it up to some batch. The files
     /// are not necessarily fsynced.
     fn checkpoint(&self, directory: &Path, table: Table, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
-    /// How long the caller of a synced write has to wait first, where no real disk decides that: an engine of a
-    /// simulation, whose writes take no time, says so here. Heeded only where the log is written by a task.
+    /// How long the caller of a synced write has to wait first. Only an engine of a simulation, whose writes take no time, returns more
+    /// than zero. Heeded only where the log is written by a task.
     fn sync_delay(&self) -> std::time::Duration;
-    /// Gives space on disk back that holds nothing any more. May take long.
+    /// Returns unused disk space to the file system. May take long.
     fn reclaim(&self) -> Result<(), StoreError>;
     /// Roughly how many bytes the engine holds on disk.
     fn size_bytes(&self) -> u64;

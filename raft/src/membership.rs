@@ -37,7 +37,7 @@ impl Core {
         self.change_as(peer::ChangeMemberRequest { change: Some(change), force: false }).await
     }
 
-    /// The same, with what the leader is to overlook.
+    /// The same with the whole request, whose `force` makes the leader skip a check.
     pub(crate) async fn change_as(&self, request: peer::ChangeMemberRequest) -> Result<peer::Changed, StoreError> {
         const PAUSE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + self.timing.request * 2;
@@ -109,7 +109,7 @@ impl Core {
             return Err(StoreError::NoLeader("the cluster is still being founded".into()));
         }
         if self.directory.get(self.node_id).is_some_and(|own| own.spki.is_empty()) {
-            // The joiner could not know us: our key is on its way into the configuration.
+            // The joiner could not authenticate this member: its key is not in the configuration yet.
             return Err(StoreError::NoLeader("the cluster is still being founded".into()));
         }
         record.id = 0;

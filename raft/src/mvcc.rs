@@ -139,13 +139,13 @@ pub struct StateMachine {
     hub: Arc<WatchHub>,
     latest: Arc<Latest>,
     writer: Arc<Mutex<WriterState>>,
-    /// How far the log beside this state has been synced, or [`NOBODY_SAYS`].
+    /// How far the log beside this state has been synced, or [`LOG_SYNC_UNKNOWN`].
     log_synced: Arc<AtomicU64>,
     /// As in the head, for readers that must not wait for a batch.
     feature_level: Arc<AtomicU32>,
 }
 
-const NOBODY_SAYS: u64 = u64::MAX;
+const LOG_SYNC_UNKNOWN: u64 = u64::MAX;
 
 struct WriterState {
     head: StateHead,
@@ -173,7 +173,7 @@ impl StateMachine {
         let latest = Arc::new(Latest::new(&head, options.latest_bytes));
         let feature_level = Arc::new(AtomicU32::new(head.feature_level));
         let writer = Arc::new(Mutex::new(WriterState { head, leases, proposals, halted: None }));
-        let log_synced = Arc::new(AtomicU64::new(NOBODY_SAYS));
+        let log_synced = Arc::new(AtomicU64::new(LOG_SYNC_UNKNOWN));
         Ok(StateMachine { hub: Arc::new(hub), latest, writer, log_synced, feature_level })
     }
 
@@ -262,7 +262,7 @@ impl StateMachine {
             }
             let applied = entry_id(&stage.head).map_or(0, |id| id.index);
             let synced = self.log_synced.load(Ordering::Relaxed);
-            stage.head.log_synced = (synced != NOBODY_SAYS).then(|| synced.min(applied));
+            stage.head.log_synced = (synced != LOG_SYNC_UNKNOWN).then(|| synced.min(applied));
             stage.finish()
         };
         if mutant::on("head-apart-from-data") {

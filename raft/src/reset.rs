@@ -1,7 +1,7 @@
 //! A cluster of one made of one survivor, when the quorum is gone for good.
 //!
 //! Owns the reset of a *stopped* member's folder: what is kept, which members still answer, and that a crash at any point leaves
-//! either the old member or the new cluster, never half of both. Must not decide: the person is told first and asked.
+//! either the old member or the new cluster, never half of both. Must not decide by itself: the operator is told first and asked.
 //!
 //! **What is kept.** Everything the survivor has on disk: its state, and every entry of its log, also those of which it
 //! never learned whether they were committed. An acknowledged write is on a majority, and the survivor may be the

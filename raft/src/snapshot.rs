@@ -209,7 +209,7 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 pub(crate) fn sync_ancestors(path: &Path) -> io::Result<()> {
     for ancestor in fs::canonicalize(path)?.ancestors().skip(1) {
         match sync_dir(ancestor) {
-            // What cannot be read here was not made here.
+            // A directory that this process may not read was not made by it.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
             result => result?,
         }

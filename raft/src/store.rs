@@ -225,7 +225,7 @@ impl Store {
         self.core.state.compact_now()
     }
 
-    /// Gives disk space back that holds nothing any more. Blocks.
+    /// Returns unused disk space to the file system. Blocks.
     ///
     /// # Errors
     /// Those of the engine.
@@ -357,8 +357,8 @@ impl Store {
         self.core.origin.write().notes = notes;
     }
 
-    /// Begins a backup: all that was acknowledged before the call is in it. From this member's own state, whoever
-    /// leads; writes go on meanwhile. See [`crate::backup`].
+    /// Begins a backup of this member's own state, whichever member leads. It includes everything that was acknowledged before the call;
+    /// writes go on meanwhile. See [`crate::backup`].
     ///
     /// # Errors
     /// As [`Store::barrier`]; those of the engine.

@@ -1,4 +1,4 @@
-//! What makes an archive look whole to etcd's tools.
+//! The end of an archive by which etcd's tools recognize it as complete.
 //!
 //! They take a snapshot for complete if its size is that of whole 512-byte sectors and a SHA-256 over them. So zeros fill
 //! the last sector, and the checksum of everything so far follows.

@@ -1,4 +1,4 @@
-//! Reads an archive and believes none of it before its checksums.
+//! Reads an archive. Every frame is verified by its checksum before it is used.
 
 use std::io::{self, Read};
 
@@ -64,7 +64,7 @@ impl<R: Read> BackupReader<R> {
         }
     }
 
-    /// Whose state it is, and as of when.
+    /// The header: where the state comes from, and its revision.
     #[must_use]
     pub fn header(&self) -> &BackupHeader {
         &self.header
@@ -98,7 +98,7 @@ impl<R: Read> BackupReader<R> {
         }
     }
 
-    /// What was in it, once [`BackupReader::next_records`] has returned none.
+    /// The summary of the archive, once [`BackupReader::next_records`] has returned none.
     ///
     /// # Errors
     /// `Invalid` where it has not been read to its end.
@@ -107,7 +107,8 @@ impl<R: Read> BackupReader<R> {
         Ok(BackupSummary::new(self.header.revision, trailer))
     }
 
-    /// Nothing follows, or what etcd's tools want at the end of a snapshot ([`EtcdTail`]) and then nothing.
+    /// Checks that the archive ends here: either nothing follows, or exactly what etcd's tools expect at the end of a snapshot
+    /// ([`EtcdTail`]).
     fn expect_end(&mut self) -> Result<(), StoreError> {
         let expected = EtcdTail::new(self.archive.clone(), self.offset).to_bytes();
         let mut tail = Vec::with_capacity(expected.len());
@@ -134,7 +135,7 @@ impl<R: Read> BackupReader<R> {
             return Err(damaged(at, "a frame fails its checksum"));
         }
         let frame = BackupFrame::decode(Bytes::from(payload)).map_err(|error| damaged(at, &error.to_string()))?;
-        // None: a kind of a newer release, which the format number should have told.
+        // None is a frame kind of a newer release, whose format number should have been refused before.
         frame.frame.ok_or_else(|| damaged(at, "a frame of unknown kind"))
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Origin {
     pub(crate) version: String,
     /// Its name.
     pub(crate) member_name: String,
-    /// What it puts beside the state.
+    /// Notes that are stored beside the state.
     pub(crate) notes: Vec<BackupNote>,
 }
 
@@ -142,7 +142,7 @@ fn describe(view: &dyn Read, origin: &Origin) -> Result<BackupHeader, StoreError
         members: membership_to_proto(membership.membership()).members,
         version: origin.version.clone(),
         member_name: origin.member_name.clone(),
-        // For people, and for the order of a list.
+        // For display, and for the order of a list of backups.
         created_unix_ms: now.map_or(0, |now| now.as_millis() as u64),
         sealed: records::sealed(view)?,
         notes: origin.notes.clone(),
@@ -153,7 +153,7 @@ fn describe(view: &dyn Read, origin: &Origin) -> Result<BackupHeader, StoreError
     })
 }
 
-/// Records that wait for enough company.
+/// Records that are collected until they fill a frame.
 #[derive(Default)]
 struct Chunk {
     records: Vec<BackupRecord>,
@@ -165,7 +165,7 @@ struct Chunk {
 impl Chunk {
     fn push(&mut self, record: BackupRecord) -> Option<BackupChunk> {
         let size = record.encoded_len();
-        // A large record stands alone: together with others it might exceed what a frame may have.
+        // A large record has a frame of its own: together with others it might exceed the frame limit.
         let before = if self.bytes + size > CHUNK_BYTES { self.take() } else { None };
         self.bytes += size;
         self.records.push(record);
@@ -182,7 +182,7 @@ impl Chunk {
 // === impl Backup ===
 
 impl Backup {
-    /// Whose state it is, and as of when.
+    /// The header: where the state comes from, and its revision.
     #[must_use]
     pub fn header(&self) -> &BackupHeader {
         &self.header
@@ -196,7 +196,7 @@ impl Backup {
         self.pieces.recv().await
     }
 
-    /// Writes the whole archive to `sink` and says what is in it. Making it durable is the caller's.
+    /// Writes the whole archive to `sink` and returns its summary. The caller makes the archive durable.
     ///
     /// # Errors
     /// `Io` where the sink fails, or those of the engine.

@@ -104,7 +104,7 @@ impl RocksEngine {
         Ok(RocksEngine { db, role, path: path.to_owned() })
     }
 
-    /// Writes, or says that it would have to wait.
+    /// Writes, or returns `Busy` where the write would have to wait.
     fn write_promptly(&self, writes: rocksdb::WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
         self.db.write_opt(writes, options).map_err(|error| match error.kind() {
             rocksdb::ErrorKind::Incomplete => StoreError::Busy,
@@ -185,7 +185,7 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
     db.set_max_open_files(options.max_open_files);
     db.set_max_background_jobs(2);
     db.set_target_file_size_base(16 << 20);
-    // A merge writes its result before its input goes: a small first level keeps small what that takes for a moment.
+    // A compaction writes its result before it deletes its input: a small first level bounds the space that this takes temporarily.
     db.set_max_bytes_for_level_base(64 << 20);
     db.set_max_compaction_bytes(64 << 20);
     db.set_paranoid_checks(true);
@@ -203,7 +203,7 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
         }
         Role::State => {
             db.set_atomic_flush(true);
-            // Compaction leaves tombstones behind that no read passes: files that are mostly that are merged away.
+            // Compaction of history leaves tombstones that no read passes: files that consist mostly of tombstones are merged away.
             db.add_compact_on_deletion_collector_factory(4096, 2048, 0.5);
         }
     }
@@ -230,7 +230,7 @@ impl Engine for RocksEngine {
             Role::Log => options.set_sync(durability == Durability::Synced),
             Role::State => {
                 options.disable_wal(true);
-                // Told that it has to wait, not made to: where a full disk has stopped the flushes it would be for ever.
+                // A write that would have to wait is refused instead: where a full disk has stopped the flushes it would wait for ever.
                 options.set_no_slowdown(true);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two marks. What is asked is answered this precisely.
+/// Bytes between two marks: the precision of every answer.
 const STEP_BYTES: u64 = 1 << 20;
 
 /// A point of the log.

@@ -1,4 +1,4 @@
-//! The one thread that writes the log: batches what waits, syncs once, then tells everybody.
+//! The one thread that writes the log: it batches the queued operations, syncs once, then reports to every caller.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,7 @@ pub(super) struct Writer {
     failed: Option<StoreError>,
     /// The commit mark that was written last.
     noted: Option<LogId>,
-    /// Whether that lies where an earlier release put it.
+    /// Whether that mark is stored under the key of an earlier release.
     noted_by_old: bool,
     /// Where the log ends in the engine when the round has been written.
     end: Option<u64>,
@@ -58,7 +58,7 @@ enum Done {
 // === impl Writer ===
 
 impl Writer {
-    /// Made before anything is queued.
+    /// Must be called before anything is queued.
     pub(super) fn new(shared: Arc<Shared>) -> Writer {
         let (noted, noted_by_old, end) = {
             let index = shared.index.read();
@@ -104,7 +104,7 @@ impl Writer {
         round
     }
 
-    /// Writes a round and tells everybody. True if it was the last one.
+    /// Writes a round and reports the result to every caller. Returns true if it was the last round.
     fn finish(&mut self, mut round: Round) -> bool {
         self.note_committed(&mut round.batch);
         // The first failed write poisons the log: after a failed fsync the content of the disk is unknown (D10).
@@ -171,8 +171,8 @@ impl Round {
                 self.durability = Durability::Synced;
             }
             Op::Purge { upto } => {
-                // Losing a purge in a crash is harmless: the mark and the removal are lost together. Unless the log ends before it: then
-                // only a snapshot says why, and that may be replaced.
+                // Losing a purge in a crash is harmless: the mark and the removal are lost together. The exception is a purge beyond the
+                // end of the log: then only a snapshot explains the gap, and that snapshot may be replaced.
                 if Some(upto.index()) > *end {
                     self.durability = Durability::Synced;
                 }
@@ -204,7 +204,7 @@ fn report(shared: &Shared, done: Vec<Done>, result: &Result<(), StoreError>) {
         match item {
             Done::Append(_, callback) => callback.io_completed(result.clone().map_err(std::io::Error::from)),
             Done::Vote(_, reply) | Done::Truncate(_, reply) => {
-                // The asker may have gone; the write stands all the same.
+                // The receiver may have been dropped; the write is valid all the same.
                 let _ = reply.send(result.clone());
             }
         }

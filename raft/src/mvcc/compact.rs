@@ -13,7 +13,7 @@ use super::stage::Stage;
 use crate::StoreError;
 use crate::engine::{Read, Table, WriteBatch};
 
-/// The holder that a compaction without a name speaks for.
+/// The holder of compactions that name none.
 pub const POLICY: &str = "policy";
 
 /// How many holders there may be.

@@ -25,7 +25,7 @@ pub(crate) struct PartLimit {
 /// How a replica answers for a part.
 pub(crate) enum Answer {
     Digest(Digest),
-    /// Not now, and why.
+    /// The replica cannot answer now, for this reason.
     CannotSay(String),
 }
 

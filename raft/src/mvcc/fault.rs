@@ -21,9 +21,9 @@ pub struct Fault {
 /// What is wrong with a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultKind {
-    /// The engine cannot read or write it. A snapshot of before is as good as one from elsewhere.
+    /// The engine cannot read or write the state. A snapshot that this member made before is as good as one of another member.
     Damaged,
-    /// It is not what the majority has. Nothing of this member's making can be trusted, its snapshots included.
+    /// The state differs from the majority's. Nothing that this member made can be trusted, its snapshots included.
     Diverged,
 }
 

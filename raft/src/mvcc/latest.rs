@@ -62,7 +62,7 @@ impl Latest {
         Latest { generation_bytes: max_bytes / 2, inner: Mutex::new(inner) }
     }
 
-    /// The current record of `key` and where the state stands, if it is here. That it is not says nothing.
+    /// The current record of `key` and where the state stands, if the record is cached. A record that is not cached may still exist.
     pub(crate) fn get(&self, key: &[u8]) -> Option<(etcd::KeyValue, At)> {
         let mut inner = self.inner.lock();
         let kv = match inner.young.get(key) {
@@ -103,8 +103,7 @@ impl Latest {
         }
     }
 
-    /// Runs `replace`, which puts another state, one that stands at `head`, in the place of this one. Nobody finds anything here
-    /// while it runs.
+    /// Runs `replace`, which replaces this state by another one that stands at `head`. No lookup finds a record here while it runs.
     pub(crate) fn restart(&self, head: &StateHead, replace: impl FnOnce()) {
         let mut inner = self.inner.lock();
         inner.at = at(head, inner.at.replaced + 1);

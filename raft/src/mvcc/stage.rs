@@ -70,7 +70,7 @@ impl<'a> Stage<'a> {
         Ok(Some(read::key_value(key.clone(), &version, value)))
     }
 
-    /// From here on, [`Stage::rollback`] comes back to here.
+    /// Sets the savepoint that [`Stage::rollback`] returns to.
     pub(crate) fn savepoint(&mut self) {
         self.undo.clear();
         self.saved_head = self.head.clone();

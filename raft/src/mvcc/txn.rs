@@ -23,7 +23,7 @@ use crate::engine::{Read, Table};
 /// How deep transactions may nest.
 const MAX_DEPTH: usize = 16;
 
-/// Refuses what no state could make right. Pure; proposers call it to fail early, apply calls it again.
+/// Refuses transactions that are invalid in every state. Pure; proposers call it to fail early, apply calls it again.
 pub fn check_txn(txn: &TxnRequest) -> Result<(), StoreError> {
     check_ops(txn, 0)?;
     written(&txn.success)?;

@@ -1,5 +1,5 @@
-//! What keeps a state in order beside applying entries: history removed, snapshots taken and taken over, the whole of it
-//! hashed, compared, condemned.
+//! The operations on a state besides applying entries: removing history, taking and installing snapshots, hashing and comparing it, and
+//! fencing it after a fault.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -87,7 +87,7 @@ impl StateMachine {
             let head = head.ok_or_else(|| StoreError::Corrupt("a copy of the state has no head".into()))?;
             read::decode::<StateHead>("head", &head)
         });
-        // What is wrong with an engine that was replaced meanwhile says nothing of the state.
+        // A fault of an engine that was replaced meanwhile says nothing about the current state.
         let head = if Arc::ptr_eq(&engine, &self.hub.engine()) { self.hub.note(head) } else { head };
         Ok(info(&head?))
     }
@@ -128,7 +128,7 @@ impl StateMachine {
         self.hub.note(self.hub.engine().reclaim())
     }
 
-    /// Whether the engine takes writes: writes what is there already.
+    /// Checks that the engine takes writes, by writing the current head again.
     pub(crate) fn probe(&self) -> Result<(), StoreError> {
         let writer = self.writer.lock();
         self.hub.check()?;

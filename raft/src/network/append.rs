@@ -63,11 +63,11 @@ pub(super) struct Exchange<'s, S> {
     owed_bytes: usize,
     /// Where the last request ends.
     asked_to: Option<LogId>,
-    /// From here on more is asked for, whatever it is.
+    /// Until then a commit index without entries is held back; afterwards any request is taken from openraft.
     hold_until: Instant,
     /// Where this member's log ends.
     log_end: watch::Receiver<Option<u64>>,
-    /// For an answer, from the one before or from the request that had to wait for none.
+    /// Time limit of an answer, counted from the answer before it, or from the request if no other was in flight.
     limit: Duration,
     due: Instant,
     /// When a heartbeat was sent on its own.
@@ -175,7 +175,7 @@ where
                     self.hold_until = now + COMMIT_WAIT;
                     self.owed.push_back(Owed { bytes, last: self.asked_to });
                     self.owed_bytes += bytes;
-                    // There is room: no more than a window is owed. A broken stream shows in its answers.
+                    // The queue has room, because it holds a whole window of requests. A broken stream shows in its answers.
                     let _ = self.pipe.requests.try_send(append_to_proto(&rpc));
                 }
                 Step::Asked(None) => self.input = None,
@@ -221,7 +221,7 @@ where
         let Exchange { input, pipe, log_end, .. } = self;
         tokio::select! {
             biased;
-            // Also while nothing is owed: a lost connection shows here first.
+            // Polled also while no answer is pending: a lost connection shows here first.
             answer = pipe.answers.message() => Step::Answered(answer),
             rpc = async { match input { Some(input) => input.next().await, None => None } }, if wanted && !holds => Step::Asked(rpc),
             Ok(()) = log_end.changed(), if wanted && holds => Step::Again,

@@ -44,7 +44,7 @@ use crate::types::{TypeConfig, Vote, log_id_from_proto, log_id_to_proto, require
 
 pub(crate) use super::rpc::{Client, never_sent};
 
-/// After the first append stream that could not be opened; doubled up to sixteen times.
+/// Pause after the first append stream that could not be opened. It doubles with each failure, up to sixteen times this.
 const FIRST_PAUSE: Duration = Duration::from_millis(40);
 
 /// Which of a peer's connections.
@@ -52,7 +52,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(40);
 pub(crate) enum Lane {
     /// Votes, heartbeats, log.
     Consensus,
-    /// Everything large or patient.
+    /// Calls that transfer much data or may take long.
     Bulk,
 }
 

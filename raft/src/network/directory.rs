@@ -35,7 +35,7 @@ impl PeerDirectory {
     /// Takes over the effective (latest, perhaps uncommitted) membership.
     pub(crate) fn update(&self, membership: &Membership) {
         {
-            // Asked at every apply, changed once in a while.
+            // Compared first under the read lock: this runs at every apply, and the membership seldom changes.
             let inner = self.inner.read();
             let mut known = inner.members.iter();
             if membership.nodes().all(|node| known.next() == Some(node)) && known.next().is_none() {
@@ -62,7 +62,7 @@ impl PeerDirectory {
         }
     }
 
-    /// Takes a member's own word for where it is.
+    /// Records the address that a member announced itself.
     pub(crate) fn hint(&self, id: u64, addresses: MemberAddresses) {
         let mut inner = self.inner.write();
         if inner.members.contains_key(&id) {

@@ -1,7 +1,8 @@
 //! Bounds the handshakes that run at the same time without letting strangers keep members out.
 //!
-//! A member finishes its handshake within milliseconds; who only opens connections does not. So a new connection is always let in, and
-//! where there is no place the longest-running handshake ends: of the same host if it has more than its share, else of all.
+//! A member finishes its handshake within milliseconds; a peer that only opens connections does not. So a new connection is always
+//! accepted, and where there is no place the longest-running handshake is ended: of the same host if it has more than its share, else of
+//! all.
 
 use std::collections::VecDeque;
 

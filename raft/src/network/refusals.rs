@@ -7,19 +7,19 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant};
 
-/// Between two lines about one host.
+/// Time between two log lines about one host.
 const QUIET: Duration = Duration::from_secs(60);
-/// Hosts that are remembered; more at the same time are not told of.
+/// Hosts that are remembered; meanwhile refusals of further hosts are not logged.
 const HOSTS: usize = 64;
 
-/// When each host was last told of.
+/// When a refusal of each host was last logged.
 #[derive(Default)]
 pub(super) struct Refusals {
     told: Mutex<BTreeMap<String, Instant>>,
 }
 
 impl Refusals {
-    /// Whether a refusal of `from` (`host:port`) deserves a line now.
+    /// Whether a refusal of `from` (`host:port`) is to be logged now.
     pub(super) fn is_news(&self, from: &str, now: Instant) -> bool {
         let host = from.rsplit_once(':').map_or(from, |(host, _)| host);
         let mut told = self.told.lock();

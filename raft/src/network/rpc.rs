@@ -45,7 +45,7 @@ impl Interceptor for Headers {
 
 pub(super) fn rpc_error(status: &tonic::Status) -> Rpc {
     match status.code() {
-        // The peer is not there, or does not want us: back off.
+        // The peer is unreachable or refuses this member: back off.
         tonic::Code::Unavailable | tonic::Code::PermissionDenied | tonic::Code::FailedPrecondition => {
             RPCError::Unreachable(Unreachable::from_string(status))
         }

@@ -66,7 +66,7 @@ impl PeerService {
         }
         let from: u64 = header(FROM_HEADER).parse().map_err(|_| Status::invalid_argument("no sender"))?;
         let key = request.extensions().get::<PeerKey>().ok_or_else(|| Status::unauthenticated("no peer key"))?;
-        // Checked per call, not only per connection: a removed member loses its voice at once.
+        // Checked per call, not only per connection: a removed member is refused at once.
         if self.core.directory.is_key_of(from, &key.0) {
             return Ok(from);
         }
@@ -78,7 +78,7 @@ impl PeerService {
         Err(refusal)
     }
 
-    /// With our cluster's id as metadata, so that the caller can tell its people what has happened.
+    /// A refusal with our cluster's id as metadata, from which the caller can tell that this member belongs to another cluster.
     fn other_cluster(&self, theirs: &str) -> Status {
         let ours = format!("{:x}", self.core.cluster_id);
         let mut status = Status::failed_precondition(format!("this is cluster {ours}, not {theirs}"));

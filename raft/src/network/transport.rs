@@ -24,7 +24,7 @@ pub trait Transport: Send + Sync + 'static {
     /// Begins to accept. Called once, on the runtime that peers are served on.
     ///
     /// # Errors
-    /// Where that cannot be.
+    /// If no connection can be accepted there.
     fn listen(&self) -> io::Result<Box<dyn Accept>>;
 }
 

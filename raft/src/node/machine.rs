@@ -150,7 +150,7 @@ impl MachineShared {
         Ok(kept)
     }
 
-    /// The newest snapshot, its files checked again; one that has rotted is dropped.
+    /// The newest snapshot, its files verified again; a damaged one is dropped.
     pub(crate) fn sound_snapshot(&self) -> Option<SnapshotDir> {
         let mut current = self.snapshot.lock();
         let snapshot = current.take()?;
@@ -286,7 +286,7 @@ impl Machine {
 
     /// Takes over a snapshot that was fetched from another member, and its state.
     pub(crate) fn adopt(&self, snapshot: SnapshotDir) -> Result<(), StoreError> {
-        // Whatever was here is worth less, even if it reaches further.
+        // The snapshots of before are not trusted, even if they reach further.
         self.shared.drop_snapshot();
         self.install(snapshot)
     }
@@ -365,7 +365,7 @@ impl openraft::storage::RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        // It is about to be sent or installed: better looked at once more here than refused there.
+        // The snapshot is about to be sent or installed: it is verified here rather than refused there.
         let shared = self.shared.clone();
         let snapshot = blocking(move || shared.sound_snapshot()).await?;
         Ok(match snapshot {

@@ -72,7 +72,7 @@ async fn answers(clients: &PeerClients, id: u64) -> bool {
     let Ok(mut client) = clients.client(id, Lane::Consensus) else { return false };
     match tokio::time::timeout(PATIENCE * 2, client.read_index(peer::ReadIndexRequest {})).await {
         Ok(Ok(_)) => true,
-        // Only the member itself says these; what has become another cluster says that it is one.
+        // Only a member of this cluster answers with these; a member that now belongs to another cluster says so with another code.
         Ok(Err(status)) => matches!(status.code(), tonic::Code::PermissionDenied | tonic::Code::Unauthenticated),
         Err(_) => false,
     }

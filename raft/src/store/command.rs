@@ -45,7 +45,7 @@ pub(crate) fn encode(body: Body, fence: Option<Fence>, applied_index: u64, featu
         proposal_id: Bytes::copy_from_slice(&proposal_id.to_be_bytes()),
         expires_at_index: applied_index + window(feature_level) - 1,
         fence: fence.map(|fence| store::Fence { term: fence.term, node_id: fence.node_id }),
-        // Recorded, never compared.
+        // For diagnosis: recorded, never compared with another time.
         proposer_unix_ms: now.map_or(0, |now| now.as_millis() as u64),
         feature_level: level_of(&body),
         body: Some(body),

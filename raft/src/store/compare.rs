@@ -21,7 +21,7 @@ use crate::network::client::Lane;
 
 /// What one round looks at.
 const PART: PartLimit = PartLimit { keys: 5000, bytes: 16 << 20, changes: 5000 };
-/// For a replica to get as far as the leader was.
+/// How long a replica may take to apply the revision that the leader compares.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// How far the leader's comparison has come.
@@ -40,7 +40,7 @@ pub(super) async fn compare_replicas(core: Arc<Core>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
         if core.status.borrow().leadership.is_none_or(|led| !led.caught_up) {
-            // Every replica reads through its own state, for what has rotted.
+            // A member that does not lead only reads through its own state, to find damage on disk.
             let _ = scrub(&core, &mut progress).await;
             continue;
         }
@@ -50,11 +50,11 @@ pub(super) async fn compare_replicas(core: Arc<Core>, every: Duration) {
     }
 }
 
-/// The next part here. Damage shows itself by being read.
+/// The next part of the local state, and its digest. Reading it reveals damage.
 async fn scrub(core: &Core, progress: &mut Progress) -> Result<(peer::DigestRequest, peer::Digest), StoreError> {
     let (state, start, changes_from) = (core.state.clone(), progress.start.clone(), progress.changes_from);
     let (part, digest) = blocking(move || state.next_part(&start, changes_from, PART)).await??;
-    // An empty end: the way starts over.
+    // An empty end is the end of the key space: the next part is the first one.
     *progress = Progress { start: part.end.clone(), changes_from: part.revision };
     Ok((part, digest))
 }
@@ -121,7 +121,7 @@ fn condemn(core: &Core, part: &peer::DigestRequest) {
 impl Core {
     /// Answers for a part, as soon as it is applied here.
     pub(crate) async fn digest_here(&self, part: peer::DigestRequest) -> Result<peer::DigestResponse, StoreError> {
-        // In time or not, the digest says.
+        // The timeout is ignored: `digest` answers that it cannot say if the revision has not been applied.
         let _ = tokio::time::timeout(CATCH_UP, self.state.wait_revision(part.revision)).await;
         let state = self.state.clone();
         let result = match blocking(move || state.digest(&part)).await? {
@@ -132,7 +132,7 @@ impl Core {
         Ok(peer::DigestResponse { result: Some(result) })
     }
 
-    /// Looks again itself, and gives its state up if it is so.
+    /// Computes the digest again, and gives the state up if it differs.
     pub(crate) async fn diverged_here(&self, from: u64, request: peer::DivergedRequest) -> Result<(), StoreError> {
         let leader = self.status.borrow().leader.as_ref().map(|leader| leader.node_id);
         if leader != Some(from) {

@@ -35,7 +35,7 @@ impl Store {
     pub async fn conditions(&self) -> Vec<MemberCondition> {
         let core = &self.core;
         let mut here = MemberCondition::new(core.node_id, core.condition_here());
-        // What ended Raft here is worth knowing, too, although it is no fault of the state.
+        // The failure that ended Raft here is reported too, although it is no fault of the state.
         here.fault = here.fault.or_else(|| core.status.borrow().failure.as_ref().map(ToString::to_string));
         let others = core.directory.all().into_iter().map(|(member, _)| member).filter(|member| *member != core.node_id);
         let asked = futures::future::join_all(others.map(|member| async move { (member, condition(core, member).await) })).await;

@@ -90,7 +90,7 @@ impl Core {
         *self.clients.removed().borrow()
     }
 
-    /// Refuses what not every member of the cluster knows yet.
+    /// Refuses a command that not every member of the cluster supports yet.
     fn require_level(&self, needed: u32) -> Result<(), StoreError> {
         let level = self.state.feature_level();
         if needed <= level {
@@ -333,7 +333,7 @@ impl Core {
     pub(crate) fn publish(&self, next: StoreStatus) {
         let leader = next.leader.as_ref().map(|leader| leader.node_id);
         self.status.send_if_modified(|status| {
-            // An instance that has ended says nothing any more.
+            // A Raft instance that has ended no longer changes the status.
             let modified = *status != next && self.raft.read().is_some();
             if modified {
                 *status = next;

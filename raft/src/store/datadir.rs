@@ -44,7 +44,7 @@ pub(crate) struct MemberFile {
     #[serde(with = "hex_id")]
     pub(crate) cluster_id: u64,
     pub(crate) node_id: u64,
-    /// Founded this cluster, so the first configuration is ours to write.
+    /// This member founded the cluster, so it writes the first configuration.
     pub(crate) founder: bool,
     /// The join ticket, hexadecimal; empty for the founder.
     pub(crate) ticket: String,
@@ -54,7 +54,7 @@ pub(crate) struct MemberFile {
     /// The cluster has removed it: it never starts again.
     #[serde(default)]
     pub(crate) removed: bool,
-    /// Over all of the above; none in what the first release wrote.
+    /// Checksum over all of the above; none in files that the first release wrote.
     #[serde(default)]
     pub(crate) crc32c: Option<u32>,
 }
@@ -165,7 +165,7 @@ impl DataDir {
             crc32c: None,
         };
         self.store_member(&member)?;
-        // A folder that a power cut has taken would be taken for a server that has never been in any cluster.
+        // If a power cut lost the folder, this server would count as one that has never been in any cluster.
         sync_ancestors(&self.path).map_err(|error| StoreError::io(self.path.display(), error))?;
         Ok(member)
     }
@@ -284,8 +284,8 @@ impl DataDir {
     }
 }
 
-/// The generation to open. A name that names none of those that are there is damaged: nothing is given up for it, and the
-/// oldest counts, which was complete before the next one was begun.
+/// The generation to open. If the recorded name matches none of the existing generations, the record is damaged, and the oldest
+/// generation is opened: it was complete before the next one was begun.
 fn which_generation(named: Option<u64>, present: &[u64]) -> u64 {
     match (named, present.iter().min()) {
         (Some(named), _) if present.contains(&named) => named,

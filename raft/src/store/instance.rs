@@ -15,7 +15,7 @@ use crate::node::machine::Machine;
 use crate::node::{self, LogRetention};
 use crate::types::unplaced;
 
-/// Whose threads a store runs on.
+/// The threads that a store runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Threads {
     /// A runtime and a log writer of its own.
@@ -72,7 +72,7 @@ pub(super) fn open_log(
     }
 }
 
-/// What a removed member is told, and what it can do.
+/// The message for a removed member, and what it can do.
 pub(super) fn removed(member_id: u64, data_dir: &DataDir) -> String {
     format!(
         "member {member_id} was removed from the cluster; to join again as a new member, stop it and empty {}",

@@ -199,7 +199,7 @@ fn bind(listen: Listen) -> Result<(Arc<dyn Transport>, Threads), StoreError> {
     Ok((Arc::new(Tcp::new(listener)), Threads::Own))
 }
 
-/// Moves into an empty folder.
+/// Makes an empty folder the folder of a member.
 fn settle(data_dir: &DataDir, when_empty: &WhenEmpty) -> Result<MemberFile, StoreError> {
     match when_empty {
         WhenEmpty::Initialize => data_dir.write_member(rand::random_range(1..=u64::MAX), 1, None),

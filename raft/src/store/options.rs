@@ -23,7 +23,7 @@ pub struct StoreOptions {
     pub name: String,
     /// Key, certificate and CA for the peer protocol.
     pub identity: Arc<PeerIdentity>,
-    /// Where peers are awaited.
+    /// Where this member listens for peers.
     pub listen: Listen,
     /// `host:port` at which the other members reach us.
     pub advertise: String,
@@ -37,7 +37,7 @@ pub struct StoreOptions {
     pub when_empty: WhenEmpty,
     /// Clocks and limits.
     pub timing: Timing,
-    /// Where the bytes go.
+    /// The engines of log and state.
     pub engines: Arc<dyn Engines>,
     /// Applied entries between two snapshots, at most. [`u64::MAX`]: as [`Upkeep::log`] says.
     pub snapshot_every: u64,
@@ -70,8 +70,8 @@ pub struct Upkeep {
     pub log: LogUpkeep,
 }
 
-/// When snapshots are taken, and how much of the log stays behind them: beside what [`StoreOptions::snapshot_every`] and
-/// [`StoreOptions::log_kept`] say in entries, and by what it costs to keep and to do without.
+/// When snapshots are taken, and how much of the log stays behind them, in bytes and time. [`StoreOptions::snapshot_every`] and
+/// [`StoreOptions::log_kept`] limit both in entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogUpkeep {
     /// A snapshot is taken when the log has grown by so many bytes since the one before,
@@ -82,7 +82,7 @@ pub struct LogUpkeep {
     pub kept: LogKept,
 }
 
-/// Where peers are awaited.
+/// Where a member listens for peers.
 pub enum Listen {
     /// Bind this address.
     Address(SocketAddr),
@@ -100,7 +100,7 @@ pub enum WhenEmpty {
     Initialize,
     /// Become the member that an existing cluster made room for.
     Join(JoinTicket),
-    /// Refuse: there ought to be a member here.
+    /// Refuse to start: the folder should hold a member.
     Refuse,
 }
 

@@ -29,7 +29,7 @@ impl ReadBatcher {
         (ReadBatcher { queue }, PendingReads(pending))
     }
 
-    /// The index that a round trip gives which begins after this call.
+    /// The index of a round trip that begins after this call.
     pub(crate) async fn join(&self) -> Answer {
         let (reply, answer) = oneshot::channel();
         self.queue.send(reply).await.map_err(|_| StoreError::Shutdown)?;

@@ -10,8 +10,8 @@
 //!
 //! Deletes, compaction, revocation and changes of members pass at every level; at *low* so do overwrites, without which
 //! Kubernetes can neither delete a pod (it is marked first) nor keep its nodes alive, and which compaction takes back.
-//! Where others fill the disk to the last byte, a reserve file is let go piece by piece, so that the engines can go on
-//! writing. All of it ends by itself when there is space again: nothing has to be disarmed.
+//! If other programs fill the disk to the last byte, a reserve file is released piece by piece, so that the engines can go on writing.
+//! All of it ends by itself when there is space again: nothing has to be disarmed.
 //!
 //! The level is this member's own. A leader that runs low hands over to a member that does not (see `upkeep`).
 
@@ -164,7 +164,7 @@ impl Space {
     fn judge(&self, before: SpaceLevel, free: u64, size: u64) -> SpaceLevel {
         let free = free.saturating_sub(self.reserve_bytes);
         let (low, quota) = (self.low_bytes, self.quota_bytes);
-        // A level is left with something to spare, lest it come and go with each write.
+        // A level is left only with a margin, so that it does not change with each write.
         let (low, quota) = match before {
             SpaceLevel::Ample => (low, quota),
             SpaceLevel::Low | SpaceLevel::Full => (low + low / 4, quota - quota / 20),
@@ -203,7 +203,7 @@ impl Space {
         if level == SpaceLevel::Ample {
             return Ok(());
         }
-        // What cannot be decoded is not ours to judge.
+        // A command that cannot be decoded is not refused here.
         let Ok(store::Command { body: Some(body), .. }) = store::Command::decode(command.clone()) else { return Ok(()) };
         let grows = match &body {
             Body::Txn(txn) => puts(txn).any(|put| level == SpaceLevel::Full || enlarges(put, state)),
@@ -252,7 +252,7 @@ fn shrink(path: &Path, length: u64) -> io::Result<u64> {
 fn allocate(path: &Path, length: u64) -> io::Result<u64> {
     let mut file = File::options().create(true).truncate(false).write(true).open(path)?;
     let allocated = match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, length) {
-        // Not every file system can; there the blocks are written.
+        // Not every file system supports this; there the blocks are written.
         Err(Errno::OPNOTSUPP | Errno::INVAL) => write_zeros(&mut file, length),
         result => result.map_err(io::Error::from),
     };

@@ -38,7 +38,7 @@ const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// While the disk is full it is looked at this often: space may come back at any moment.
 const PAUSE_FULL: Duration = Duration::from_secs(2);
-/// For a peer to build and send a snapshot.
+/// How long a peer may take to build and send a snapshot.
 const FETCH_LIMIT: Duration = Duration::from_secs(600);
 
 /// The time before the next attempt: doubles with each instance that did not live long.
@@ -81,7 +81,7 @@ pub(super) async fn supervise(core: Arc<Core>, instance: Instance, mut log: Opti
     }
 }
 
-/// Waits until the instance ends, or must.
+/// Waits until the instance ends, or has to be ended, and returns the reason.
 async fn ended(core: &Core, raft: &RaftNode) -> String {
     let mut metrics = raft.metrics();
     let mut fault = core.state.fault();
@@ -113,7 +113,7 @@ fn say(core: &Core, failure: &str) {
     });
 }
 
-/// Heals what has to be, and starts an instance.
+/// Heals the state if necessary, and starts an instance.
 async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreError> {
     if core.state.fault().borrow().is_none()
         && let Err(error) = exercise(core).await
@@ -129,16 +129,16 @@ async fn again(core: &Arc<Core>, instance: &Instance) -> Result<LogStore, StoreE
     }
     let started = start_instance(core, instance, None).await.map_err(|error| core.data_dir.lost(error));
     if let Err(StoreError::MustRejoin(_)) = &started {
-        // Seen again at each attempt, found once.
+        // The damage is seen again at each attempt but counted once.
         core.metrics.damage.log.store(1, Ordering::Relaxed);
     }
     started
 }
 
-/// Has the state written, and a snapshot built of it.
+/// Tests the state: writes to it, and builds a snapshot of it.
 ///
-/// A follower applies what a majority has, its own log failing or not: the state may be ahead of a log that could not be
-/// written. Openraft then lets the log begin behind it, which it may as soon as a snapshot reaches as far.
+/// A follower applies what a majority has on disk, even if its own log fails: the state may be ahead of a log that could not be written.
+/// openraft then lets the log begin behind the state, which it may as soon as a snapshot reaches that far.
 async fn exercise(core: &Core) -> Result<(), StoreError> {
     let (state, machine) = (core.state.clone(), Machine::new(core.state.clone(), core.machine.clone()));
     disk(move || {

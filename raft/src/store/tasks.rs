@@ -110,7 +110,7 @@ async fn note_start(core: Arc<Core>, log: LogStore) {
 /// Keeps [`StoreStatus`] and the peer directory in step with Raft.
 async fn watch_status(core: Arc<Core>) {
     let mut applied = core.machine.applied().subscribe();
-    // Loss of contact announces itself by nothing but time.
+    // Loss of contact causes no event, so the status is also computed periodically.
     let mut period = tokio::time::interval((core.timing.election_max / 2).max(Duration::from_millis(20)));
     period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -118,8 +118,8 @@ async fn watch_status(core: Arc<Core>) {
             period.tick().await;
             continue;
         };
-        // One receiver for the whole instance: a fresh one would find everything changed at once.
-        // Server metrics: the others change with every heartbeat, and are read as often as the period says.
+        // One receiver for the whole instance: a new one would report everything as changed at once. Server metrics only: the others
+        // change with every heartbeat, and are read once in a period.
         let mut metrics = raft.server_metrics();
         while core.raft.read().is_some() {
             let next = observe(&core, &raft);
@@ -340,7 +340,7 @@ async fn found(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreErro
     Ok(true)
 }
 
-/// Addresses and versions change; the key stays. True when the configuration says what is so.
+/// Updates addresses and versions in this member's record; the key stays. Returns true once the configuration matches.
 async fn correct(core: &Core, own: &store::MemberRecord) -> Result<bool, StoreError> {
     let Some(recorded) = core.directory.get(core.node_id) else { return Ok(false) };
     let wanted = unplaced(store::MemberRecord { revision: recorded.revision, ..own.clone() });

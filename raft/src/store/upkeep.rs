@@ -147,7 +147,7 @@ async fn make_room(core: &Core) -> Result<(), StoreError> {
             }
         }
     };
-    // Not getting one in time is nothing to worry about: the next attempt finds it.
+    // If the snapshot is not complete in time, the next attempt finds it.
     if let Ok(last) = tokio::time::timeout(Duration::from_secs(30), built).await {
         raft.trigger().purge_log(last).await.map_err(|error| failed(&error))?;
     }

@@ -78,7 +78,7 @@ pub(super) fn check_directory(directory: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Name of the manifest in use. A missing one would be taken for a new instance, and begun anew.
+/// Name of the manifest in use. A missing `CURRENT` is damage: RocksDB would take the folder for a new instance and start empty.
 fn current(directory: &Path) -> Result<String, StoreError> {
     let path = directory.join("CURRENT");
     let damaged = |what: &dyn std::fmt::Display| StoreError::Corrupt(format!("{}: {what}", path.display()));
