@@ -1,8 +1,8 @@
 //! This node's two certificates while it runs: renewed when two thirds of their life are over, or when an operator asks, and taken
 //! over without a restart by the client and the kubelet's port.
 //!
-//! A renewal is asked for with the certificate that is still good, so it needs no token. Owns the identity from the start of the
-//! node on: whoever else changes it (the list of servers) does so through here.
+//! A renewal is asked for with the certificate that is still good, so it needs no token. Owns the identity from the start of the node on:
+//! all other code that changes it (the list of servers) does so through here.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -104,7 +104,7 @@ impl Certificates {
         }
     }
 
-    /// Seconds until the first is due. A certificate that cannot be parsed counts as expired.
+    /// Seconds until the first renewal is due. A certificate that cannot be parsed counts as expired.
     fn due_in_secs(&self) -> i64 {
         let now = jiff::Timestamp::now().as_second();
         let list = self.list().unwrap_or_default();

@@ -140,7 +140,7 @@ async fn identity_of(options: &AgentOptions, store: &IdentityStore, node_name: &
                 options.data_dir.display()
             )));
         }
-        // Fresh, or good for long enough to be renewed with itself once the node runs.
+        // Fresh, or valid for long enough to be renewed with itself once the node runs.
         if is_fresh(&identity.client.certificate_pem) || (token.is_none() && is_good(&identity.client.certificate_pem)) {
             return Ok(identity);
         }
@@ -166,8 +166,8 @@ pub async fn check_first_start(data_dir: &Path, runtime_endpoint: &Path) -> Resu
     if IdentityStore::new(&data_dir.join("agent")).exists() { Ok(()) } else { wait_for_runtime(runtime_endpoint).await }
 }
 
-/// A node that never ran is told of a runtime that is not there. One that has joined waits for as long as it takes: its runtime
-/// may be restarting.
+/// A node that has not joined yet ends with an error when the runtime is not there. A node that has joined waits for as long as it takes:
+/// its runtime may be restarting.
 async fn wait_for_runtime(endpoint: &Path) -> Result<(), Error> {
     let end = tokio::time::Instant::now() + RUNTIME_PATIENCE;
     loop {
@@ -199,14 +199,15 @@ fn is_fresh(pem: &str) -> bool {
     validity.time_to_expiration().is_some_and(|left| left.whole_seconds() > life / 3)
 }
 
-/// What is returned turns true when everything is in the runtime that lay there before, or when that has to wait for the runtime.
+/// The returned receiver turns true when the tarballs that lay there at the start are imported, or when the import has to wait for the
+/// runtime.
 fn start_images(parts: &mut JoinSet<()>, options: &AgentOptions, agent_dir: &Path, cancel: &CancellationToken) -> watch::Receiver<bool> {
     let (done, first_pass) = oneshot::channel();
     let (told, imported) = watch::channel(false);
     let images = ImagesOptions { folder: agent_dir.join(IMAGES), runtime_endpoint: options.runtime_endpoint.clone() };
     parts.spawn(trireme_images::run(images, done, cancel.clone()));
     parts.spawn(async move {
-        // Also where nothing can be imported: then nothing is worth waiting for.
+        // Also where nothing can be imported: then there is nothing to wait for.
         drop(first_pass.await);
         told.send_replace(true);
     });

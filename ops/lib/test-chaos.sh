@@ -1,4 +1,4 @@
-# Bad luck: the simulation, kills, power cuts, faults, random input. Sourced by ops/test.
+# The long fault tests: the simulation, kills, power cuts, faults, random input. Sourced by ops/test.
 
 # The simulation: so many seeds, or one again.
 simulate() {

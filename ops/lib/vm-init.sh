@@ -14,7 +14,7 @@ if [ "$1" != boot ]; then
     done
 fi
 
-# The network: an address, and a gateway that is a stone.
+# The network: an address, and a gateway that never answers.
 hostname "$name"
 ip link set lo up
 ip link add eth0 type veth peer name gateway

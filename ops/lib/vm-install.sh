@@ -64,7 +64,7 @@ vm_nothing_left() {
 
 vm_script_server() {
     vm_send "$VM_WORK"/package/install.sh "$VM_WORK"/package/SHA256SUMS "$VM_WORK"/package/trireme-*.tar.gz /root/ || return
-    # Somebody's own configuration, which comes back at the end.
+    # A configuration of the administrator's own, which comes back at the end.
     vm_run 'echo "version = 2" > /etc/containerd/config.toml && systemctl restart containerd' || return
     vm_run 'cd /root && INSTALL_TRIREME_EXEC="server --cluster-init --disable-agent" INSTALL_TRIREME_TARBALL=$(ls trireme-*.tar.gz) sh install.sh' || return
     vm_run 'systemctl is-active trireme-server && grep -q "^NoNewPrivs:.*1" /proc/$(systemctl show -P MainPID trireme-server)/status' || return

@@ -16,7 +16,7 @@ vm_fit_root() {
     : > "$1/etc/fstab"
     mkdir -p "$1/etc/systemd/resolved.conf.d" "$1/etc/systemd/system/containerd.service.d"
     printf '[Resolve]\nDNS=10.0.2.3\n' > "$1/etc/systemd/resolved.conf.d/vm.conf"
-    # Without CAP_SYS_RESOURCE nobody gets a negative oom_score_adj.
+    # Without CAP_SYS_RESOURCE no process gets a negative oom_score_adj.
     printf '[Service]\nExecStartPre=-/bin/sed -i "/^ *sandbox_image/{n;/restrict_oom/!s/^/restrict_oom_score_adj = true\\\\n/}" /etc/containerd/config.toml\n' \
         > "$1/etc/systemd/system/containerd.service.d/vm.conf"
 }

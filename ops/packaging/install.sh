@@ -129,7 +129,7 @@ install_files() {
     write_uninstaller
 }
 
-# A configuration that finds the pod network's plugin; one that somebody wrote is kept beside it.
+# A configuration that finds the pod network's plugin; an existing one is kept beside it.
 configure_containerd() {
     [ "$node" = true ] && ! yes "${INSTALL_TRIREME_SKIP_CONTAINERD:-}" || return 0
     if [ -f /etc/containerd/config.toml ]; then

@@ -37,7 +37,7 @@ impl Core {
         self.change_as(peer::ChangeMemberRequest { change: Some(change), force: false }).await
     }
 
-    /// The same with the whole request, whose `force` makes the leader skip a check.
+    /// The same with the whole request: with `force` a member is removed even if the others lose their quorum.
     pub(crate) async fn change_as(&self, request: peer::ChangeMemberRequest) -> Result<peer::Changed, StoreError> {
         const PAUSE: Duration = Duration::from_millis(100);
         let deadline = Instant::now() + self.timing.request * 2;
@@ -343,7 +343,7 @@ impl Core {
         }
     }
 
-    /// Whether this member leads a configuration with learners, or one that is half changed.
+    /// Whether this member leads a configuration with learners, or a joint one.
     fn has_members_to_move(&self) -> bool {
         let Ok(raft) = self.leading() else { return false };
         let metrics = raft.server_metrics();

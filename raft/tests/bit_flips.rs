@@ -144,7 +144,7 @@ async fn fate(seat: &mut Seat) -> Fate {
             Err(error) => error,
         };
         let said = store.status().borrow().failure.clone();
-        // It has no one to ask: where its own snapshot and log do not lead to the state, it stays fenced.
+        // There is no other member to ask: where its own snapshot and log do not lead to the state, it stays fenced.
         let helpless = said.as_ref().is_some_and(|said| said.contains("no other member") || said.contains("cannot be trusted"));
         if helpless || tokio::time::Instant::now() > deadline {
             break Fate::Fenced(failed);
@@ -202,7 +202,7 @@ fn tell_panics() {
     }));
 }
 
-/// Which column of the table a flip belongs to; that it belongs to one is what is tested.
+/// The column of the table that the outcome of a flip belongs to. An outcome that belongs to none fails the test.
 async fn judge(seat: &mut Seat, what: &str, expected: &Content) -> usize {
     let column = match fate(seat).await {
         Fate::Shown(content) => {

@@ -1,7 +1,7 @@
 //! A leader goes, in order or not, and another one follows. Three members in one process, over real TLS sockets.
 //!
-//! The clocks here are so slow that no election by timeout can happen within a test's patience: who passes did not
-//! wait for one.
+//! The clocks here are so slow that no election by timeout can happen within the time limit of a test: a test that passes did not wait
+//! for one.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 

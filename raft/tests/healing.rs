@@ -1,5 +1,5 @@
-//! Bad disks in a cluster of three: what fails ends an instance and not the store, and a replica that has another state
-//! than the majority is found out, shown to nobody, and rebuilt.
+//! Bad disks in a cluster of three: a failure ends an instance but not the store, and a replica whose state differs from the majority's
+//! is found, fenced and rebuilt.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
@@ -132,7 +132,7 @@ async fn a_replica_with_another_state_is_found_out_and_rebuilt() {
 async fn failed_writes_cost_an_instance_and_slow_ones_nothing() {
     let three = Three::start(Duration::ZERO).await;
     let write = async |key: &str| {
-        // Whoever leads: what is refused or in doubt is written again, for it is the same each time.
+        // Whichever member leads: a write that is refused or in doubt is sent again, for it is the same write each time.
         let written = async {
             while let Err(error) = three.stores[1].txn(put(key, "v"), None).await {
                 assert!(matches!(error, StoreError::OutcomeUnknown { .. } | StoreError::NoLeader(_)), "{error}");

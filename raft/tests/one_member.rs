@@ -76,7 +76,7 @@ async fn writes_reads_watches_and_restarts() {
     store.shutdown().await;
 }
 
-/// More than the window that clusters of feature level 1 had for them.
+/// More writes than clusters of feature level 1 remembered proposals.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_of_writes_is_not_refused() {
     const BURST: usize = 6000;

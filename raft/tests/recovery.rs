@@ -76,7 +76,7 @@ async fn a_survivor_becomes_a_cluster_of_one_and_grows_again() {
     let before = group.stores[0].txn(put("k", "kept"), None).await.unwrap().header.unwrap().revision;
     let old_cluster = group.stores[0].cluster_id();
     group.stores[2].barrier().await.unwrap();
-    // The last word is only in the survivor's log, and nobody told it that it was committed.
+    // The last write is only in the survivor's log, and the survivor does not know that it was committed.
     group.stop().await;
 
     let db = group.seats[2].folder.clone();
@@ -96,7 +96,7 @@ async fn a_survivor_becomes_a_cluster_of_one_and_grows_again() {
     assert_eq!(get(&store, "k").as_deref(), Some("kept"));
     assert!(matches!(store.watch("k".into(), "".into(), before), Err(StoreError::Compacted { .. })));
 
-    // One of the lost ones comes back with its old disk: it is told what to do, and elects nobody.
+    // One of the lost members comes back with its old disk: it is told what to do, and votes for no leader of its own.
     let lone = group.seats[0].open(engines(), WhenEmpty::Refuse).await;
     let told = until(&lone, "the refusal", |status| status.failure.is_some()).await.failure.unwrap();
     assert!(told.contains("empty") && told.contains(&format!("{:016x}", done.cluster.cluster_id)), "{told}");
@@ -158,7 +158,7 @@ async fn a_reset_killed_after_any_step_is_done_by_the_next() {
             survivor.reset(&mut quietly).unwrap();
         }
         assert_eq!(std::fs::read(db.join("snapshots/one")).unwrap(), b"a backup", "{kill_after:?}");
-        // It may be somebody else by now: another key, another address.
+        // The server may start with another key and another address.
         group.seats[0].identity = group.ca.identity();
         group.seats[0].move_to_another_port();
         let store = group.seats[0].open(engines(), WhenEmpty::Refuse).await;

@@ -96,8 +96,8 @@ impl Engine for Counted {
     }
 }
 
-/// A process may end, or open the folder again, as soon as `shutdown` has returned: RocksDB at work in a thread that nobody waits for makes the
-/// first crash and the second fail. Handles that are still there hold nothing.
+/// Once `shutdown` has returned, a process may end or open the folder again: a RocksDB thread that is still at work would make the first
+/// crash and the second fail. Handles that remain hold nothing open.
 #[tokio::test(flavor = "multi_thread")]
 async fn f9_every_database_is_closed_when_shutdown_returns() {
     log_to_stderr();

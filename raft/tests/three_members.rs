@@ -66,7 +66,7 @@ async fn forwards_reads_everywhere_and_changes_its_leader() {
 async fn a_member_is_replaced_under_a_new_id() {
     let mut cluster = Cluster::start(timing(), engines()).await;
     everybody_sees(&cluster, 0, "before").await;
-    // Led by one that is not in the first memberships of the log: who replays them must go on listening to it.
+    // The leader is in none of the first memberships of the log: a member that replays them must go on listening to it.
     cluster.store(0).transfer_leader(3).await.unwrap();
     // Its disk is gone. It asks for a place again with the same key.
     let lost = (cluster.leader().await + 1) % 3;
@@ -282,7 +282,7 @@ async fn strangers_and_damaged_folders_are_refused() {
     assert!(error.to_string().contains("another key"), "{error}");
     store.txn(put("k", "v"), None).await.unwrap();
 
-    // A folder that is somebody else's.
+    // A folder with files of another program.
     let foreign = base.path().join("foreign");
     std::fs::create_dir(&foreign).unwrap();
     std::fs::write(foreign.join("precious"), "x").unwrap();

@@ -77,7 +77,7 @@ async fn connect(
 async fn relay(request: Request<Incoming>, mut stream: TcpStream) {
     match hyper::upgrade::on(request).await {
         Ok(upgraded) => {
-            // An error is the end of one of both sides, and nobody else's concern.
+            // An error ends this one connection and affects no other.
             let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(upgraded), &mut stream).await;
         }
         Err(error) => tracing::debug!(%error, "a connection through the tunnel was not taken up"),

@@ -1,8 +1,8 @@
 //! Addresses of one node's pods.
 //!
 //! Owns a folder with one file per reserved address (name: the address, content: the sandbox id), so that a
-//! restarted agent knows what is taken without asking anybody. Addresses are handed out in a circle, so that a freed
-//! one rests as long as possible. `.0` belongs to the tunnel device, `.1` to the bridge.
+//! restarted agent knows which addresses are taken without asking any other process. Addresses are handed out in a circle, so that a
+//! freed one rests as long as possible. `.0` belongs to the tunnel device, `.1` to the bridge.
 
 use std::{
     collections::BTreeMap,

@@ -29,7 +29,7 @@ impl Peer {
     }
 }
 
-/// A tunnel device's MAC follows from its node's address, so that nobody has to publish it.
+/// A tunnel device's MAC is derived from its node's address, so it need not be published.
 pub fn tunnel_mac(node_ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = node_ip.octets();
     // 0x0e: locally administered, unicast.

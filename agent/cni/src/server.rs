@@ -1,7 +1,7 @@
 //! The agent's end of the plugin socket.
 //!
-//! One request per connection, one JSON document each way, both bounded. The socket is root's alone (0600): whoever can
-//! write to it can plumb network namespaces.
+//! One request per connection, one JSON document each way, both bounded. Only root may use the socket (0600): a process that can write to
+//! it can configure network namespaces.
 
 use std::{
     os::unix::fs::PermissionsExt,

@@ -94,7 +94,7 @@ impl Zone {
     /// A name of ours, and what it leads to.
     fn answer_ours(&self, mut response: Message, query: &Query, mut name: Name, cluster: &Cluster) -> Outcome {
         if !cluster.is_complete() {
-            // What is not known yet is not said to be missing: resolvers keep such an answer.
+            // A name that is not known yet is not answered as missing: resolvers cache such an answer.
             response.metadata.response_code = ResponseCode::ServFail;
             return Outcome::Answer(Box::new(response));
         }

@@ -80,7 +80,7 @@ fn parse(text: &str, own: &[IpAddr]) -> Vec<SocketAddr> {
 async fn ask_one(resolver: SocketAddr, question: &[u8], id: u16, transport: Transport) -> std::io::Result<Vec<u8>> {
     let any: SocketAddr = if resolver.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any).await?;
-    // Connected: answers from anybody else never reach us.
+    // Connected: the kernel drops datagrams from any other address.
     socket.connect(resolver).await?;
     socket.send(question).await?;
     let mut buffer = vec![0; 4096];

@@ -18,7 +18,7 @@ use crate::Error;
 
 /// A piece of a blob. Two of them or three are in memory at any time.
 const PIECE_BYTES: usize = 256 << 10;
-/// Manifests, configurations and indexes are kept in memory; nobody's are as large as this.
+/// Manifests, configurations and indexes are kept in memory; real ones are smaller than this.
 const MAX_DOCUMENT_BYTES: u64 = 1 << 20;
 const MAX_DOCUMENTS_BYTES: usize = 16 << 20;
 /// An image has a file for each layer and document: this many files are no image.

@@ -29,9 +29,9 @@ use crate::{Error, layout::Descriptor};
 
 /// Where CRI keeps what it has.
 const NAMESPACE: &str = "k8s.io";
-/// CRI shows the images that bear this.
+/// CRI shows the images that have this label.
 const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
-/// Image garbage collection passes over what bears this: nobody could pull it again.
+/// Image garbage collection skips images that have this label: they could not be pulled again.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
 /// Which file an image came from, and how many names that file gave.
 const STAMP: &str = "trireme.io/tarball";
@@ -83,7 +83,7 @@ impl Containerd {
         Self { channel }
     }
 
-    /// Whether all names are there that a file with this stamp gave.
+    /// Whether all the names exist that a file with this stamp gave.
     pub(crate) async fn has_all_of(&self, stamp: &str) -> Result<bool, Error> {
         let request = images::ListImagesRequest { filters: vec![format!("labels.{STAMP:?}=={stamp}")] };
         let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -103,7 +103,7 @@ impl Containerd {
         Ok(Lease { runtime: self, id })
     }
 
-    /// Waits until CRI shows an image: it hears of new names a moment later.
+    /// Waits until CRI shows an image: CRI learns of new names a moment later.
     pub(crate) async fn shown(&self, name: &str) -> Result<(), Error> {
         let end = tokio::time::Instant::now() + SEEN;
         let mut client = ImageServiceClient::new(self.channel.clone());
@@ -131,7 +131,7 @@ impl Lease<'_> {
     pub(crate) async fn adopt(&self, digest: &str, labels: &BTreeMap<String, String>) -> Result<bool, Error> {
         let lease = self.id.to_str().unwrap_or_default().to_owned();
         let resource = leases::Resource { id: digest.into(), r#type: "content".into() };
-        // Held first and looked for then: the other way round it could be collected in between.
+        // The blob is leased first and looked up afterwards: the other way round it could be collected in between.
         let hold = leases::AddResourceRequest { id: lease, resource: Some(resource) };
         let held = LeasesClient::new(self.runtime.channel.clone()).add_resource(self.request(hold)).await;
         call("Leases.AddResource", accept(held, Code::NotFound))?;

@@ -28,7 +28,7 @@ pub(crate) async fn import(runtime: &Containerd, path: &Path) -> Result<(), Erro
     .await?;
     let lease = runtime.lease(&format!("trireme-import-{stamp}")).await?;
     let done = hand_over(&lease, archive, &plan, &stamp).await;
-    // Kept after a failure, it would hold what nobody asked for.
+    // A lease that is kept after a failure would hold content that no image uses.
     let released = lease.release().await;
     done.and(released)?;
     let names: Vec<&str> = plan.images.iter().flat_map(|i| &i.names).map(String::as_str).collect();

@@ -59,7 +59,7 @@ pub enum Error {
         call: &'static str,
         /// What the runtime said.
         message: String,
-        /// Whether nobody answered at all.
+        /// Whether the runtime did not answer at all.
         down: bool,
     },
 }
@@ -80,8 +80,8 @@ pub struct ImagesOptions {
     pub runtime_endpoint: PathBuf,
 }
 
-/// Imports what is in the folder, says so through `first_pass`, and goes on with what appears there until cancelled. A runtime that
-/// does not answer holds nobody up: the first pass ends then, and the import goes on beside everything else.
+/// Imports what is in the folder, says so through `first_pass`, and goes on with what appears there until cancelled. A runtime that does
+/// not answer delays no pod: the first pass ends then, and the import goes on in the background.
 pub async fn run(options: ImagesOptions, first_pass: oneshot::Sender<()>, cancel: CancellationToken) {
     let folder = match Folder::open(&options.folder) {
         Ok(folder) => folder,
@@ -100,7 +100,7 @@ pub async fn run(options: ImagesOptions, first_pass: oneshot::Sender<()>, cancel
             () = cancel.cancelled() => return,
         };
         if let Some(done) = first_pass.take() {
-            // Nobody may be waiting any more.
+            // The receiver may have been dropped.
             let _ = done.send(());
         }
         tokio::select! {
@@ -135,7 +135,7 @@ async fn import_all(runtime: &Containerd, files: BTreeSet<PathBuf>) -> BTreeSet<
     again
 }
 
-/// What the folder may hold: `.tar`, `.tar.gz`, `.tgz`. Names with a leading dot are files that somebody is still writing.
+/// What the folder may hold: `.tar`, `.tar.gz`, `.tgz`. Names with a leading dot are files that are still being written.
 fn is_tarball(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.starts_with('.') && [".tar", ".tar.gz", ".tgz"].iter().any(|ending| name.ends_with(ending))

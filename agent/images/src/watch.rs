@@ -86,12 +86,12 @@ fn watch(path: &Path) -> io::Result<AsyncFd<Watch>> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
     // A file is complete when its writer closes it or moves it here; a link is from the beginning.
     inotify.add_watch(path, AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CREATE)?;
-    // Its successor is `unsafe`: who calls it vouches that the descriptor lives as long as this. Here it is owned, and private.
+    // Its successor is `unsafe`: the caller guarantees that the descriptor outlives it. Here the descriptor is owned, and private.
     #[allow(deprecated)]
     AsyncFd::new(Watch(inotify))
 }
 
-/// Whether a file is a tarball; of one that is not it is said, so that its owner need not wonder.
+/// Whether a file is a tarball. Other files are logged, so that their owner sees why they are not imported.
 fn concerns_us(path: &Path) -> bool {
     let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
     if !is_tarball(path) && !hidden {

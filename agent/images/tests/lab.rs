@@ -108,7 +108,7 @@ async fn tarballs_are_in_the_runtime_before_pods_and_as_they_appear() {
     let line = ctr(&lab, &["images", "check", "name==localhost/x/a:1"]);
     assert!(line.contains("complete (2/2)"), "the collection took something that an image needs: {line}");
 
-    // A restart of both: nothing is lost, and what somebody removed is there again.
+    // Both are restarted: nothing is lost, and an image that was removed is imported again.
     importer.stop().await;
     lab.restart();
     let mut importer = Importer::start(&lab);
@@ -117,7 +117,7 @@ async fn tarballs_are_in_the_runtime_before_pods_and_as_they_appear() {
     assert_eq!(text_in(&lab, "localhost/x/a:1"), "one\n");
     assert_eq!(ctr(&lab, &["leases", "ls", "-q"]), "", "nothing is held any more");
 
-    // A runtime that is away holds nobody up.
+    // A runtime that is down delays nothing.
     importer.stop().await;
     lab.kill();
     tarball(&folder.join("late.tar"), "localhost/x/late:1", "late");

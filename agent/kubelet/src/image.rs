@@ -66,7 +66,7 @@ impl Images {
             return Ok(false);
         }
         for (_, container) in spec::all_containers(pod) {
-            // A name that is none is told of when the container is to start.
+            // An invalid name is reported when the container is to start.
             let Ok(image) = reference::normalize(container.image.as_deref().unwrap_or_default()) else { continue };
             if self.runtime.image_status(&image).await?.is_none() {
                 return Ok(false);

@@ -86,7 +86,8 @@ impl Objects {
         if let Some(object) = watched.filter(|i| i.is_synced()).and_then(|i| i.get(namespace, name)) {
             return Ok(Some(object));
         }
-        // Also asked when the watch knows of no object: it may be a moment behind, and "not found" ends up in a pod's status.
+        // The API server is also asked when the watch has no such object: the watch may be a moment behind, and "not found" ends up in a
+        // pod's status.
         found(self.client.get::<T>(Some(namespace), name).await).map(|object| object.map(Arc::new))
     }
 }

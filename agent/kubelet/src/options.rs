@@ -19,9 +19,9 @@ use crate::{
 
 /// Shows and renews the certificates of this node; the kubelet only lends its port.
 pub trait NodeCertificates: Send + Sync {
-    /// What they are: a JSON document.
+    /// The certificates, as a JSON document.
     fn show(&self) -> Result<serde_json::Value, String>;
-    /// Renews all of them now; what they are then.
+    /// Renews all of them now, and returns the new ones.
     fn rotate(&self) -> futures::future::BoxFuture<'_, Result<serde_json::Value, String>>;
 }
 

@@ -106,7 +106,7 @@ impl Pods {
 
     async fn follow(self: &Arc<Pods>) {
         self.core.pods.wait_synced().await;
-        // Pods of the runtime first: who is here but not wanted must be told apart from who is both.
+        // Pods of the runtime first: those that run but are not wanted must be told apart from those that run and are wanted.
         let mut known = loop {
             match self.begin().await {
                 Ok(seen) => break seen,

@@ -219,7 +219,7 @@ impl Task {
         self.which == Which::Startup
     }
 
-    /// Notes a failure; true when the container's fate is sealed.
+    /// Notes a failure; true when the container has failed its probe for good.
     fn failed(&self) -> bool {
         if self.which == Which::Readiness {
             if self.health.lock().ready.remove(&self.id) {

@@ -169,7 +169,7 @@ async fn a_pod_runs_is_adopted_and_is_deleted_gracefully() {
     lab.stop_kubelet().await;
 }
 
-/// Images on their way into the runtime hold up whoever lacks one, and nobody else.
+/// Images that are being imported into the runtime delay the pods that lack one, and no others.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_waits_for_images_only_if_it_lacks_one() {
     let mut lab = Lab::start().await;

@@ -85,7 +85,7 @@ pub async fn open(openings: &Openings) -> Result<usize, Error> {
         if rules.is_empty() || present == rules.len() {
             continue;
         }
-        // A part of them means that somebody removed rules by hand: begin again, in one transaction.
+        // If only a part of the rules is there, the others were removed by hand: begin again, in one transaction.
         let mut script = removal(&marked_rules(&chain).await?);
         for rule in rules {
             script.push_str(&format!(
@@ -116,7 +116,7 @@ pub fn changes() -> Result<Events, Error> {
     Events::open()
 }
 
-/// A base chain of somebody else.
+/// A base chain that another program made.
 struct BaseChain {
     family: String,
     table: String,

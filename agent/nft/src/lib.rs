@@ -1,8 +1,8 @@
 //! nftables transactions: the only crate that runs `nft`, `conntrack` and, for hosts that still use it, `iptables-legacy`.
 //!
-//! Each owner (service proxy, host ports, network policy) has a table of its own and changes nothing else: a [`Transaction`] is bound
-//! to one table, and an [`OwnedTable`] notices when somebody else changes or removes that table. The exception is [`firewall`], which
-//! adds marked rules to chains of the host's firewall, because no rule elsewhere can overrule their `policy drop`.
+//! Each owner (service proxy, host ports, network policy) has a table of its own and changes nothing else: a [`Transaction`] is bound to
+//! one table, and an [`OwnedTable`] notices when another program changes or removes that table. The exception is [`firewall`], which adds
+//! marked rules to chains of the host's firewall, because no rule elsewhere can overrule their `policy drop`.
 //!
 //! Must not know Services, pods or policies: callers say what the rules are.
 //!

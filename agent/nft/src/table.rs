@@ -1,7 +1,8 @@
-//! A table that has one owner, who notices when somebody else touches it.
+//! A table with one owner, which notices when another program changes it.
 //!
 //! `nft flush ruleset` (which Debian's `nftables.service` runs at each start and reload) removes every table. The kernel announces a
-//! transaction before the program that made it ends, so what is announced while no transaction of the owner runs was somebody else.
+//! transaction before the program that made it ends, so a change that is announced while no transaction of the owner runs is another
+//! program's.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ impl OwnedTable {
         self.intact
     }
 
-    /// Waits until somebody else changes or removes the table; at once if that has happened since the last transaction.
+    /// Waits until another program changes or removes the table; at once if that has happened since the last transaction.
     pub async fn disturbed(&mut self) {
         while self.intact {
             match self.events.next().await {
@@ -71,7 +72,7 @@ impl OwnedTable {
         };
         self.intact = false;
         result?;
-        // Own changes are announced by now. If somebody else removed the table right after, that is the last word.
+        // The own changes have been announced by now. If another program removed the table right after, its removal is the last event.
         for received in self.events.drain()? {
             complete &= self.follow_existence(received, &mut exists);
         }

@@ -33,7 +33,7 @@ use crate::services::{self, LocalHealth};
 
 /// Changes that arrive within this time are looked at together.
 const COALESCE: Duration = Duration::from_millis(20);
-/// A port that somebody else holds may become free.
+/// A port that another process holds may become free.
 const LISTEN_AGAIN: Duration = Duration::from_secs(10);
 /// Balancers ask on short connections.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);

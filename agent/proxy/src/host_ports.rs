@@ -1,7 +1,7 @@
 //! Ports of this host that lead to pods (`hostPort`).
 //!
 //! Owns the table `ip trireme_host_ports` and the file that says what is mapped, so that mappings outlive a restart of the agent.
-//! Whoever runs the pods says which mappings there are. Services come first: their rules stand before these.
+//! The kubelet says which mappings there are. Services come first: their rules stand before these.
 //!
 //! A client on this host, the pod itself, and pods on the same bridge reach the port too; their source address becomes the node's, or
 //! the answer would not pass the rules that undo the mapping. For 127.0.0.1 the bridge needs `route_localnet`, which would open the
@@ -78,13 +78,13 @@ struct State {
 
 struct Entry {
     ports: PodPorts,
-    /// Read from the file, and not set since: whoever asks for the same port gets it.
+    /// Read from the file, and not set since: any pod that asks for the same port gets it.
     is_old: bool,
 }
 
 impl HostPorts {
-    /// What was mapped before a restart of the agent is mapped still; after a reboot nothing is. `bridge` is the link that pods hang
-    /// on, `file` is where mappings are kept.
+    /// Mappings from before a restart of the agent stay in force; after a reboot there are none. `bridge` is the link that pods are
+    /// attached to, `file` is where mappings are kept.
     pub fn open(bridge: &str, file: &Path) -> Result<Self, crate::Error> {
         let table = OwnedTable::new(Family::Ip, TABLE)?;
         let pods = saved::read(file).into_iter().map(|(uid, ports)| (uid, Entry { ports, is_old: true })).collect();
@@ -128,7 +128,7 @@ impl HostPorts {
         }
     }
 
-    /// Loads what is mapped, and again whenever somebody else removes the rules, until cancelled. The rules stay when it ends.
+    /// Loads what is mapped, and again whenever another program removes the rules, until cancelled. The rules stay when it ends.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), crate::Error> {
         // A subscription of its own: the table's is behind the lock.
         let events = Events::open()?;

@@ -104,7 +104,7 @@ impl Proxier {
                     self.set_healthy(false);
                     tracing::warn!("somebody else changed or removed the service rules, loading all of them again");
                     loaded = None;
-                    // Whoever does so again and again is not answered more often than this.
+                    // Repeated changes by another program are answered no more often than this.
                     tokio::time::sleep(COALESCE).await;
                 }
                 () = async { if let Some(wait) = wait { tokio::time::sleep(wait).await } else { std::future::pending().await } } => {}

@@ -113,7 +113,7 @@ fn d04_a_host_port_reaches_the_pod_from_everywhere_and_ends_with_it() {
         let clash = ports.set("uid-b", "10.42.0.6".parse().unwrap(), &wanted[..1]).await.unwrap_err();
         assert_eq!(clash, "host port 8088/tcp is in use by the pod with UID uid-a");
 
-        // After a restart of the agent it is known still; and put back when somebody removes it.
+        // After a restart of the agent the mapping is still known; it is put back when another program removes it.
         drop(ports);
         let ports = std::sync::Arc::new(HostPorts::open("cni0", &file).unwrap());
         let cancel = CancellationToken::new();

@@ -55,7 +55,7 @@ fn judge(taken: &[String], is_server_up: bool, is_node_up: bool) -> Finding {
     }
 }
 
-/// Whether somebody holds a lock's file. Makes none.
+/// Whether a process holds the lock on a file. Does not create the file.
 fn is_locked(path: &Path) -> bool {
     File::open(path).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }

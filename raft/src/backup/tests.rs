@@ -222,7 +222,7 @@ async fn a_backup_shows_one_moment_and_holds_up_no_write() {
         let revision = state.machine.revision();
         let mut backup = stream(state.engine.clone(), Origin::default()).await.unwrap();
         let mut bytes = backup.next().await.unwrap().unwrap().to_vec();
-        // Nobody takes the rest yet: more than a few frames are not made ahead, and writes go on.
+        // The consumer takes no more yet: only a few frames are made ahead, and writes go on.
         for n in 0..16 {
             state.put(&format!("key/{n}"), Bytes::from_static(b"later"), 0);
         }

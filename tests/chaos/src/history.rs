@@ -72,14 +72,14 @@ pub enum Answer {
     Lease(i64, i64),
     /// It has not happened and will not.
     Refused(String),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown(String),
 }
 
 /// A call and its answer. Without one, the client died with its host: the outcome is unknown.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Operation {
-    /// Who asked, and whom: `client@host`.
+    /// Which client asked, and at which host: `client@host`.
     pub client: String,
     /// What.
     pub call: Call,
@@ -107,14 +107,14 @@ pub enum Said {
     Batch(i64, Vec<Event>),
     /// History before this is gone, so this watch ends.
     Compacted(i64),
-    /// It ended without a promise.
+    /// It ended without saying whether history was compacted.
     Ended(String),
 }
 
 /// A watch. One that goes on where another ended has the same watcher.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Watch {
-    /// Whose.
+    /// The name of its watcher.
     pub watcher: String,
     /// At which member.
     pub member: String,

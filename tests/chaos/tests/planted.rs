@@ -1,5 +1,5 @@
-//! The judge is judged: a right history passes, and each violation that is planted in it is found, by the invariant whose
-//! promise it breaks.
+//! Tests of the invariants: a correct history passes, and each violation that is planted in it is found by the invariant whose promise it
+//! breaks.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 

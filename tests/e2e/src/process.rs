@@ -259,12 +259,12 @@ impl Server<'_> {
         Ok(line.trim().trim_end_matches("kB").trim().parse()?)
     }
 
-    /// Sends a request as nobody. The last argument is the path.
+    /// Sends a request without credentials. The last argument is the path.
     pub fn curl(&self, args: &[&str]) -> anyhow::Result<Answer> {
         self.send(args)?.answer()
     }
 
-    /// Sends a request as nobody, whose answer is waited for later.
+    /// Sends a request without credentials, whose answer is waited for later.
     fn send(&self, args: &[&str]) -> anyhow::Result<Pending> {
         let (path, options) = args.split_last().context("a path")?;
         let child = Command::new("curl")

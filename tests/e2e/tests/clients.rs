@@ -16,7 +16,7 @@ use trireme_harness::{Cluster, repository};
 const BOX: &str = "localhost/trireme/box:1";
 
 async fn client(cluster: &Cluster) -> anyhow::Result<Client> {
-    // Whoever installed one first is as good.
+    // An error means that another test has installed it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig())?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;

@@ -137,7 +137,7 @@ fn damage_log(place: &Place) -> anyhow::Result<usize> {
     Ok(damaged)
 }
 
-/// Nobody does anything: the member is started as always, says what it found, and is back under a new id.
+/// No operator acts: the member is started as always, says what it found, and is back under a new id.
 #[test]
 fn a_member_whose_log_is_damaged_joins_again_by_itself() -> anyhow::Result<()> {
     let [a, b, c] = three(["a", "b", "c"], "127.0.24.3")?;

@@ -96,7 +96,7 @@ fn bad_requests_get_upstreams_answer() -> anyhow::Result<()> {
     ] {
         server.admin(&args).and_then(|answer| answer.must_refuse(what, code, reason, message)).with_context(|| what.to_owned())?;
     }
-    // As upstream has it: a group that nobody serves is a path that nobody serves.
+    // As upstream has it: the paths of a group that does not exist do not exist either.
     let unknown = server.admin(&["/apis/nope.example/v1/x"])?;
     ensure!((unknown.code, unknown.body.as_str()) == (404, "404 page not found\n"), "{unknown:?}");
     still_serves(&server, "bad requests")?;
@@ -111,7 +111,7 @@ fn foreign_and_expired_certificates_get_a_status() -> anyhow::Result<()> {
     server.curl(&["/api/v1/namespaces"])?.must_refuse("nobody", 401, "Unauthorized", "Unauthorized")?;
     server.curl(&["-H", "Authorization: Bearer nope", "/version"])?.must_refuse("wrong token", 401, "Unauthorized", "Unauthorized")?;
 
-    // An authority of somebody else's, with the name of our administrator.
+    // A certificate with the name of our administrator, signed by a foreign authority.
     openssl(&place, "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -subj /CN=foreign -days 2")?;
     openssl(
         &place,

@@ -143,7 +143,7 @@ fn a_folder_that_is_not_ours_is_left_alone() -> anyhow::Result<()> {
             .must_say(1, &["--data-dir", "not a data directory of Trireme", strange.split("/wal").next().unwrap_or_default()])?;
         fs::remove_dir_all(place.data())?;
     }
-    // A place where nobody can write, root included.
+    // A place where no user can write, root included.
     place.run(&["server", "--disable-agent", "--data-dir", "/proc/trireme"])?.must_say(1, &["--data-dir", "/proc/trireme"])?;
     place.run(&["agent", "--data-dir", "/proc/trireme"])?.must_say(1, &["--data-dir", "/proc/trireme"])?;
     Ok(())
@@ -220,7 +220,7 @@ fn wrong_tokens_and_hashes_end_a_join_and_a_missing_server_is_waited_for() -> an
     let place = Place::new()?;
     let server = place.server(&[])?;
     let (url, joiner) = (server.url(), Place::new()?);
-    // Somebody listens there; joining fails before anything is asked of it.
+    // The runtime's socket is there; joining fails before any request is made of the runtime.
     let socket = joiner.path("runtime.sock");
     let _runtime = UnixListener::bind(&socket)?;
     let endpoint = text(&socket)?.to_owned();
@@ -248,7 +248,7 @@ fn wrong_tokens_and_hashes_end_a_join_and_a_missing_server_is_waited_for() -> an
     joiner.run(&["agent", "--server", &url, "--token", node_token])?.must_say(1, &["--data-dir", "journal", "\"li\""])?;
     fs::remove_file(joiner.data().join("agent/journal"))?;
 
-    // Nobody there: it waits, says so once, and stops when told to.
+    // No server is there: the agent waits, says so once, and stops when told to.
     let unused = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     let log = fs::File::create(joiner.path("log"))?;
     let nobody = format!("https://{unused}");

@@ -78,7 +78,7 @@ fn port_forward_carries_bytes_both_ways() -> anyhow::Result<()> {
     for talk in talks {
         ensure!(talk.join().map_err(|_| anyhow::anyhow!("a talk panicked"))??, "what came back is not what was sent");
     }
-    // A port where nobody listens ends that connection alone.
+    // A port without a listener ends that connection alone.
     let mut other = Running::start(&ns, &["port-forward", "pod/echo", ":9001"])?;
     let mut refused = TcpStream::connect(("127.0.0.1", forwarded(&mut other)?))?;
     refused.set_read_timeout(Some(LONG))?;

@@ -1,4 +1,4 @@
-//! Somebody at a terminal: `exec -it`, `run --rm -it`, `attach -it`, with a window that changes its size.
+//! Interactive terminals: `exec -it`, `run --rm -it`, `attach -it`, with a window that changes its size.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A terminal of a person: a pty with a command on it that believes somebody sits there.
+//! An interactive terminal: a pty, and a command on it that behaves as it does for a user.
 
 use std::{
     ffi::OsStr,

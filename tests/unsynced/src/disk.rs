@@ -126,14 +126,14 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Whoever still has files here: nobody can use them any more.
+        // Processes that still have files here cannot use them any more.
         if self.session.is_some() && self.detach().is_err() {
             let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
         }
     }
 }
 
-/// Removes mounts whose process is gone, and which answer nobody: those of tests that were killed.
+/// Removes mounts whose process is gone, and which no longer answer: those of tests that were killed.
 fn sweep() {
     let Ok(mounts) = std::fs::read("/proc/self/mounts") else { return };
     for line in mounts.split(|byte| *byte == b'\n') {

@@ -18,7 +18,7 @@ use fuser::{
 use crate::disk::Shared;
 use crate::image::{Ino, Kind, Node, Result};
 
-/// Nobody else changes anything: the kernel may remember.
+/// All changes pass through the kernel, so it may cache for this long.
 const TTL: Duration = Duration::from_secs(3600);
 const BLOCK: u32 = 4096;
 

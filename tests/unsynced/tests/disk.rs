@@ -92,7 +92,7 @@ fn a_rename_lasts_whole_or_not_at_all() {
     sync_folder(folder.path());
     lasting(&at("a/one"), b"1");
     lasting(&at("b/two"), b"2");
-    // Over another, and to another folder; then the same the other way, of which nobody is told.
+    // Renamed over another file, into another folder, and synced; then renamed back without a sync.
     fs::rename(at("a/one"), at("b/two")).unwrap();
     sync_folder(&at("a"));
     disk.cut(Survivors::Nothing, 1).unwrap();

@@ -97,7 +97,7 @@ impl Planner<'_> {
             self.take(layer, BTreeMap::new());
         }
         self.take(number, manifest_labels(&manifest.config.digest, manifest.layers.iter().map(|l| l.digest.as_str())));
-        // What builders attach to an image (provenance) is a manifest for nobody.
+        // Builders attach provenance to an image as a manifest for an unknown platform.
         if target.platform.as_ref().is_some_and(|p| p.os == "unknown") {
             return Ok(Found::default());
         }

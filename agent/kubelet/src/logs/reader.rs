@@ -223,7 +223,7 @@ where
             raw.clear();
             continue;
         }
-        // Asked once a second; when the answer is no, what was written before it was given is read once more.
+        // Asked once a second. After a negative answer the file is read once more, for what was written before the answer.
         if idle % 5 == 4 && !is_running().await {
             if read_line(&mut lines, &mut raw).await? == 0 {
                 return Ok(());

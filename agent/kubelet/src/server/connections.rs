@@ -1,9 +1,9 @@
-//! Who may hold a connection to the kubelet API before anybody knows who it is.
+//! Bounds the connections to the kubelet API whose peers have not been authenticated yet.
 //!
 //! A peer is unverified until its client certificate has been checked; pods, which reach this port too, never get further. The number
-//! of unverified connections is bounded for each address and in all, and room is made by closing the oldest one of whoever holds the
-//! most: so a pod that opens connections closes its own, and a server's handshake always gets a place. Verified peers have a budget of
-//! their own.
+//! of unverified connections is bounded for each address and in all, and room is made by closing the oldest one of the address that holds
+//! the most: so a pod that opens connections closes its own, and a server's handshake always gets a place. Verified peers have a budget
+//! of their own.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,9 +1,9 @@
 //! The part of SPDY/3.1 that a client of the runtime's streaming server needs.
 //!
 //! WebSocket v4 would be simpler, but it cannot end stdin and keep the rest open, and `echo x | kubectl exec -i` needs just that. We
-//! never read header blocks (only who opens streams needs them, and that is us) and send ours uncompressed inside a valid zlib
-//! stream, so no compression and no dictionary is needed. Flow control does not exist on either side of this protocol as it is
-//! spoken here; TCP does it. Answers to <https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/>.
+//! never read header blocks (only the side that opens streams sends any that matter, and that is this side) and send ours uncompressed
+//! inside a valid zlib stream, so no compression and no dictionary is needed. Flow control does not exist on either side of this protocol
+//! as it is spoken here; TCP does it. Answers to <https://www.chromium.org/spdy/spdy-protocol/spdy-protocol-draft3-1/>.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};

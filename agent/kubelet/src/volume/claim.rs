@@ -127,7 +127,7 @@ fn make_folder(source: &HostPathVolumeSource, base: &Path) -> Result<()> {
     let path = Path::new(&source.path);
     match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
         (Some(parent), Some(name)) if parent == base => local::make(base, name),
-        // The node keeps new volumes elsewhere by now; this one has been made already, or is not to be.
+        // The node now keeps new volumes elsewhere. A folder that was made earlier is used; a missing one is not made.
         _ if path.is_dir() => Ok(()),
         _ => Err(Error::Config(format!("{} does not exist, and this node keeps volumes in {}", path.display(), base.display()))),
     }

@@ -1,6 +1,6 @@
 //! The folders of this node's local volumes: direct children of one folder, each one volume's data.
 //!
-//! Must not touch anything else: a name is one component, a link is no folder, and what is mounted there is somebody else's.
+//! Must not touch anything else: a name is one component, a link is not a folder, and a mount below it belongs to another owner.
 
 use std::{
     fs::{DirBuilder, Permissions},

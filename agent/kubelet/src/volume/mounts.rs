@@ -61,7 +61,7 @@ pub(crate) fn bind(source: &Path, target: &Path) -> Result<()> {
         .map_err(Error::errno(format!("bind on {}", target.display())))
 }
 
-/// Takes the newest mount off a mount point. Who has it mounted elsewhere keeps it.
+/// Takes the newest mount off a mount point. The same file system mounted elsewhere stays mounted.
 pub(crate) fn unmount(point: &Path) -> Result<()> {
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => Ok(()),

@@ -155,7 +155,7 @@ impl Drop for Containerd {
             self.launch();
         }
         let netns = self.network_namespaces();
-        // Containers first, while somebody is there to stop them.
+        // Containers first, while containerd is there to stop them.
         let tasks = self.ctr(&["tasks", "ls", "-q"]);
         for id in String::from_utf8_lossy(&tasks.stdout).split_whitespace() {
             self.ctr(&["tasks", "kill", "-s", "SIGKILL", id]);

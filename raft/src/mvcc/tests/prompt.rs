@@ -1,4 +1,4 @@
-//! Applying where nobody may wait: it happens at once, or nothing has happened.
+//! Applying on a thread that must not wait: the batch is applied at once, or nothing has happened.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -90,7 +90,7 @@ fn what_would_wait_is_refused_and_applied_once_later() {
     drop(held);
     assert_eq!((state.info(), value(&state)), (before, bytes("1")));
 
-    // As the machine does it: what could not be applied at once is applied by somebody who may wait.
+    // As the machine does it: a batch that could not be applied at once is applied on a thread that may wait.
     engine.stalls.store(true, Ordering::Relaxed);
     state.apply_batch(&[put(2, "2")], now).unwrap();
     assert_eq!((state.revision(), value(&state)), (3, bytes("2")));

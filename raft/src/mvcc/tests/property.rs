@@ -265,7 +265,7 @@ fn compare_watch(machine: &Machine, model: &Model, from: i64) {
         .filter(|(revision, event)| *revision >= from && event.kv.as_ref().is_some_and(|kv| kv.key >= key && kv.key < range_end))
         .map(|(_, event)| event.clone())
         .collect();
-    // At the floor itself the version before may be gone, and may not be.
+    // At the floor itself the previous version may already be gone.
     for (got, wanted) in got.iter().zip(&mut wanted) {
         if wanted.kv.as_ref().is_some_and(|kv| kv.mod_revision <= model.floor) && got.prev_kv.is_none() {
             wanted.prev_kv = None;

@@ -25,7 +25,7 @@ pub(super) fn check(history: &History, record: &Record, broken: &mut dyn FnMut(S
         let Some((_, floor, witness)) = before.last() else { continue };
         let (shown, is_write) = match (&operation.call, operation.answer()) {
             (Call::Write(transaction), answer) => {
-                // Also where nobody was told: the record knows.
+                // Also for writes of unknown outcome: the record says whether they took effect.
                 let stands =
                     transaction.puts.iter().find_map(|(_, value)| values.get(value.as_str())?.first()).map(|(revision, _)| *revision);
                 match (stands, answer) {

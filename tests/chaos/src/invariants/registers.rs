@@ -29,9 +29,9 @@ enum Kind {
 
 pub(super) fn check(history: &History, record: &Record, broken: &mut dyn FnMut(String)) {
     let mut keys: BTreeMap<String, Vec<Op>> = BTreeMap::new();
-    // What a compare names is a revision; which value that was is the record's word.
+    // A compare names a revision; the record says which value the key had at it.
     let value_of = |key: &str, revision: i64| record.key_at(key, revision).filter(|kv| kv.modified == revision).map(|kv| kv.value.clone());
-    // Keys on leases are deleted by time, which is nobody's operation.
+    // Keys on leases are deleted when their leases expire, which is no client's operation.
     let all: BTreeSet<&str> = history
         .operations
         .iter()
@@ -81,7 +81,7 @@ pub(super) fn check(history: &History, record: &Record, broken: &mut dyn FnMut(S
 fn search(ops: &[Op]) -> Option<Op> {
     let mut ops = ops.to_vec();
     ops.sort_by_key(|op| (op.started, op.ended));
-    // Unknown writes whose value nobody read change nothing that could be seen, but deletions do.
+    // Writes of unknown outcome whose value was never read have no visible effect, but deletions do.
     let read: HashSet<&String> = ops
         .iter()
         .filter_map(|op| match &op.kind {

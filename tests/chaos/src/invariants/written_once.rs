@@ -1,5 +1,5 @@
-//! Whatever the outcome, a transaction is in the record once or not at all, whole and in one revision; and nothing is
-//! there that nobody wrote.
+//! Whatever the outcome, a transaction is in the record once or not at all, whole and in one revision; and the record holds no value that
+//! no client wrote.
 
 use std::collections::{BTreeMap, BTreeSet};
 

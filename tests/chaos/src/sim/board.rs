@@ -18,7 +18,7 @@ pub struct Place {
     pub prefix: &'static str,
     /// Whether it moves from host to host.
     pub wanders: bool,
-    /// Whether somebody runs it now.
+    /// Whether a host runs it now.
     pub running: bool,
 }
 

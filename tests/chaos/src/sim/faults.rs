@@ -58,7 +58,7 @@ pub enum Kind {
     Compact,
     /// One host's disk takes its time, and then its power is lost: others had on disk what this one had not yet.
     PowerCutSlowDisk,
-    /// The leader is killed; who votes for the next one loses power at once, and whom it voted for is cut off.
+    /// The leader is killed; the member that votes for the next one loses power at once, and the candidate it voted for is cut off.
     PowerCutVoter,
     /// The leader is cut off while the answers to its last appends are under way. They arrive one after another, when another leads.
     LateAnswers,
@@ -325,7 +325,7 @@ impl Nemesis {
     }
 }
 
-/// Any member that is up is asked to let `host` in.
+/// Asks any member that is up to admit `host`.
 pub fn ask_for_place(world: &World, host: usize) {
     let common = world.common.clone();
     let seat = world.seat(host);

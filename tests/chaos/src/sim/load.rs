@@ -18,7 +18,7 @@ use super::recorder::{Recorder, kv};
 use super::watcher::prefix_end;
 use crate::history::{Answer, Call, Kv, Transaction};
 
-/// The registers that everybody fights about.
+/// The registers that all clients read and write.
 pub const REGISTERS: [&str; 5] = ["k/r1", "k/r2", "k/r3", "k/r4", "k/r5"];
 /// History that clients leave when they compact.
 const KEPT: i64 = 40;

@@ -223,7 +223,7 @@ impl Net {
         }
     }
 
-    /// A host is on again: who still believes in an old stream learns better.
+    /// A host is on again: its streams from before are reset.
     pub fn lighten(&self, host: usize) {
         self.state.lock().dark.remove(&host);
         self.reset(host, 1.0);
@@ -378,7 +378,7 @@ impl Drop for SimWire {
             outgoing.closed_at.get_or_insert(now_ms + 1);
         }
         {
-            // Nobody reads any more: the other side's next write fails.
+            // The reader is gone: the other side's next write fails.
             let mut incoming = self.incoming.lock();
             incoming.closed_at.get_or_insert(now_ms);
             wake.extend(incoming.writer.take());

@@ -25,7 +25,7 @@ impl Trace {
     /// Notes a line.
     pub fn note(&self, ms: u64, line: &str) {
         let mut inner = self.inner.lock();
-        // FNV-1a: nobody attacks this.
+        // FNV-1a: no input is chosen to make it collide.
         for byte in ms.to_be_bytes().iter().chain(line.as_bytes()) {
             inner.hash = (inner.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }

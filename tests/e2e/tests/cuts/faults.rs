@@ -57,7 +57,7 @@ async fn slow_failing_and_full_disks_end_nobody() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every sync takes its time, everywhere: the same leader leads, and nobody ends.
+/// Every sync takes its time, everywhere: the same leader leads, and no process ends.
 async fn slow(site: &mut Site<'_>, generation: &Generation, time: Duration) -> anyhow::Result<()> {
     all_write(&generation.load, Instant::now()).await?;
     let before = until("a leader", || site.leader()).await?;
@@ -113,7 +113,8 @@ async fn fail_leader(site: &Site<'_>, generation: &Generation) -> anyhow::Result
     Ok(leader)
 }
 
-/// Full disks: on one nobody notices, on all writes are refused and reads are answered; with space it goes on by itself.
+/// Full disks: with one of them full, clients notice nothing; with all of them full, writes are refused and reads are answered; with
+/// space again, the cluster goes on by itself.
 async fn full(site: &mut Site<'_>, generation: &Generation) -> anyhow::Result<()> {
     all_write(&generation.load, Instant::now()).await?;
     let (leader, _) = until("a leader", || site.leader()).await?;

@@ -23,7 +23,7 @@ use trireme_proto::etcd::{
     self, kv_client::KvClient, request_op::Request, response_op::Response, watch_client::WatchClient, watch_request::RequestUnion,
 };
 
-/// No answer in this time: nobody knows what became of the call.
+/// After this time without an answer the outcome of a call is unknown.
 const ANSWER: Duration = Duration::from_secs(5);
 const CONNECT: Duration = Duration::from_secs(1);
 /// Between two attempts at servers that are not there.

@@ -1,5 +1,5 @@
 //! Power cuts under load, on real servers and real RocksDB: a process dies and its disk forgets what was not synced. Of the leader,
-//! of a follower, of all at once. Nothing acknowledged may be lost, no revision used twice, and nobody may have to help.
+//! of a follower, of all at once. Nothing acknowledged may be lost, no revision used twice, and no operator may be needed.
 //!
 //! `TRIREME_SEED` repeats a run's choices (processes are not replayed to the instruction), `TRIREME_CUTS` makes it longer than 6.
 
@@ -119,7 +119,7 @@ async fn run(wanted: usize, random: &mut StdRng, account: &mut Account) -> anyho
     Ok(())
 }
 
-/// Starts clients and watches on keys that nobody has used yet.
+/// Starts clients and watches on keys that have not been used yet.
 async fn begin(site: &Site<'_>, number: usize, random: &mut StdRng) -> anyhow::Result<Generation> {
     let recorder = Recorder::new(Arc::new(Trace::new(false)));
     recorder.others_write();

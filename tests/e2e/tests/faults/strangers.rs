@@ -1,4 +1,4 @@
-//! Who is not of this cluster: at the peer port, and in the data directory.
+//! Connections to the peer port, and data directories, that are not of this cluster.
 
 use std::{fs, process::Command};
 
@@ -83,7 +83,7 @@ fn strangers_at_the_peer_port_are_refused_and_told_of_once() -> anyhow::Result<(
     })?;
     ensure!(refused(&ours.log()?) == 1, "one line for one host: {}", ours.log()?);
     ensure!(ours.log()?.contains("127.0.0.1"), "the line names the host: {}", ours.log()?);
-    // Certified by this cluster, but nobody's: it gets an answer, and it is a refusal.
+    // Certified by this cluster, but its key is no member's: it gets an answer, which is a refusal.
     let said = knock(&tools, &ours, Some("unknown"))?;
     ensure!(said.contains("grpc-status: ") && !said.contains("grpc-status: 0"), "{said}");
 

@@ -1,4 +1,4 @@
-//! Writers that keep a ledger: what was acknowledged, what was refused, and what nobody knows.
+//! Writers that keep a ledger: which writes were acknowledged, which were refused, and which outcomes are unknown.
 //!
 //! Each writer owns its keys and every update names the resourceVersion it replaces, so that a write whose outcome is
 //! unknown is decided by the next read, and a late one can never overwrite an acknowledged one.
@@ -92,7 +92,7 @@ impl Load {
 struct Key {
     /// resourceVersion and value of what is known to be stored.
     stored: Option<(i64, String)>,
-    /// Writes upon `stored` whose outcome nobody knows.
+    /// Writes upon `stored` whose outcome is unknown.
     doubts: Vec<String>,
 }
 

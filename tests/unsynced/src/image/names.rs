@@ -48,7 +48,7 @@ impl Image {
             unnamed.extend(old);
         }
         for node in unnamed.iter().filter_map(|ino| self.nodes.get(ino)).filter(|node| node.links == 0 && node.opened == 0) {
-            // What nobody sees takes no space, though a power cut may bring it back.
+            // A node without a name that no process has open takes no space, though a power cut may bring it back.
             self.used = self.used.saturating_sub(node.size());
         }
         self.changes.push_back(change);
