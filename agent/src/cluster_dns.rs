@@ -41,7 +41,7 @@ impl ClusterDns {
         Ok(Self { address, domain: domain.to_owned(), netlink, services: services.clone(), slices: slices.clone() })
     }
 
-    /// Answers while it is this node's business, until cancelled.
+    /// Answers while the Service is marked as answered by the nodes, until cancelled.
     pub(crate) async fn run(self, cancel: CancellationToken) {
         let cluster = Arc::new(Cluster::default());
         cluster.follow(&self.services, &self.slices);
@@ -49,7 +49,8 @@ impl ClusterDns {
         self.services.on_event(move |_| {
             let _ = poke.try_send(());
         });
-        // Answered before the agent's restart: other names are answered again before any server is reached.
+        // The address is there if this node answered before the agent's restart: then it answers other names before it reaches any
+        // server.
         let mut is_wanted = self.netlink.has_address(LINK, self.address.into()).await.unwrap_or_default();
         let synced = async {
             self.services.wait_synced().await;

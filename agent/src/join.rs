@@ -76,7 +76,7 @@ impl JoinClient {
                 Ok((status, answer)) => message_of(status, &answer),
                 Err(error) => error.to_string(),
             };
-            // Once for each reason, not for each attempt.
+            // Logged once for each reason, not for each attempt.
             if told.as_ref() != Some(&reason) {
                 tracing::warn!(server = self.server, reason, "not joined yet, trying again");
                 told = Some(reason);

@@ -115,7 +115,7 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     kubelet.host_ports = Arc::new(MappedPorts(ports));
     options.kubelet.apply(&mut kubelet);
     kubelet.images_imported = Some(imported);
-    // Not with everybody's token: the pods end before their node does, if they end at all.
+    // A token of its own: if the host shuts down, the kubelet ends its pods before the other parts of the node stop.
     let kubelet = Kubelet::start(kubelet, CancellationToken::new()).await?;
     serving();
     cancel.cancelled().await;

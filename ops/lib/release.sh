@@ -62,7 +62,7 @@ release_tree() {
     sed 's/^/ /; s/^ $/ ./' "$REPO/LICENSE" | { printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nLicense: Apache-2.0\n'; cat; } > "$doc/copyright"
     gzip -9n < "$REPO/CHANGELOG.md" > "$doc/changelog.gz"
     release_pause "$arch" "$share/trireme/images"
-    # What the binary says of itself; another architecture's cannot be asked here.
+    # The binary prints these files itself; one of another architecture does not run here.
     if runs_here "$arch"; then
         "$tree/usr/bin/trireme" completion bash > "$share/bash-completion/completions/trireme"
         release_manual "$tree/usr/bin/trireme" | gzip -9n > "$share/man/man1/trireme.1.gz"

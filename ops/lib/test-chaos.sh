@@ -41,7 +41,7 @@ set_faults() {
     TRIREME_BINARY=$BINARY TRIREME_FAULT_ROUNDS=$1 cargo test -p trireme-e2e --test faults -- --test-threads 1 --nocapture
 }
 
-# A store's large matters: part of bad luck, but not of its figures.
+# Long runs of the store's tests; the report has no figures of them.
 large() {
     say "10,000 flipped bits on the disk of a store"
     TRIREME_BIT_FLIPS=10000 cargo test -p trireme-raft --test bit_flips -- --nocapture || return 1
@@ -56,7 +56,7 @@ fuzz() {
     "${CARGO_TARGET_DIR:-target}/chaos/trireme-fuzz" all --seconds "$1"
 }
 
-# chaos PART [N]: what fails does not keep the rest from being run and told.
+# chaos PART [N]: a part that fails does not keep the others from being run and reported.
 chaos() {
     local part=${1:-all} failed=()
     export TRIREME_FIGURES=${XDG_CACHE_HOME:-$HOME/.cache}/trireme/bad-luck

@@ -28,7 +28,7 @@ use trireme_proto::etcd;
 use trireme_raft::backup::BackupReader;
 use trireme_raft::{Store, StoreError, WatchError, WhenEmpty};
 
-/// Members that are looked at together: most of their time they wait.
+/// Members that are checked at the same time: they mostly wait.
 const AT_ONCE: usize = 4;
 
 /// How many threads have panicked in this process.

@@ -108,7 +108,7 @@ async fn a_snapshot_is_sent_in_bounded_memory() {
     let ca = Ca::new();
     let mut seats = [Seat::new(&ca, "a", base.path()), Seat::new(&ca, "b", base.path())];
     let mut options = seats[0].options(engines(), WhenEmpty::Initialize);
-    // Many times before the end, so that most of it is in no log any more.
+    // Snapshots are taken many times before the end, so that most values are in no log any more.
     (options.snapshot_every, options.log_kept) = (u64::try_from(blocks / 4).unwrap(), 1);
     let store = Store::open(options).await.unwrap();
     until(&store, "leadership", |status| status.leadership.is_some_and(|led| led.caught_up)).await;

@@ -96,7 +96,7 @@ async fn a_survivor_becomes_a_cluster_of_one_and_grows_again() {
     assert_eq!(get(&store, "k").as_deref(), Some("kept"));
     assert!(matches!(store.watch("k".into(), "".into(), before), Err(StoreError::Compacted { .. })));
 
-    // One of the lost members comes back with its old disk: it is told what to do, and votes for no leader of its own.
+    // One of the lost members comes back with its old disk: it is told what to do, and takes part in no election.
     let lone = group.seats[0].open(engines(), WhenEmpty::Refuse).await;
     let told = until(&lone, "the refusal", |status| status.failure.is_some()).await.failure.unwrap();
     assert!(told.contains("empty") && told.contains(&format!("{:016x}", done.cluster.cluster_id)), "{told}");

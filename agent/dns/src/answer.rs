@@ -225,7 +225,7 @@ impl Zone {
     }
 }
 
-/// The head of an answer. EDNS is spoken with those who speak it.
+/// The head of an answer. EDNS is used if the client uses it.
 pub(crate) fn response_to(question: &Message) -> Message {
     let mut response = Message::response(question.metadata.id, question.metadata.op_code);
     response.metadata.recursion_desired = question.metadata.recursion_desired;

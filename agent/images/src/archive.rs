@@ -199,7 +199,7 @@ fn summarize<R: Read>(name: &str, entry: &mut tar::Entry<'_, R>) -> Result<Archi
     Ok(ArchivedFile { digest, size, compression: Compression::of(&first), document: document.map(Bytes::from) })
 }
 
-/// A full piece, except at the end; empty behind it.
+/// A full piece, except at the end of the content; empty after it.
 fn read_piece(from: &mut impl Read) -> Result<Bytes, Error> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     from.take(PIECE_BYTES as u64).read_to_end(&mut piece).map_err(broken)?;

@@ -273,7 +273,7 @@ fn call<T>(name: &'static str, answer: Result<tonic::Response<T>, Status>) -> Re
 fn failure(call: &'static str, status: &Status) -> Error {
     match status.code() {
         Code::Unimplemented => {
-            // Nothing that waiting would mend.
+            // An error that waiting does not resolve.
             Error::Archive(format!("the container runtime has no {call}: tarballs can be imported into containerd only"))
         }
         code => {

@@ -93,7 +93,7 @@ impl Core {
         self.options.node_ips.iter().map(ToString::to_string).collect()
     }
 
-    /// What the downward API tells a pod about where it is.
+    /// The addresses and allocatable resources that the downward API shows to a pod.
     pub(crate) fn place(&self, pod: &Pod, observed: &Observed) -> Place {
         let host_ips = self.host_ips();
         let pod_ips =

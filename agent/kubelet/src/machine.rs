@@ -24,7 +24,7 @@ fn read(path: &str) -> String {
 }
 
 impl Machine {
-    /// Looks around. What cannot be read stays empty: a container without DMI is still a node.
+    /// Reads the facts. A fact that cannot be read stays empty: a container without DMI is still a node.
     pub(crate) fn look(data_dir: &Path) -> Machine {
         let kb = |key: &str| {
             read("/proc/meminfo")

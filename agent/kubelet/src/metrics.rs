@@ -120,7 +120,7 @@ impl Metrics {
         self.probe_duration.with_label_values(&[kind, container, pod, namespace]).observe(took.as_secs_f64());
     }
 
-    /// A probe is made no more: its series go, or they would pile up with every pod that ever ran here.
+    /// Removes the series of a probe that has ended; otherwise the series of every pod that ever ran here would accumulate.
     pub(crate) fn forget_probe(&self, probe: &ProbeLabels) {
         let [kind, container, pod, namespace, uid] = probe;
         for result in ["successful", "failed", "unknown"] {

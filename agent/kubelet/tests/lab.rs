@@ -200,7 +200,7 @@ async fn a_pod_waits_for_images_only_if_it_lacks_one() {
     lab.stop_kubelet().await;
 }
 
-/// What a volume is made of may come a moment after its pod.
+/// The object that a volume is made of may appear a moment after its pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_cannot_be_made_yet_is_made_soon_after() {
     let mut lab = Lab::start().await;

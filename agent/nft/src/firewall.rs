@@ -142,7 +142,7 @@ fn base_chain(chain: Chain) -> Option<BaseChain> {
     };
     // Of the other families, none sees routed IPv4.
     let sees_ipv4 = matches!(chain.family.as_str(), "ip" | "inet");
-    // What cannot be quoted safely was not made by a firewall that people use.
+    // A chain whose name cannot be quoted safely was not made by a common firewall.
     let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'));
     if !sees_ipv4 || !plain(&chain.table) || !plain(&chain.name) {
         return None;

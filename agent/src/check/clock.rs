@@ -5,7 +5,7 @@ use std::path::Path;
 use super::finding::Finding;
 
 const SUBJECT: &str = "clock";
-/// No release is older.
+/// A time before every release.
 const EARLIEST: i64 = 1_767_225_600;
 /// Made by systemd-timesyncd once it is in step.
 const IN_STEP: &str = "/run/systemd/timesync/synchronized";

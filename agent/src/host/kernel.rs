@@ -31,7 +31,7 @@ const FIRST_NAMESPACE_ONLY: &str = "/proc/sys/net/core/dev_weight";
 /// Loads the modules and sets the settings without which packets do not flow. `bridged`: pods hang on a bridge of ours; `tunnelled`: over VXLAN.
 pub fn prepare(journal: &mut Journal, bridged: bool, tunnelled: bool) -> Result<(), Error> {
     for (module, is_needed) in [(modules::OVERLAY, true), (modules::NF_CONNTRACK, true), (modules::VXLAN, tunnelled)] {
-        // What needs it says so itself if it does not work without: the runtime, nft, the kernel's answer to the new link.
+        // A missing module is only logged: whatever cannot work without it fails by itself (the runtime, nft, the new link).
         if let (true, Err(tried)) = (is_needed, module.ensure()) {
             tracing::warn!(module = module.name, tried, "kernel module is not loaded; needed for {}", module.purpose);
         }

@@ -1,4 +1,4 @@
-//! How many bytes of the log lie where: one mark for every so many, with the time at which it was made.
+//! Sizes of the parts of the log in bytes, from marks that are set every mebibyte, each with the time at which it was set.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -51,7 +51,7 @@ pub(crate) fn hash(read: &dyn Read, head: &StateHead, revision: i64) -> Result<K
                 })?,
             };
             if version.until == 0 || version.until > head.compact_revision {
-                // What ended it later has not happened yet at this revision.
+                // A version that ended later had not ended yet at this revision.
                 version.until = if version.until > at { 0 } else { version.until };
                 crc = crc32c::crc32c_append(crc, &(key.len() as u64).to_be_bytes());
                 crc = crc32c::crc32c_append(crc, &key);

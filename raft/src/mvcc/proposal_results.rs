@@ -37,7 +37,7 @@ pub(crate) fn remember(stage: &mut Stage<'_>, index: u64, id: &Bytes, result: &C
     let ring = Ring::of(stage.head.feature_level);
     stage.put(Table::Proposal, &ring.place(index), record.encode_to_vec());
     if ring == Ring::Wide && stage.proposals.leaves_narrow(&stage.fresh, index) {
-        // What stood there is forgotten: it is at least a narrow ring older.
+        // The record in that place of the narrow ring is deleted: the ring is too short to remember it any longer.
         stage.delete(Table::Proposal, &Ring::Narrow.place(index));
     }
     stage.fresh.note(ring, index, id);

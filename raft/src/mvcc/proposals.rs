@@ -4,10 +4,10 @@
 //! before, and nothing is ever deleted. Which id stands where is kept in memory and read from the ring at start. What a lookup finds follows
 //! from the entries applied alone, not from what is still in memory or on disk.
 //!
-//! How many places there are bounds how many proposals may be under way: one that is appended later than that after it was made is
-//! refused. [`WIDE_LEVEL`] made the ring wider. What the narrow ring holds by then stays there, under its own rule: say entry 5000 raises the
-//! level. Entries 905 to 4999 are in the narrow ring and are remembered for 4096 entries each; entry 5000 and those after it are in the wide one
-//! and are remembered for 65,536. The keys of the two differ in length.
+//! The number of places bounds how many proposals may be under way: a proposal that is appended more entries than that after it was made
+//! is refused. [`WIDE_LEVEL`] made the ring wider. Records that are in the narrow ring by then stay there, under its own rule. For
+//! example, if entry 5000 raises the level, entries 905 to 4999 are in the narrow ring and are remembered for 4096 entries each; entry
+//! 5000 and those after it are in the wide one and are remembered for 65,536. The keys of the two differ in length.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -90,7 +90,7 @@ impl MachineShared {
             snapshot: Mutex::new(snapshot),
             retired: Mutex::default(),
             applied: Applied::new(applied),
-            // What an engine shows after opening is on disk.
+            // Everything that an engine shows after it was opened is on disk.
             durable: watch::Sender::new(applied.index),
             metrics,
         })

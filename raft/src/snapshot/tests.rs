@@ -1,4 +1,4 @@
-//! What of a snapshot is read again when the next one is made.
+//! Which files of a snapshot are read again when the next one is made.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn table_files_that_the_snapshot_before_has_are_not_read_again_and_all_others_ar
 
     link(&first, &second, "1.sst");
     link(&first, &second, "CURRENT");
-    // Of the same name and size, but another file: a state that was replaced counts its tables anew.
+    // Another file of the same name and size: a state that was replaced numbers its tables anew.
     fill(&second, &[("2.sst", "new table"), ("4.sst", "kept")]);
     fs::write(second.join(DATA).join("CURRENT"), "two").unwrap();
     let after = SnapshotDir::seal(&second, store::SnapshotManifest::default(), Some(&before)).unwrap();

@@ -73,7 +73,7 @@ pub struct StoreStatus {
     pub voters: Vec<u64>,
     /// A membership change is under way: until it is done, old and new voters must both agree.
     pub changing_members: bool,
-    /// Why Raft does not run here, or cannot be of use, where it is so.
+    /// Why Raft does not run here, or why this member cannot take part; none otherwise.
     pub failure: Option<Arc<str>>,
 }
 

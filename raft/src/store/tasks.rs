@@ -208,7 +208,7 @@ fn observe(core: &Core, raft: &node::RaftNode) -> StoreStatus {
         has_quorum_contact,
         leadership: leads.then_some(Leadership {
             fence: Fence { term, node_id: core.node_id },
-            // The first entry of a term is its leader's own; having applied one of the term is having passed it.
+            // The first entry of a term is its leader's own: a state that has applied any entry of the term has passed it.
             caught_up: applied.term == term,
         }),
         voters: metrics.membership_config.voter_ids().collect(),

@@ -87,7 +87,7 @@ impl Figures {
         format!("{}\t{}{}", self.part, self.seed, numbers.concat())
     }
 
-    /// None for a line that is none.
+    /// None if the line holds no figures.
     fn parse(line: &str) -> Option<Figures> {
         let mut fields = line.split('\t');
         let mut figures = Figures::new(fields.next()?, fields.next()?.parse().ok()?);

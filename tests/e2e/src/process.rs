@@ -37,7 +37,7 @@ pub struct Place {
     pub https_port: u16,
     /// For the store.
     pub peer_port: u16,
-    /// Where a server here is, and listens.
+    /// The address of a server here, on which it listens.
     pub address: String,
     /// Its name.
     pub name: String,
@@ -127,7 +127,7 @@ impl Place {
                 entering
             }
         };
-        // But for the bug that is planted, in builds that have some.
+        // The planted bug stays set, in builds that have some.
         let ours = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("TRIREME_") && name != "TRIREME_MUTANT";
         for (name, _) in std::env::vars_os().filter(|(name, _)| ours(name)) {
             command.env_remove(name);

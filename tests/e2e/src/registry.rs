@@ -10,11 +10,11 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-/// Who may push to and pull from a private one.
+/// The user that may push to and pull from a private registry.
 pub const USER: &str = "anna";
-/// Her password.
+/// The user's password.
 pub const PASSWORD: &str = "open sesame";
-/// Her line in a password file (bcrypt, which nothing on a plain machine can make).
+/// The user's line in a password file (bcrypt, which nothing on a plain machine can make).
 const HTPASSWD: &str = "anna:$2b$05$U0irL9ZW4ZbsuPpcQ2/J/ucwiwWl55yM08he.2YonVL0erKkv3f1q\n";
 const PATIENCE: Duration = Duration::from_secs(60);
 

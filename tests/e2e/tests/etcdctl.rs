@@ -100,7 +100,7 @@ fn transactions_and_compaction(etcd: &Etcd<'_>) -> anyhow::Result<()> {
     let revision = etcd.json(&["get", "k/a"])?["kvs"][0]["mod_revision"].as_i64().context("revision")?;
     let text = revision.to_string();
     ensure!(etcd.run(&["compaction", "--physical", &text])?.contains(&format!("compacted revision {text}")));
-    // What is that young stays: Kubernetes may resume from it.
+    // History that is this recent stays: Kubernetes may resume from it.
     ensure!(etcd.run(&["get", "k/a", "--rev", &(revision - 1).to_string()])? == "k/a\n2\n");
     etcd.must_fail(&["compaction", &(revision + 1_000_000).to_string()], "required revision is a future revision")
 }
@@ -267,7 +267,7 @@ fn a_full_store_says_so_and_goes_on_when_there_is_room() -> anyhow::Result<()> {
     let mut random = std::fs::File::open("/dev/urandom")?;
     let mut full = false;
     for number in 0..100 {
-        // What does not compress.
+        // Content that does not compress.
         let mut bytes = vec![0; 400 << 10];
         std::io::Read::read_exact(&mut random, &mut bytes)?;
         let text: String = bytes.iter().map(|byte| char::from(b'0' + byte % 64)).collect();

@@ -68,7 +68,7 @@ fn images_are_pulled_from_a_registry() -> anyhow::Result<()> {
         ensure!(always.contains(&pulled), "{always}");
         Ok(())
     })?;
-    // By what it is, as the first pod tells it.
+    // By digest, which the first pod's status tells.
     let id = ns.kubectl(&["get", "pod", "first", "-o", "jsonpath={.status.containerStatuses[0].imageID}"])?;
     // The runtime names one of the places that it has the image from; others may have served the same one.
     let digest = id.rsplit_once("/team/box@").map(|(_, digest)| digest).filter(|digest| digest.starts_with("sha256:"));
@@ -139,7 +139,7 @@ fn a_tarball_in_the_folder_is_an_image() -> anyhow::Result<()> {
     let image = format!("localhost/trireme/dropped:{}", std::process::id());
     pod(&ns, "waits", &image, "Never", "")?;
     waits(&ns, "waits", &["ErrImageNeverPull"], &[])?;
-    // What another tool writes, in the other format; beside it a file that is none.
+    // An archive in the other format, written by another tool, and beside it a file that is no archive.
     let (broken, good) = (Path::new(TARBALLS).join("broken.tar"), Path::new(TARBALLS).join("dropped.tar"));
     std::fs::write(&broken, "no archive")?;
     let made = skopeo(&[], &format!("oci-archive:{}:{image}", good.display()));

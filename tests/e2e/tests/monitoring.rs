@@ -43,7 +43,7 @@ impl Drop for Prometheus {
 }
 
 impl Prometheus {
-    /// What we ship, with this cluster's addresses, and in a hurry.
+    /// The configuration that we ship, with this cluster's addresses and short intervals.
     fn start(cluster: &Cluster) -> anyhow::Result<Self> {
         let shipped = repository().join("ops/prometheus");
         cluster.kubectl(&["apply", "-f", path(&shipped.join("rbac.yaml"))?])?;
@@ -225,7 +225,7 @@ fn metrics_of(expression: &str) -> BTreeSet<String> {
         }
         bare.push(if braces > 0 || quoted || letter == '}' || letter == '"' { ' ' } else { letter });
     }
-    // What is grouped by are labels.
+    // Names in a grouping clause are labels.
     while let Some(at) = bare.find(" by (") {
         let end = bare[at..].find(')').map_or(bare.len(), |end| at + end + 1);
         bare.replace_range(at..end, " ");

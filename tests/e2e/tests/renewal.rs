@@ -118,7 +118,7 @@ fn a_node_renews_its_certificates_while_logs_and_exec_go_on() -> anyhow::Result<
         let new = kept(&host)?;
         ensure!(old[0] != new[0] && old[1] != new[1], "both are new");
         ensure!(new[1].contains(&shown(&host)?), "the port shows the new one");
-        // What was open before goes on, however it was opened.
+        // Connections from before stay open, however they were opened.
         exec.echoes(&format!("round {round}"))?;
         let mut number: u32 = logs.line()?.parse()?;
         for _ in 0..20 {
@@ -126,7 +126,7 @@ fn a_node_renews_its_certificates_while_logs_and_exec_go_on() -> anyhow::Result<
             ensure!(next == number + 1, "a line is missing between {number} and {next}");
             number = next;
         }
-        // What comes now goes through the new ones: the API server to the kubelet, and the agent to the API server.
+        // New connections use the new certificates: the API server's to the kubelet, and the agent's to the API server.
         ensure!(ns.kubectl(&["logs", "talker", "--tail=1"])?.trim().parse::<u32>().is_ok(), "logs");
         ensure!(ns.kubectl(&["exec", "talker", "--", "echo", "hello"])?.trim() == "hello", "exec");
         let lease = eventually("the node's Lease", LONG, || renewed_at(&cluster))?;

@@ -69,7 +69,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // What is left of it, `ops/down` does not know: say so.
+        // `ops/down` does not know of this namespace, so a failed removal is reported here.
         if let Err(error) = shell(&self.name, "ip netns del \"trireme-$1\"") {
             eprintln!("{error:#}");
         }

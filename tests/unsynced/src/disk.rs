@@ -78,12 +78,12 @@ impl Disk {
         Ok(loss)
     }
 
-    /// Also what the kernel remembers of the files goes with the mount.
+    /// Unmounts, which also drops the kernel's cache of the files.
     fn detach(&mut self) -> io::Result<()> {
         let Some(session) = self.session.take() else { return Ok(()) };
         match umount2(&self.folder, MntFlags::empty()) {
             Ok(()) => match session.join() {
-                // The end, as the kernel tells a session that it has caught between two requests.
+                // The session reports the unmount with this error if it happens between two requests.
                 Err(error) if error.raw_os_error() == Some(Errno::ECONNABORTED as i32) => Ok(()),
                 ended => ended,
             },

@@ -335,7 +335,7 @@ impl Filesystem for Mounted {
         let mut image = self.shared.image.lock();
         let end = offset.saturating_add(length);
         let result = image.node(ino.0).map(Node::size).and_then(|size| match mode {
-            // Space is only promised, and the promise is not kept account of.
+            // Only checks that there is space now; the reservation is not recorded.
             libc::FALLOC_FL_KEEP_SIZE => image.reserve(end.saturating_sub(size)),
             0 => {
                 if end > size {

@@ -1,4 +1,4 @@
-//! What a power cut leaves of what was not synced: by a seed, so that a run can be looked at again.
+//! What a power cut leaves of unsynced data, chosen by a seed, so that a run can be repeated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

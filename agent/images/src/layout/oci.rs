@@ -74,7 +74,7 @@ impl Planner<'_> {
         let mut found = Found::default();
         let mut labels = BTreeMap::new();
         for (n, child) in index.manifests.iter().enumerate() {
-            // Not every platform was saved; that ours was is seen in the end.
+            // Not every platform is in the archive; whether this machine's is there is checked at the end.
             if self.archive.with_digest(&child.digest).is_none() {
                 continue;
             }

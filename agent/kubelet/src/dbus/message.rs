@@ -17,7 +17,7 @@ const FIELD_DESTINATION: u8 = 6;
 const FIELD_SIGNATURE: u8 = 8;
 /// What comes before the fields: the fixed part and the length of the fields.
 pub(super) const FIXED_LEN: usize = 16;
-/// Longer messages are none that a service manager sends in reply to us.
+/// Longer than any reply that a service manager sends us.
 const MAX_LEN: usize = 1 << 20;
 
 /// What a message is.

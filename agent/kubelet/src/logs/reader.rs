@@ -20,7 +20,8 @@ use super::line;
 /// machine has 128.
 const FOLLOW: Duration = Duration::from_millis(200);
 const BLOCK: u64 = 64 << 10;
-/// A runtime splits what a container writes into lines of 16 KiB; of a longer one, which is none of its own, the rest is left out.
+/// A runtime splits the output of a container into lines of 16 KiB. A longer line is not the runtime's, and the part beyond this is left
+/// out.
 const MAX_LINE_BYTES: usize = 256 << 10;
 
 /// What of a log is wanted.

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 const INITIAL: SignedDuration = SignedDuration::from_secs(10);
 const MAX: SignedDuration = SignedDuration::from_secs(300);
 const FORGET_AFTER: SignedDuration = SignedDuration::from_secs(600);
-/// What a volume is made of is often there a moment later, as a new namespace's `kube-root-ca.crt` is.
+/// The object that a volume is made of often appears a moment later, as a new namespace's `kube-root-ca.crt` does.
 const FIRST_VOLUME_RETRY: SignedDuration = SignedDuration::from_millis(500);
 const LAST_VOLUME_RETRY: SignedDuration = SignedDuration::from_secs(122);
 

@@ -149,7 +149,7 @@ fn without_sandbox(s: &Situation<'_>) -> Plan {
 }
 
 fn with_sandbox(s: &Situation<'_>, sandbox_id: &str, plan: &mut Plan) {
-    // Whether initialization is complete or not, and once for each: they are for looking into a pod that is stuck.
+    // Ephemeral containers start whether or not initialization is complete, and once each: they are for looking into a pod that is stuck.
     for container in spec::ephemeral_containers(s.pod) {
         ephemeral(s, &container, plan);
     }

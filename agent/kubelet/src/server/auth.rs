@@ -1,4 +1,5 @@
-//! Who asks, and whether they may: certificates of the client CA, TokenReview and SubjectAccessReview, with short memories.
+//! Authentication and authorization: certificates of the client CA, TokenReview and SubjectAccessReview, whose answers are cached for a
+//! short time.
 
 use std::{collections::HashMap, time::Duration};
 

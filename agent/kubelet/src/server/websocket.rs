@@ -281,7 +281,7 @@ async fn bridge_ports(socket: WebSocket, upstream: Upstream, ports: Vec<u16>) ->
         for (channel, name) in [(data_channel + 1, "error"), (data_channel, "data")] {
             let stream = writer.open(&[("streamtype", name), ("port", &text), ("requestid", &request_id)]).await?;
             if name == "error" {
-                // Nothing is ever said on it by us; the runtime waits for its end.
+                // This side sends nothing on it; the runtime waits for its end.
                 writer.finish(stream).await?;
             }
             pairs.push(Pair { channel, stream });

@@ -41,7 +41,7 @@ fn by_descriptor(fd: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-/// What is in it first: a root that is the group's says that all is done.
+/// Changes the content first: a root that belongs to the group means that all of the content does.
 fn directory(opened: OwnedFd, path: &Path, group: u32, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::Config(format!("fsGroup: {} is more than {MAX_DEPTH} directories deep", path.display())));
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(of(volume.join("sub/deep/f")), (4242, 0o660));
         assert_eq!((of(outside.clone()), of(outside.join("f"))), before);
 
-        // With the policy, a root that is right already speaks for all.
+        // With the policy, a root that belongs to the group means that nothing is changed.
         std::fs::set_permissions(volume.join("sub/deep/f"), Permissions::from_mode(0o600)).unwrap();
         give(&volume, 4242, true).unwrap();
         assert_eq!(of(volume.join("sub/deep/f")).1, 0o600);

@@ -42,7 +42,7 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path, create: bool) -
     };
     let opened = opened.map_err(|e| Error::Config(format!("failed to prepare subPath for volumeMount {sub_path:?}: {}", e.desc())))?;
     let source = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
-    // A bind is kept while it shows what the path names now: a file that was replaced since then is a file that is gone.
+    // A bind is kept while it shows the file that the path names now. A file that was replaced since then is bound anew.
     for _ in 0..MAX_STACKED {
         if !mounts::is_mount_point(target)? {
             break;

@@ -1,5 +1,5 @@
-//! What ended before something else began comes before it: writes by their revisions, reads by the revision they show.
-//! This is what makes a stale read one.
+//! An operation that ended before another began comes before it: writes by their revisions, reads by the revision they show. A read that
+//! breaks this is stale.
 
 use crate::history::{Answer, At, Call, History};
 use crate::record::Record;

@@ -150,7 +150,8 @@ fn search(ops: &[Op]) -> Option<Op> {
                     furthest = placed;
                     stuck = ops.iter().zip(&done).filter(|(_, done)| !**done).map(|(op, _)| op).min_by_key(|op| op.ended).cloned();
                 }
-                // A read that fits could always come at once, for it changes nothing: where that leads nowhere, so does all else.
+                // A read that fits could always be placed first, because it changes nothing: where that leads to no order, no other
+                // choice does.
                 loop {
                     let Some((at, before)) = stack.pop() else { return stuck };
                     done[at] = false;
@@ -189,7 +190,7 @@ impl Done {
         let first = (from..end).find(|at| !done[*at]).unwrap_or(end);
         let word = |chunk: &[bool]| chunk.iter().enumerate().fold(0, |word, (at, done)| word | (u64::from(*done) << at));
         let mut after: Vec<u64> = done[first..end].chunks(64).map(word).collect();
-        // The same set looks the same, wherever it was looked at from.
+        // Trailing zeros are dropped, so that equal sets compare equal.
         while after.last() == Some(&0) {
             after.pop();
         }

@@ -1,5 +1,4 @@
-//! A host's disk: it keeps what was synced, and of what was not a prefix as long as it pleases. Syncs can be slow, fail,
-//! or find no space.
+//! A host's disk: it keeps everything that was synced, and a random prefix of what was not. Syncs can be slow, fail, or find no space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -37,7 +37,7 @@ async fn follow(name: &str, place: Place, host: usize, store: &Store, board: &Bo
     let number = recorder.watch(name, &format!("h{host}"), place.prefix, place.next);
     let end = |said: Said| {
         if let Said::Compacted(floor) = said {
-            // A client that is told so lists, and watches again from the floor.
+            // As a client does that is told so: it lists, and watches again from the floor.
             board.reached(name, floor);
         }
         recorder.said(number, said);

@@ -30,7 +30,7 @@ use load::{Client, Load, watch};
 use site::{Site, places, until};
 
 const CLIENTS: usize = 8;
-/// After so many the load pauses, everything is held against everything, and the next begin with new keys.
+/// After so many cuts the load pauses, all results are compared, and the next cuts begin with new keys.
 const CUTS_PER_GENERATION: usize = 10;
 
 /// Whose power is cut.
@@ -69,7 +69,7 @@ async fn power_cuts_lose_nothing() -> anyhow::Result<()> {
     let wanted = number("TRIREME_CUTS")?.unwrap_or(6) as usize;
     println!("power cuts: TRIREME_SEED={seed}");
     let mut account = Account::default();
-    // Until it has ended it has not.
+    // Recorded as failed until the run has ended.
     account.figures(seed, false).note()?;
     let outcome = run(wanted, &mut StdRng::seed_from_u64(seed), &mut account).await;
     account.figures(seed, outcome.is_ok() || !account.violations.is_empty()).note()?;
@@ -105,7 +105,7 @@ async fn run(wanted: usize, random: &mut StdRng, account: &mut Account) -> anyho
         match outcome {
             Ok(()) => judge(&site, generation, &mut past, account).await?,
             Err(error) => {
-                // What the clients saw so far may say why.
+                // The history so far may explain the failure.
                 let history = generation.load.recorder.history();
                 for violation in invariants::check(&history).into_iter().filter(|violation| violation.invariant != LIVE_ONLY) {
                     println!("so far: {violation}");
@@ -204,7 +204,7 @@ async fn cut(site: &mut Site<'_>, load: &Load, whose: Whose, random: &mut StdRng
     Ok((dead, losses.join("; ")))
 }
 
-/// Ends the load and holds everything against everything.
+/// Ends the load and compares all results.
 async fn judge(site: &Site<'_>, generation: Generation, past: &mut Vec<Kv>, account: &mut Account) -> anyhow::Result<()> {
     let Generation { load, from, clients, watches } = generation;
     load.stop();

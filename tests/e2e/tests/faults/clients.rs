@@ -198,7 +198,7 @@ impl Client {
                     false => Answer::Conflict(revision, found(&response.responses)),
                 }
             }
-            // What went wrong on the way may have gone wrong on the way back.
+            // The error may have occurred on the way back, after the write took effect.
             Ok(Err(status)) => Answer::Unknown(status.to_string()),
             Err(_) => Answer::Unknown("no answer".to_owned()),
         };

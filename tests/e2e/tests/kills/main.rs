@@ -59,7 +59,7 @@ async fn kills_on_one_server_lose_nothing() -> anyhow::Result<()> {
     let site = Site::new(Cluster::of(&host)?, vec![host.clone()], vec![host.clone()])?;
     let round = [[Leader; 10].as_slice(), &[Containerd; 6], &[LeaderPower; 4]].concat();
     let outcome = run("one server", site, &round).await;
-    // What failed stays as it is, to be looked at; ops/down removes it too.
+    // A failed run leaves everything as it is, for inspection; ops/down removes it too.
     if outcome.is_ok() {
         block_in_place(|| host.remove())?;
     }

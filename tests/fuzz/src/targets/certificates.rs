@@ -47,6 +47,6 @@ fn pem(der: &[u8]) -> Vec<u8> {
 fn judge(document: &[u8]) {
     let decoded = CertificateRequest::decode(document);
     let is_kubelets = trireme_controllers::fuzzing::is_kubelets_request(document);
-    // What is approved by itself has been decoded, and is a kubelet's.
+    // A kubelet's request, which is approved automatically, must decode.
     assert!(!is_kubelets || decoded.is_ok_and(|request| request.subject().common_name.starts_with("system:node:")));
 }
