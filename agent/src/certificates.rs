@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_secs(600);
 /// After a renewal that failed.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// The identity and who shows it.
+/// The identity, and what shows it.
 pub struct Certificates {
     identity: Mutex<Identity>,
     store: IdentityStore,

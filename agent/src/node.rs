@@ -55,7 +55,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
 /// Runs the node until cancelled; says `serving` once it has joined and its kubelet serves. Returns early only with an error that a restart would not mend.
 pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: CancellationToken) -> Result<(), Error> {
     let agent_dir = options.data_dir.join("agent");
-    // Held to the end: everything below would be replaced under the feet of another agent.
+    // Held until the node ends: another agent would replace everything below while this one uses it.
     let _lock = FolderLock::take(&agent_dir)?;
     let mut journal =
         Journal::open(&agent_dir).map_err(|e| Error::Host(format!("--data-dir: {}: {e}", agent_dir.join("journal").display())))?;

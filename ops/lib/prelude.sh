@@ -1,4 +1,4 @@
-# What every script here begins with: strict mode, paths, messages, waiting, processes. Sourced, never run.
+# The common beginning of every script here: strict mode, paths, messages, waiting, processes. Sourced, never run.
 
 set -euo pipefail
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)

@@ -1,4 +1,4 @@
-# What must hold on a machine as users have it, one check after the other. Sourced by vm.sh.
+# The checks of an installed machine, one after the other. Sourced by vm.sh.
 
 VM_POD_SECONDS=600
 passed=0 failed=0

@@ -1,4 +1,4 @@
-# How Trireme comes onto a machine and leaves it: package, install script, check-host. Sourced by vm.sh.
+# How Trireme is installed on a machine and removed: package, install script, check-host. Sourced by vm.sh.
 
 # docs/install.md, "One machine", word for word. apt takes the packages from its cache: the machine has no network.
 vm_install() {

@@ -17,7 +17,7 @@ use crate::store::datadir::DataDir;
 use crate::store::options::Engines;
 use crate::types::{Membership, StoredMembership, encode_stored_membership, log_id, log_id_to_proto, unplaced};
 
-/// A step that is complete. The callback that is told of it may end the work with an error.
+/// A step that is complete. The callback that receives it may end the work with an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// The survivor's state was copied.

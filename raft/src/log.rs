@@ -88,7 +88,7 @@ struct Index {
     written: u64,
     /// Whether the log holds the commit mark under the key of an earlier release.
     has_old_mark: bool,
-    /// Outlives the log, and holds nothing of it open.
+    /// Still used after the log was closed; keeps no part of the log open.
     sizes: Arc<Mutex<LogSizes>>,
 }
 

@@ -167,7 +167,7 @@ impl Core {
         self.configure(&raft, change, true).await
     }
 
-    /// Removes a member, but not one whose going would leave the others without a quorum that lives.
+    /// Removes a member, unless the others would then have no live quorum.
     async fn remove_safely_here(&self, id: u64, force: bool) -> Result<(), StoreError> {
         let raft = self.leading()?;
         let mut left: BTreeSet<u64> = raft.voter_ids().collect();

@@ -413,7 +413,7 @@ impl Store {
         self.core.change(Change::Promote(id)).await.map(drop)
     }
 
-    /// Removes a member for good; the leader hands over first. Refused where the voters left would be no quorum that lives.
+    /// Removes a member for good; the leader hands over first. Refused if the remaining voters would have no live quorum.
     ///
     /// # Errors
     /// As [`Store::add_learner`].

@@ -74,7 +74,7 @@ async fn a_stalled_watcher_finds_every_event_or_is_told_that_they_are_gone() {
         assert!(batch.revision >= revision);
     }
 
-    // History is compacted under the one that has not read a word: it is told so, and nothing is skipped.
+    // History is compacted while this watch has read nothing: it ends as compacted, and nothing is skipped.
     store.compact(revision).await.unwrap();
     let told = tokio::time::timeout(PATIENCE, late.next()).await.unwrap();
     assert!(matches!(told, Err(WatchError::Compacted { compact_revision }) if compact_revision == revision), "{told:?}");

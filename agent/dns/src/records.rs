@@ -30,7 +30,7 @@ pub struct Cluster {
 struct State {
     services: HashMap<ServiceKey, Arc<Service>>,
     slices: HashMap<ServiceKey, BTreeMap<String, Arc<EndpointSlice>>>,
-    /// Who has an address, for reverse look-ups.
+    /// The service of each address, for reverse look-ups.
     by_address: HashMap<Ipv4Addr, ServiceKey>,
     namespaces: HashMap<String, usize>,
 }

@@ -1,4 +1,4 @@
-//! What decodes archives, for random input. Only with the feature `fuzzing`; nothing else uses it.
+//! The decoder of archives, for random input. Only with the feature `fuzzing`; nothing else uses it.
 
 use std::io::Cursor;
 use std::path::Path;

@@ -3,7 +3,7 @@
 //!
 //! Owns that folder's meaning, the reading of archives (OCI layouts and docker archives, plain or gzipped) and how their content
 //! gets into containerd: through its content store, leases and image names on the socket that CRI is spoken on. Must not pull, and
-//! must not run a runtime's binary. A runtime without these services is told of in the log; pods there need a registry.
+//! must not run a runtime's binary. If the runtime lacks these services, the log says so; pods there need a registry.
 //!
 //! A file is read as a stream, twice: once to learn what is in it (kept: names, digests, the small JSON documents), once to hand over what the
 //! runtime does not have. What was imported is remembered in the runtime itself, as a label of the image: there is no file of
@@ -36,7 +36,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// The names of the images in an archive, for a machine of this architecture (`amd64`, `arm64`). Touches no file and no runtime, so that
-/// it can be fuzzed: an archive is what strangers hand to people.
+/// it can be fuzzed: an archive is untrusted input.
 pub fn image_names(archive: impl std::io::Read + Send + 'static, architecture: &str) -> Result<Vec<String>, Error> {
     let archive = archive::Archive::read_from(archive, Path::new(""))?;
     let plan = layout::plan(&archive, architecture)?;

@@ -47,7 +47,7 @@ impl Error {
         move |errno| Error::Io { what, source: std::io::Error::from(errno) }
     }
 
-    /// True when the same call may succeed later without anybody changing anything.
+    /// True when the same call may succeed later without any change.
     pub fn is_retryable(&self) -> bool {
         match self {
             Error::Runtime { code, .. } => matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled),

@@ -1,4 +1,4 @@
-//! What decodes bytes of containers, runtimes and clients, for random input. Only with the feature `fuzzing`; nothing else uses it.
+//! The decoders of bytes from containers, runtimes and clients, for random input. Only with the feature `fuzzing`; nothing else uses it.
 
 use std::path::Path;
 

@@ -48,7 +48,7 @@ pub trait HostPorts: Send + Sync {
     fn clear<'a>(&'a self, pod_uid: &'a str) -> BoxFuture<'a, Result<(), String>>;
 }
 
-/// Maps nothing: a pod that asks for a host port is told so.
+/// Maps nothing: a pod that asks for a host port gets an error.
 pub(crate) struct NoHostPorts;
 
 impl HostPorts for NoHostPorts {

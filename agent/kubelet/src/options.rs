@@ -65,7 +65,7 @@ pub struct KubeletOptions {
     pub images_imported: Option<watch::Receiver<bool>>,
     /// The TLS identity of the kubelet API. Without it the API on 10250 is not served.
     pub serving_tls: Option<ServingTls>,
-    /// Who shows and renews this node's certificates. Without it the API does not serve them.
+    /// What shows and renews this node's certificates. Without it the API does not serve them.
     pub certificates: Option<Arc<dyn NodeCertificates>>,
     /// Where the kubelet API listens (10250).
     pub listen: SocketAddr,

@@ -1,4 +1,4 @@
-//! Control groups: the unified hierarchy, or the separate ones of old.
+//! Control groups: the unified hierarchy (v2), or one hierarchy for each controller (v1).
 
 use std::fs;
 

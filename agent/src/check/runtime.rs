@@ -46,7 +46,7 @@ async fn ask(client: &mut RuntimeServiceClient<Channel>) -> Result<(cri::Version
     Ok((version, status.info.get("config").and_then(|text| serde_json::from_str(text).ok())))
 }
 
-/// Judges containerd's configuration, as it tells it itself.
+/// Checks containerd's configuration, as containerd itself reports it.
 fn judge(config: &Value, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     let runtimes = config["containerd"]["runtimes"].as_object();

@@ -356,7 +356,7 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut client = self.client(Lane::Bulk)?;
         let bytes: u64 = snapshot.snapshot.manifest().files.iter().map(|file| file.size).sum();
-        // A peer that takes less than a mebibyte a second is as good as gone.
+        // A peer that takes less than a mebibyte a second counts as unreachable.
         let limit = Duration::from_secs(60 + bytes / (1 << 20));
         let messages = snapshot_messages(vote_to_proto(&vote), snapshot.snapshot);
         let call = self.within(RPCTypes::InstallSnapshot, limit, client.install_snapshot(messages));

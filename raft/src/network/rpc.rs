@@ -13,7 +13,7 @@ use crate::types::TypeConfig;
 
 /// A ready client for one peer.
 pub(crate) type Client = PeerClient<InterceptedService<Channel, Headers>>;
-/// What openraft is told of a call that failed.
+/// The error that openraft gets for a call that failed.
 pub(super) type Rpc = RPCError<TypeConfig>;
 
 /// Names the cluster, the sender and the receiver in every call.

@@ -55,8 +55,8 @@ pub struct Upkeep {
     /// With less than this free on the disk, writes that make the state larger are refused. `None`: a fiftieth of the disk,
     /// between 16 and 256 MiB.
     pub low_bytes: Option<u64>,
-    /// Size of a file that is kept in reserve, and let go when the disk is full, so that deletes and compaction
-    /// still have room. 0 for none.
+    /// Size of a file that is kept in reserve, and released when the disk is full, so that deletes and compaction still have room. 0 for
+    /// none.
     pub reserve_bytes: u64,
     /// How often the space is looked at.
     pub space_every: Duration,

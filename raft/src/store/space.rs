@@ -37,7 +37,7 @@ use crate::mvcc::StateMachine;
 const GROWTH_BYTES: usize = 4096;
 /// What a byte of command takes on disk before it is compacted away, at worst: log, table, tables being merged.
 const AMPLIFICATION: i64 = 4;
-/// The reserve is let go in this many pieces.
+/// The reserve is released in this many pieces.
 const RESERVE_PIECES: u64 = 4;
 
 /// How much space there is.
@@ -160,7 +160,7 @@ impl Space {
         status
     }
 
-    /// `free` counts what the reserve holds: letting it go must not look like a recovery.
+    /// `free` counts what the reserve holds: releasing it must not look like a recovery.
     fn judge(&self, before: SpaceLevel, free: u64, size: u64) -> SpaceLevel {
         let free = free.saturating_sub(self.reserve_bytes);
         let (low, quota) = (self.low_bytes, self.quota_bytes);

@@ -1,4 +1,4 @@
-//! What the store does for itself while it runs: keeps its space, lets old history go, tidies its folder.
+//! Maintenance of a running store: keeps its disk space, compacts old history, tidies its folder.
 //!
 //! Compaction by time works as kube-apiserver's does: every five minutes history goes up to where the revision stood five
 //! minutes before (<https://kubernetes.io/docs/reference/command-line-tools-reference/kube-apiserver/>,
@@ -25,7 +25,7 @@ use crate::error::StoreError;
 const REMOVE_PERIOD: Duration = Duration::from_secs(1);
 /// Changes that one step removes: short enough not to hold up an apply.
 const REMOVE_STEP: usize = 1000;
-/// The log may take so many times what of it is kept at most ([`LogKept::bytes_max`](crate::log::LogKept)): what it has let go of leaves the
+/// The log may take this many times the most that is kept of it ([`LogKept::bytes_max`](crate::log::LogKept)): purged entries leave the
 /// disk later.
 const LOG_SLACK: u64 = 2;
 /// Between two attempts to make room.
@@ -59,7 +59,7 @@ pub(super) async fn remove_history(core: Arc<Core>) {
     }
 }
 
-/// Lets history go by age and by number, while this member leads.
+/// Compacts history by age and by number of revisions, while this member leads.
 pub(super) async fn retain(core: Arc<Core>, upkeep: Upkeep) {
     if upkeep.retention.is_zero() {
         return;
@@ -118,7 +118,7 @@ pub(super) async fn keep_space(core: Arc<Core>, upkeep: Upkeep) {
         }
         let room = make_room(&core);
         tokio::pin!(room);
-        // Others may fill the disk meanwhile: the reserve must go before the snapshot gives up for want of space.
+        // Other programs may fill the disk meanwhile: the reserve must be released before the snapshot fails for want of space.
         let made = loop {
             tokio::select! {
                 made = &mut room => break made,

@@ -1,4 +1,4 @@
-//! Engines whose log can be held up: one member's altogether, or everybody's by a delay.
+//! Engines whose log can be held up: that of one member completely, or that of every member by a delay.
 
 #![allow(dead_code)]
 

@@ -57,7 +57,7 @@ const ALL: &[(&str, Check)] = &[
     ("leases live their time", leases::check),
 ];
 
-/// How many violations of one kind are told.
+/// How many violations of one kind are reported.
 const TOLD: usize = 5;
 
 /// Every promise that a history breaks.

@@ -4,7 +4,7 @@
 //! - [`history`]: what was asked and answered, and what watches said; [`record`]: the one account of the store's
 //!   changes that follows from it;
 //! - [`invariants`]: what must hold of a history, one promise a file. Pure: they know no store;
-//! - [`report`]: the figures of every kind of bad luck, in one table;
+//! - [`report`]: the figures of all long fault tests, in one table;
 //! - [`sim`]: hosts, network, disks and time under one seed, with the real store, log, peer protocol (TLS, HTTP/2)
 //!   and watch code on them.
 //!

@@ -1,4 +1,4 @@
-//! The figures of every kind of bad luck: each part notes its own while it runs, and one table shows all.
+//! The figures of the long fault tests: each part notes its own while it runs, and one table shows all.
 //!
 //! Parts are processes of their own (the simulation, the tests of kills and of power cuts), so the figures go through a file, a line
 //! for each part: a part that is noted again replaces what it noted before.

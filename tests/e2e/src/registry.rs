@@ -28,12 +28,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// One for everybody.
+    /// A registry without a password.
     pub fn open() -> anyhow::Result<Self> {
         Self::start(false)
     }
 
-    /// One that wants a password.
+    /// A registry that wants a password.
     pub fn private() -> anyhow::Result<Self> {
         Self::start(true)
     }

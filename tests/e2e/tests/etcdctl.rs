@@ -135,7 +135,7 @@ fn members_and_maintenance(etcd: &Etcd<'_>) -> anyhow::Result<()> {
     etcd.must_fail(&["move-leader", "9"], "bad leader transferee")?;
     etcd.run(&["move-leader", &id])?;
     etcd.run(&["lock", "l", "true"])?;
-    // An elected one stays so until it is told to stop.
+    // A candidate that was elected stays the leader until it is told to stop.
     let mut elected = etcdctl(etcd.place, &etcd.server, &["elect", "e", "me"]).stdout(Stdio::null()).spawn()?;
     let end = Instant::now() + PATIENCE;
     let mut leader = String::new();

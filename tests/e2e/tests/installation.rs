@@ -1,4 +1,4 @@
-//! How Trireme comes onto a machine by the release's install script and leaves it, and what `check-host` says of a machine that is not fit.
+//! How the release's install script installs and removes Trireme, and what `check-host` says of a machine that is not fit.
 //!
 //! The machine is this one under an overlay, in namespaces of its own (`installation/machine.sh`): what is written there goes with it.
 //! With a real systemd, and with the package: `ops/test vm`.

@@ -103,7 +103,7 @@ fn members_tokens_and_certificates_change_under_a_running_cluster() -> anyhow::R
 
     certificates_change_under_a_watch(&home_a, &a)?;
 
-    // A member that is removed is told, stays away, and comes back as another one with an empty folder.
+    // A removed member is told that it was removed, stays away, and comes back as another one with an empty folder.
     ask(&home_a, &["member", "remove", "c"])?;
     voters(&home_a, &["a", "b"])?;
     eventually("c is told", || {

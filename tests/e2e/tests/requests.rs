@@ -1,4 +1,4 @@
-//! Requests that no client should send: upstream's code, reason and words, and a server that is none the worse for them.
+//! Requests that no client should send: they get upstream's code, reason and words, and the server keeps working.
 
 use std::{
     fs,

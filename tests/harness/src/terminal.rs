@@ -83,7 +83,7 @@ impl Terminal {
         })
     }
 
-    /// Types a line until the screen shows what it answers to: what reads it may not be there yet, or not know yet what it is asked.
+    /// Types a line repeatedly until the screen shows the answer: the program that reads it may not be ready yet.
     pub fn types_until(&mut self, line: &str, answer: &str) -> anyhow::Result<()> {
         eventually(&format!("{answer:?} after {line:?}"), PATIENCE, || {
             self.types(&format!("{line}\n"))?;

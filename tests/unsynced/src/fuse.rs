@@ -95,7 +95,7 @@ impl Mounted {
         match self.shared.sync_delay_ms.load(Ordering::SeqCst) {
             0 => finish(),
             delay_ms => {
-                // As many at a time as threads of the process wait for theirs. Others go on meanwhile.
+                // One thread for each sync that a process waits for. Other requests go on meanwhile.
                 std::thread::spawn(move || {
                     std::thread::sleep(Duration::from_millis(delay_ms));
                     finish();

@@ -5,7 +5,8 @@
 //! - [`survivors`]: which part of what was not synced a power cut leaves all the same, by a seed;
 //! - [`Disk`]: an image mounted at a folder, and its faults: slow syncs, failing syncs, no space.
 //!
-//! It must not be kinder than a real disk where a store may rely on it, nor so cruel that no store could live on it. The model is
+//! It must not keep more than a real disk does where a store may rely on it, nor lose so much that no store could work on it. The model
+//! is
 //! what POSIX promises, which is less than what ext4 keeps:
 //!
 //! - Content is kept when `fsync` or `fdatasync` of the file has returned; a write to a file opened with `O_DSYNC` when it has returned.

@@ -50,7 +50,7 @@ pub(crate) fn service_variables(services: &[Arc<Service>], namespace: &str, enab
     let mut variables = BTreeMap::new();
     for service in services {
         let (name, ns) = (service.metadata.name.as_deref().unwrap_or_default(), service.metadata.namespace.as_deref().unwrap_or_default());
-        // The API server's own service is told to every pod, links or not.
+        // The variables of the API server's own service are set in every pod, whether or not it enables service links.
         let is_master = ns == "default" && name == "kubernetes";
         if is_master || (enable_links && ns == namespace) {
             variables_of(service, name, &mut variables);

@@ -56,7 +56,8 @@ pub(crate) async fn run(core: &Core, hook: &Hook<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// An HTTP hook is a notice: any answer will do. A server that speaks plain HTTP where HTTPS is asked for is told so again in plain.
+/// An HTTP hook is a notification: any answer will do. If HTTPS is asked for and the server speaks plain HTTP, the request is repeated
+/// over plain HTTP.
 async fn notify(core: &Core, hook: &Hook<'_>, request: Request) -> Result<(), String> {
     let failure = match http::get(&request, MAX_HTTP).await {
         Ok(_) => return Ok(()),

@@ -8,13 +8,13 @@ use tonic::transport::Endpoint;
 use super::http::{self, Answer, Request};
 use crate::{container::env, core::Core};
 
-/// At most this much of a command's output is told.
+/// At most this much of a command's output is reported.
 const MAX_OUTPUT_BYTES: usize = 10 << 10;
 
 /// What one attempt says.
 pub(crate) enum Outcome {
     Success,
-    /// A success that the pod's owner is told something about.
+    /// A success with a warning for the pod's owner.
     Warning(String),
     Failure(String),
     /// The attempt could not be made at all.

@@ -82,7 +82,7 @@ impl Double {
         end(run, code, now);
     }
 
-    /// The whole pod ends without anybody asking: a reboot.
+    /// The whole pod ends without a request, as in a reboot.
     pub(crate) fn reboot(&self) {
         let now = self.nanos();
         let mut state = self.state.lock();

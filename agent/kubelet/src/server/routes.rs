@@ -50,7 +50,7 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// What is on 10248, for everybody on this host.
+/// The routes on 10248, for every process on this host.
 pub(crate) fn health(api: Arc<Api>) -> Router {
     Router::new().route("/healthz", get(healthz)).with_state(api)
 }

@@ -14,7 +14,7 @@ const RST_STREAM: u16 = 3;
 const PING: u16 = 6;
 const GOAWAY: u16 = 7;
 const FLAG_FIN: u8 = 1;
-/// Larger frames are not sent by anybody we speak to.
+/// No peer that we speak to sends larger frames.
 const MAX_FRAME: usize = 1 << 20;
 
 /// A frame's length has 24 bits; what is longer is sent in parts.

@@ -48,7 +48,7 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 4 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Form {
     base64: bool,
-    /// Only failures are told on the error channel, as text.
+    /// Only failures are reported on the error channel, as text.
     plain_status: bool,
 }
 

@@ -22,7 +22,7 @@ use crate::{
     files,
 };
 
-/// More mounts on one target are none of ours.
+/// No target of ours has more mounts than this.
 const MAX_STACKED: usize = 16;
 
 /// Binds `volume/sub_path` on `target`; makes missing directories if `create`.

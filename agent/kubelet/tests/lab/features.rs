@@ -1,4 +1,4 @@
-//! What users ask for beside plain pods: each was once accepted and ignored, or broke on hosts as users have them.
+//! Features that users ask for beside plain pods: each was once accepted and ignored, or failed on some hosts.
 
 use std::{os::unix::fs::PermissionsExt, time::Duration};
 

@@ -4,7 +4,7 @@
 //! RocksDB answers it too leniently for a Raft log. In the mode that tolerates a torn tail it takes a record that claims
 //! to be longer than what is left of the file for the last write before a crash, and drops everything from there on. But a flipped bit
 //! in the length of a record that was synced and acknowledged looks just the same, and may take a block's worth of good records with
-//! it. In the strict mode it refuses the honest tear as well.
+//! it. In the strict mode it also refuses a log with a genuine torn write.
 //!
 //! What tells them apart (design D10):
 //!

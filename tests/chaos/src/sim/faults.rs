@@ -1,4 +1,4 @@
-//! What can go wrong, and how it is put right again.
+//! The faults that are injected, and how each is undone.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::load::Client;
 use super::net::Half;
 use super::world::World;
 
-/// A kind of bad luck.
+/// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     /// SIGKILL of one host.

@@ -111,7 +111,7 @@ impl Recorder {
         self.history.lock().finals.push(end);
     }
 
-    /// The history is one among others who write.
+    /// The store has other writers, whose operations the history does not contain.
     pub fn others_write(&self) {
         self.history.lock().shared = true;
     }

@@ -30,7 +30,7 @@ pub struct World {
 struct Host {
     seat: Seat,
     runtime: Option<Runtime>,
-    /// Stopped by SIGSTOP: so many milliseconds have passed it by.
+    /// Stopped by SIGSTOP, for so many milliseconds so far.
     stopped_ms: Option<u64>,
     /// Its clock runs so many times as fast, in thousandths.
     speed: u64,
@@ -87,7 +87,7 @@ impl World {
         self.hosts.is_empty()
     }
 
-    /// One millisecond for everybody, in an order that the seed decides.
+    /// One millisecond for all hosts, in an order that the seed decides.
     pub fn step(&mut self) {
         self.now_ms += 1;
         self.common.recorder.set_now(self.now_ms);

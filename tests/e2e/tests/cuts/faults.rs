@@ -1,4 +1,4 @@
-//! Disks that are slow, that fail and that are full, under the same load and the same judge.
+//! Disks that are slow, that fail and that are full, under the same load and the same checks.
 
 use std::time::{Duration, Instant};
 

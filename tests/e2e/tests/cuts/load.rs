@@ -276,8 +276,8 @@ pub fn short_kv(kv: &etcd::KeyValue) -> Kv {
     Kv { value: short(&kv.value), ..kv }
 }
 
-/// Follows a server for ever, under a number whose remainder by the count of servers names it. Whenever it is cut off it begins again where the generation began, so that everything it was told once
-/// it is told again.
+/// Follows a server for ever. The watch's number modulo the count of servers selects the server. A watch that is cut off starts again at
+/// the beginning of the generation, so that it receives every event again.
 pub async fn watch(load: Arc<Load>, watch: usize, from: i64) {
     let server = watch % load.endpoints.len();
     for attempt in 0.. {

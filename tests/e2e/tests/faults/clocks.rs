@@ -1,4 +1,4 @@
-//! Wall clocks that jump, by libfaketime in front of one server's calls: what lives by time lives its time, and leaders stay.
+//! Wall clocks that jump, by libfaketime in front of one server's calls: leases keep their durations, and leaders stay.
 
 use std::{fs, time::Duration};
 
@@ -70,7 +70,7 @@ async fn a_clock_that_jumps_ends_no_lease_and_no_leadership() -> anyhow::Result<
         three.all_well().await.with_context(|| what.clone())?;
     }
     let (_, later) = three.leader().await?;
-    // One election is bad luck on a busy machine; a loop is not.
+    // One election may happen on a busy machine; repeated elections may not.
     ensure!(later <= term + 2, "leaders do not stay: term {term} before the clocks jumped, {later} after");
     println!("{}", clients.judge(&three).await?);
     Ok(())

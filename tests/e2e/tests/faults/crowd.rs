@@ -1,5 +1,5 @@
 //! Work for controllers and scheduler without a node that runs it: a ReplicaSet that grows, nodes that are only records, and a
-//! watch that sees whether anything is done twice or by a leader that is none any more.
+//! watch that checks that nothing is done twice, or by a deposed leader.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

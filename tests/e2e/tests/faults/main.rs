@@ -87,7 +87,7 @@ async fn nobody_waits_for_a_slow_follower(three: &Three<'_>, clients: &Clients) 
 struct Asked {
     reads: tokio::task::JoinHandle<usize>,
     marker: Pending,
-    /// What the marker was set to before anybody asked for it.
+    /// The revision of the write that set the marker before the marker was asked for.
     revision: i64,
     successor: (usize, u64),
 }
@@ -119,7 +119,7 @@ impl Asked {
             let revision = revision_of(found)?;
             ensure!(revision >= self.revision, "a stale read: revision {revision}, acknowledged was {}", self.revision);
         }
-        // What these were told is in the history, which is judged in the end.
+        // What these clients were told is in the history, which is checked at the end.
         let answered = self.reads.await?;
         println!("{} of the reads that waited for it were answered", answered + waited.iter().count());
         Ok(self.successor)

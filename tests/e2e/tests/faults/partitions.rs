@@ -53,7 +53,7 @@ async fn a_minority_refuses_and_a_majority_goes_on_and_all_heals_without_a_resta
             three.all_well().await.with_context(|| format!("{cut:?} of leader {leader}, healed"))?;
             println!("round {round}: {cut:?} of leader {leader} in term {term}: server {successor} led term {later}");
         }
-        // A follower on its own does not depose anybody when it is back.
+        // A follower that was alone does not depose the leader when it is back.
         let (leader, term) = three.leader().await?;
         let alone = three.but(leader)[0];
         links[alone].cut(Cut::Both, &addresses(&homes, &three.but(alone)))?;

@@ -153,7 +153,7 @@ pub fn reign(lease: &Lease) -> Option<(String, u64)> {
     Some((host.to_owned(), term.parse().ok()?))
 }
 
-/// A judge that never finds anything proves nothing.
+/// A check that never finds anything proves nothing.
 #[test]
 fn lost_changed_refused_and_repeated_writes_are_found() {
     let now = std::time::Instant::now();

@@ -413,7 +413,7 @@ async fn scale_up_and_down(deployments: Vec<Api<Deployment>>, load: Arc<Load>) -
         }
         let replicas = [1, 4, 2, 3][turn % 4];
         let patch = serde_json::json!({"spec": {"replicas": replicas}});
-        // Whatever becomes of it: the next turn says another number anyway.
+        // A failure is ignored: the next turn sets another number anyway.
         let _ = deployments[turn % deployments.len()].patch_scale("elastic", &PatchParams::default(), &Patch::Merge(&patch)).await;
         tokio::time::sleep(Duration::from_millis(1500)).await;
     }
