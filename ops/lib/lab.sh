@@ -8,7 +8,7 @@ agent_address() { echo "$LAB_NET.$((20 + $1))"; }
 # lab_up SERVERS AGENTS VIP: VIP is the balancers' address, or empty
 lab_up() {
     local servers=$1 agents=$2 vip=$3 n token endpoint
-    # What is there already is repaired as it is.
+    # A lab that is already up keeps its shape: with balancers or without.
     if [ -z "$vip" ] && [ -f "$LAB/hosts/lb1/address" ]; then vip=$LAB_VIP; fi
     if [ -n "$vip" ] && [ -f "$LAB/hosts/s1/command" ] && [ ! -f "$LAB/hosts/lb1/address" ]; then
         grep -qx -- "$vip" "$LAB/hosts/s1/command" || die "--vip: the servers are up without balancers; run ops/down first"

@@ -7,7 +7,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/trir
 RUN=/run/trireme
 LAB=/var/lib/trireme-lab
 IMAGES=$LAB/images
-# What the nodes on this machine are told: a well-filled disk is no reason to refuse pods, a full one is.
+# Eviction thresholds of the nodes on this machine: bytes, because 5 % of a large disk is more than pods need.
 NODE_ARGS=(--kubelet-arg 'eviction-hard=memory.available<100Mi,nodefs.available<1Gi,imagefs.available<1Gi')
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }

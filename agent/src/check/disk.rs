@@ -17,7 +17,7 @@ const SLOW: Duration = Duration::from_millis(10);
 const LEAST_BYTES: u64 = 2 << 30;
 
 pub(super) fn look(plan: &Plan) -> Vec<Finding> {
-    // Nothing is made where nothing is yet.
+    // The data directory may not exist yet, and a check creates nothing: its nearest existing parent is looked at.
     let Some(folder) = plan.data_dir.ancestors().find(|folder| folder.is_dir()) else { return Vec::new() };
     let mut findings = vec![room(folder)];
     if plan.server {

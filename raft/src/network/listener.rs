@@ -111,7 +111,7 @@ async fn handshake(
 
 impl Drop for PeerStream {
     fn drop(&mut self) {
-        // Where the queue is full, others of the same peer are in it.
+        // Only a hint that an elected leader may be gone: if the queue is full, losing it costs the time of an election timeout.
         let _ = self.lost.try_send(self.key.clone());
     }
 }

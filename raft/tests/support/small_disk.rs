@@ -10,8 +10,8 @@ use std::process::Command;
 
 const DISK: &str = "TRIREME_TEST_SMALL_DISK";
 
-/// Runs `test` again, alone, with a disk of `mebibytes`, whose folder it then gets. None in the outer run, which has
-/// nothing more to do than to pass.
+/// Runs `test` again in a process of its own with a small disk of `mebibytes`, whose folder that process gets. Returns None in the outer
+/// process once the inner one has passed.
 pub fn on_small_disk(test: &str, mebibytes: u32) -> Option<PathBuf> {
     if let Some(disk) = std::env::var_os(DISK) {
         return Some(disk.into());

@@ -122,7 +122,7 @@ impl Net {
     /// Time goes on: what is due arrives.
     pub fn deliver(&self, now_ms: u64) {
         let mut wake = Vec::new();
-        // Dropped last: with a waker may go a task, and with that the other end of a stream.
+        // Dropped after the lock: dropping a waker may drop its task, and with it the other end of a stream, which takes the lock.
         let mut gone = Vec::new();
         {
             let mut state = self.state.lock();

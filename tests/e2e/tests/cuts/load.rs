@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// A call is only made over a connection that stands: what could not be sent is in no doubt.
+    /// Connects before the call: a request that could not be sent was certainly not executed.
     async fn connect(&mut self) -> Option<KvClient<Channel>> {
         let endpoint = self.load.endpoints[self.server % self.load.endpoints.len()].clone();
         match timeout(CONNECT, endpoint.connect()).await {

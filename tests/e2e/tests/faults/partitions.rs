@@ -34,7 +34,7 @@ async fn a_minority_refuses_and_a_majority_goes_on_and_all_heals_without_a_resta
             let (leader, term) = three.leader().await?;
             let others = three.but(leader);
             links[leader].cut(cut, &addresses(&homes, &others))?;
-            // It takes its time: until then a leader may come.
+            // A refusal comes only after a request's deadline; meanwhile the others elect a leader.
             let asked = if cut == Cut::Both { refusals(&three, leader)?.into() } else { Vec::new() };
             let (successor, later) = three.agreed(&others, term).await.with_context(|| format!("{cut:?} of leader {leader}"))?;
             clients.go_on(&others, 20).await?;

@@ -33,7 +33,7 @@ fn run(bytes: &[u8]) {
     let method = Method::from_bytes(method.as_bytes()).unwrap_or(Method::GET);
     let parameters = Parameters::parse(query);
     if let Ok(info) = RequestInfo::parse(&method, path, query) {
-        // What is authorized is what was sent: the parameters, and no part of the path twice.
+        // The parsed request has the parameters that were sent, and decoding does not multiply the path.
         assert_eq!(info.query, parameters);
         assert!(info.path.len() <= path.len().saturating_mul(3));
         let _ = info.parts();

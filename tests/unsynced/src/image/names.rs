@@ -84,7 +84,7 @@ impl Image {
         if !matches!(self.node(ino)?.kind, Kind::Folder(_)) {
             return Err(Errno::ENOTDIR);
         }
-        // Backwards: a change that this folder shares with another lasts whole, and what that other one went through before it too.
+        // Newest first: a change that involves two folders (a rename) lasts whole, so all earlier changes of the other folder last too.
         let mut folders = BTreeSet::from([ino]);
         let mut lasts = vec![false; self.changes.len()];
         for (at, change) in self.changes.iter().enumerate().rev() {
