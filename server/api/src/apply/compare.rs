@@ -1,6 +1,11 @@
-//! Which fields differ between two states of an object.
+//! Computes which fields differ between two states of an object: those removed, modified and added.
 //!
-//! Sets are built from the leaves up, in the order of the objects' keys, so that comparing takes the time of reading both.
+//! Owns the comparison only. Which manager gains or loses fields by it is decided in `track.rs`; how a value is compared (as a whole,
+//! member by member, item by item) is read from the schema in `topology.rs`. It follows `Compare` of upstream's
+//! `structured-merge-diff/typed`: atomic maps and lists and scalars are leaves, which differ as a whole; granular maps are compared
+//! by their keys, sets by their values and keyed lists by their key fields.
+//!
+//! Sets are built from the leaves up, in the order of the objects' keys, so the time of a comparison grows with the size of both states.
 
 use std::cmp::Ordering;
 
@@ -14,31 +19,34 @@ use super::topology::{Node, Relation, Shape};
 /// The fields that differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// Fields of the old state alone.
+    /// Fields that only the old state has.
     pub removed: Set,
-    /// Fields with another value.
+    /// Fields that both states have, with different values.
     pub modified: Set,
-    /// Fields of the new state alone.
+    /// Fields that only the new state has.
     pub added: Set,
 }
 
-/// One side of a comparison.
+/// The value of one field in one of the two states.
 #[derive(Clone, Copy, Debug)]
 pub enum Side<'v> {
     /// The field is not there.
     Absent,
-    /// The field is there with the zero value of its type, which need not be written.
+    /// The field is present with the zero value of its type, although the JSON omits it: Go types hold such fields by value.
     Zero,
     /// The field has a value.
     Is(&'v Value),
 }
 
-/// What a comparison found at one place.
+/// The result of comparing one field.
 #[derive(Default)]
 struct Found {
+    /// The change of the field itself.
     here: Option<Change>,
+    /// The changes of the fields below it.
     below: Comparison,
-    /// Beside `here`: a value whose type changed is modified as a whole, and has other fields too.
+    /// Whether the field was compared as a whole, so that `here` is final. If the type of the value changed, it may have changes
+    /// below it nevertheless: those of the type that has members.
     is_leaf: bool,
 }
 
@@ -49,7 +57,7 @@ enum Change {
     Modified,
 }
 
-/// Compares two values of the schema node `node`.
+/// Compares two values that `node` of the schema describes. The root itself is never a member of the sets.
 pub fn compare(node: Node<'_>, old: Side<'_>, new: Side<'_>) -> Comparison {
     at(node, old, new).below
 }
@@ -62,12 +70,12 @@ impl Comparison {
         self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
-    /// What the new state has that the old one did not have, or had otherwise.
+    /// The fields that were added or modified.
     pub fn written(&self) -> Set {
         self.modified.union(&self.added)
     }
 
-    /// Every set through a filter.
+    /// Applies `filter` to each of the three sets.
     #[must_use]
     pub fn filtered(self, filter: impl Fn(Set) -> Set) -> Comparison {
         Comparison { removed: filter(self.removed), modified: filter(self.modified), added: filter(self.added) }
@@ -96,11 +104,11 @@ impl<'v> Side<'v> {
         self.value().and_then(Value::as_array).map(Vec::as_slice)
     }
 
-    /// This side's value of the member `name`.
+    /// The value of the member `name`. `is_always_there`: upstream's encoder writes the field even if it is empty.
     fn member(self, name: &str, is_always_there: bool) -> Side<'v> {
         match self.map().and_then(|map| map.get(name)) {
             Some(value) => Side::Is(value),
-            // The parent is present, so a field without omission counts as present with its zero value.
+            // Where the parent is present, a field that is never omitted counts as present with its zero value.
             None if is_always_there && !self.is_absent() => Side::Zero,
             None => Side::Absent,
         }
@@ -114,7 +122,7 @@ fn shape_of(node: Node<'_>, side: Side<'_>) -> Shape {
 fn at(node: Node<'_>, old: Side<'_>, new: Side<'_>) -> Found {
     match (old, new) {
         (Side::Absent | Side::Zero, Side::Absent | Side::Zero) => return Found::default(),
-        // Maps are compared where they are walked: here each level would read everything below it again.
+        // Equal maps are found by walking them: comparing them here would read the whole subtree again at every level.
         (Side::Is(a), Side::Is(b)) if !a.is_object() && a == b => return Found::default(),
         _ => {}
     }
@@ -125,7 +133,7 @@ fn at(node: Node<'_>, old: Side<'_>, new: Side<'_>) -> Found {
         (Side::Zero, _) => as_shape(node, after, old, new),
         (_, Side::Zero) => as_shape(node, before, old, new),
         _ if before == after => as_shape(node, after, old, new),
-        // The type changed: what the old one had is gone, what the new one has is new.
+        // The type changed: compare once as each of the two types and unite the results.
         _ => {
             let (mut first, second) = (as_shape(node, before, old, new), as_shape(node, after, old, new));
             first.here = first.here.or(second.here);
@@ -146,11 +154,12 @@ fn at(node: Node<'_>, old: Side<'_>, new: Side<'_>) -> Found {
     found
 }
 
+/// Compares the two values as values of the given shape; a value of another shape counts as an empty one.
 fn as_shape(node: Node<'_>, shape: Shape, old: Side<'_>, new: Side<'_>) -> Found {
     match shape {
         Shape::Map { is_atomic: false } => {
             let (before, after) = (old.map(), new.map());
-            // Of two that are empty, one may still be null.
+            // Without members, the values may still differ: one may be null and the other one `{}`.
             if before.is_none_or(Map::is_empty) && after.is_none_or(Map::is_empty) {
                 return leaf(old, new, true);
             }
@@ -167,7 +176,7 @@ fn as_shape(node: Node<'_>, shape: Shape, old: Side<'_>, new: Side<'_>) -> Found
     }
 }
 
-/// A value that is owned as a whole.
+/// Compares two values as a whole.
 fn leaf(old: Side<'_>, new: Side<'_>, is_map: bool) -> Found {
     let here = match (old, new) {
         (Side::Absent, Side::Absent) => None,
@@ -191,7 +200,7 @@ fn is_zero(value: &Value, is_map: bool) -> bool {
     }
 }
 
-/// Branches of the three sets, while one place is compared.
+/// The branches of the three sets while the members or items of one field are compared.
 #[derive(Default)]
 struct Branches {
     removed: Vec<Branch>,
@@ -227,7 +236,7 @@ fn maps(node: Node<'_>, old: Side<'_>, new: Side<'_>, before: Option<&Map<String
     let mut visit = |name: &String| {
         let (node, is_always_there) = match node.member(name) {
             Some(member) => (member.node, member.is_always_there),
-            // The schema no longer names it.
+            // The schema does not name this member: its value is compared as a whole.
             None => (Node::Untyped, false),
         };
         let found = at(node, old.member(name, is_always_there), new.member(name, is_always_there));
@@ -235,7 +244,7 @@ fn maps(node: Node<'_>, old: Side<'_>, new: Side<'_>, before: Option<&Map<String
             branches.add(&PathElement::field(name), found);
         }
     };
-    // Both are sorted: a walk along them meets the names in order.
+    // Both maps are sorted: the two iterators are merged, so that names are visited in order and each once.
     let (mut left, mut right) = (before.into_iter().flat_map(Map::keys).peekable(), after.into_iter().flat_map(Map::keys).peekable());
     loop {
         let order = match (left.peek(), right.peek()) {
@@ -252,7 +261,7 @@ fn maps(node: Node<'_>, old: Side<'_>, new: Side<'_>, before: Option<&Map<String
 }
 
 fn lists(node: Node<'_>, relation: Relation, before: &[Value], after: &[Value]) -> Found {
-    // What has no element cannot be owned.
+    // Items without a path element (invalid or missing keys) cannot be owned and are ignored.
     let ((old, _), (new, _)) = (Items::of(node, relation, before), Items::of(node, relation, after));
     let item_node = node.item();
     let mut branches = Branches::default();
@@ -261,17 +270,18 @@ fn lists(node: Node<'_>, relation: Relation, before: &[Value], after: &[Value]) 
         let count = |items: &Items<'_>| items.by_element.get(element).map_or(0, Vec::len);
         match (count(&old), count(&new)) {
             (0 | 1, 0 | 1) => branches.add(element, at(item_node, side_of(old.single(element)), side_of(new.single(element)))),
-            // Twice in both: one value.
+            // Duplicates in both states: the duplicates are compared together, as one value.
             (2.., 2..) => {
                 if old.by_element.get(element) != new.by_element.get(element) {
                     branches.add(element, whole(Change::Modified));
                 }
             }
-            // No longer twice.
+            // Duplicates became a single item or none: the duplicates are removed, the single item counts as added.
             (2.., _) => {
                 branches.add(element, at(item_node, Side::Absent, side_of(new.single(element))));
                 branches.add(element, whole(Change::Removed));
             }
+            // A single item or none became duplicates: the reverse.
             (_, 2..) => {
                 branches.add(element, at(item_node, side_of(old.single(element)), Side::Absent));
                 branches.add(element, whole(Change::Added));

@@ -7,9 +7,9 @@ use serde_json::{Map, Value, json};
 use super::fields_v1;
 use super::set::Set;
 
-/// Managers of updates that an object remembers; more are united by [`Managed::cap`].
+/// The number of `Update` entries that an object keeps; [`Managed::cap`] merges the oldest beyond it.
 const UPDATERS_MAX: usize = 10;
-/// Who manages what was united.
+/// The manager name of merged entries.
 const ANCIENT: &str = "ancient-changes";
 
 /// How a manager came to its fields.
@@ -21,16 +21,16 @@ pub enum Operation {
     Update,
 }
 
-/// Who manages fields. The order is the one in which conflicts are named.
+/// The identity of a manager. Conflicts are reported in the order of this type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The name of the manager.
     pub manager: String,
-    /// How.
+    /// The kind of write by which it owns its fields.
     pub operation: Operation,
-    /// The version in which updates were written; empty for those who apply: they have one entry in whatever version.
+    /// The API version of its updates; empty for `Apply`: an applier has one entry, whichever version it uses.
     pub version: String,
-    /// Through which subresource; empty for the object itself.
+    /// The subresource that it writes; empty for the object itself.
     pub subresource: String,
 }
 
@@ -132,7 +132,7 @@ impl Managed {
         Some(entries.into_iter().map(|(entry, owned)| entry_value(entry, owned)).collect())
     }
 
-    /// Unites the oldest entries of updates, version by version, until there are no more than an object should remember.
+    /// Merges the oldest `Update` entries of each version until at most [`UPDATERS_MAX`] are left.
     pub fn cap(&mut self) {
         let mut updaters: Vec<(Option<String>, Entry)> = self
             .entries

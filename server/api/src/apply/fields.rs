@@ -34,7 +34,7 @@ fn at(node: Node<'_>, value: &Value) -> (bool, Set) {
             });
             (false, Set::from_branches(branches.collect()))
         }
-        // What is null where a list or a map may be is a field of its own only where its parent says so.
+        // A null in place of a list or map is not a leaf: whether it counts as a field is decided by its parent.
         (Shape::Map { is_atomic: false } | Shape::List(super::topology::Relation::Set | super::topology::Relation::Keyed), Value::Null) => {
             (false, Set::default())
         }

@@ -47,7 +47,7 @@ fn text_of(element: &PathElement) -> String {
 /// Reads a set.
 ///
 /// # Errors
-/// What it holds is no path element, or it is nested too deeply. Elements of types that are not known are left out.
+/// A key is no path element, or the set is nested too deeply. Elements of unknown types are ignored.
 pub fn decode(fields: &Value) -> Result<Set, String> {
     let Value::Object(map) = fields else {
         return Err(format!("expected a map of fields, got {}", crate::schema::type_word(fields)));

@@ -1,4 +1,4 @@
-//! The items of lists, by what tells them apart.
+//! The items of associative lists, indexed by their path element: the value (sets) or the key fields (keyed lists).
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub struct Items<'v> {
 }
 
 impl<'v> Items<'v> {
-    /// The items of `list`, whose node is `node`. What has no element is left out, and reported with its position.
+    /// Indexes the items of `list`, whose schema is `node`. Items without a path element are omitted and reported with their position.
     pub fn of(node: Node<'_>, relation: Relation, list: &'v [Value]) -> (Items<'v>, Vec<String>) {
         let (mut items, mut problems) = (Items::default(), Vec::new());
         let (keys, item_node) = (node.keys(), node.item());
@@ -42,7 +42,7 @@ impl<'v> Items<'v> {
     }
 }
 
-/// What tells an item of a list apart from the others. `keys` and `item_node` are those of the list.
+/// The path element that identifies an item in its list. `keys` and `item_node` are those of the list.
 ///
 /// # Errors
 /// Upstream's words for why nothing does.

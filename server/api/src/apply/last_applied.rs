@@ -1,4 +1,4 @@
-//! The annotation in which `kubectl apply` keeps what it applied, where it merges in the client.
+//! The annotation in which client-side `kubectl apply` keeps the last applied configuration.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::topology::Node;
 use crate::meta;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// All annotations of an object together are not bigger.
+/// The limit on the size of all annotations of an object together.
 const ANNOTATIONS_MAX_BYTES: usize = 256 * 1024;
 
 /// The fields that the annotation has and the object still has with the same values: they are kubectl's. None: there is no
@@ -26,7 +26,7 @@ pub fn unchanged_fields(node: Node<'_>, live: &Value, api_version: &str) -> Opti
     Some(fields_of(node, &applied).difference(&changed))
 }
 
-/// Keeps the annotation of an object that has one up to date with what is applied now. One that would be too big is dropped.
+/// Sets the annotation, if the object has one, to the configuration that is applied now. If it would be too big, it is removed.
 pub fn refresh(object: &mut Value, applied: &Value) {
     if meta::annotation(object, ANNOTATION).is_none_or(str::is_empty) {
         return;

@@ -21,7 +21,7 @@ fn is_printable_char(c: char) -> bool {
     PRINTABLE.as_ref().is_some_and(|printable| printable.is_match(c.encode_utf8(&mut [0; 4])))
 }
 
-/// The manager that a client is which names itself by its User-Agent alone: what stands before the slash, without what cannot be printed.
+/// The manager name of a client that sends no `fieldManager`: its User-Agent up to the first slash, without unprintable characters.
 pub fn of_user_agent(user_agent: &str) -> String {
     let mut name = String::new();
     for c in user_agent.split('/').next().unwrap_or_default().chars().filter(|c| is_printable_char(*c)) {

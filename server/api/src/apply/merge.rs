@@ -8,7 +8,7 @@ use super::element::PathElement;
 use super::items::Items;
 use super::topology::{Node, Relation, Shape};
 
-/// What an object becomes when a configuration is applied to it. Both fit `node`; nothing is removed.
+/// Merges the configuration into the object. Both fit `node`; nothing is removed.
 pub fn merge(node: Node<'_>, live: &Value, applied: &Value) -> Value {
     both(node, Some(live), Some(applied)).unwrap_or_else(|| Value::Object(Map::new()))
 }
@@ -19,7 +19,7 @@ fn both(node: Node<'_>, live: Option<&Value>, applied: Option<&Value>) -> Option
     match node.shape(applied) {
         Shape::Map { is_atomic: false } => {
             let (old, new) = (live.and_then(Value::as_object), applied.as_object());
-            // Of two that are empty, the applied one counts: it may be null.
+            // If both are empty, the applied value is taken: it may be null where the object has `{}`.
             if old.is_none_or(Map::is_empty) && new.is_none_or(Map::is_empty) {
                 return Some(applied.clone());
             }
@@ -66,7 +66,7 @@ fn lists(node: Node<'_>, relation: Relation, live: &[Value], applied: &[Value]) 
         new.order.iter().filter(|element| old.by_element.contains_key(*element)).collect();
     let mut next = shared.pop_front();
     let mut done: BTreeSet<&PathElement> = BTreeSet::new();
-    // The item of each position among those of its element: an element may be there twice.
+    // For each position, the index of the item among the duplicates of its element.
     let mut taken: BTreeMap<&PathElement, usize> = BTreeMap::new();
     let (mut left, mut right) = (0, 0);
     while left < old.order.len() || right < new.order.len() {
@@ -79,7 +79,7 @@ fn lists(node: Node<'_>, relation: Relation, live: &[Value], applied: &[Value]) 
                 next = shared.pop_front();
                 continue;
             }
-            // An item of both whose turn has not come.
+            // Both sides have this item, but the configuration orders other shared items before it: it is added later.
             if new.by_element.contains_key(mine) && next.is_some_and(|next| next != mine) {
                 left += 1;
                 continue;
@@ -117,12 +117,12 @@ struct Merge<'a, 'v> {
 }
 
 impl Merge<'_, '_> {
-    /// An item of the configuration, merged into that of the object. One that the object has twice is replaced.
+    /// Merges an item of the configuration into the object's item. If the object has duplicates of it, the item replaces them.
     fn applied(&mut self, element: &PathElement) {
         self.out.extend(both(self.item_node, self.old.single(element), self.new.single(element)));
     }
 
-    /// An item of the object alone.
+    /// An item that only the object has.
     fn kept(&mut self, element: &PathElement, at: usize) {
         self.out.extend(self.old.by_element.get(element).and_then(|same| same.get(at)).map(|item| (*item).clone()));
     }

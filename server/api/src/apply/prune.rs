@@ -12,7 +12,7 @@ use super::settle::with_named_fields;
 use super::topology::Node;
 use super::versions::Versions;
 
-/// `merged`, without what `last` names, unless another manager, or the manager's new configuration, has it too. `managed` already
+/// Removes the fields in `last` from `merged`, unless another manager or the manager's new configuration has them too. `managed` already
 /// holds the new configuration; the result is in the version `api_version`, as `merged` is.
 ///
 /// # Errors
@@ -33,7 +33,7 @@ fn named_fields(node: Node<'_>, object: &Value) -> Set {
     with_named_fields(&fields_of(node, object), Some(node))
 }
 
-/// `pruned`, with what any manager has. It comes back in any of the versions.
+/// Adds back to `pruned` the fields that any manager owns. The result may be in any of the versions.
 fn with_owned(versions: &dyn Versions, first: &str, before: &Value, pruned: Value, managed: &Managed) -> Result<Value, String> {
     let mut owned: BTreeMap<&str, Set> = BTreeMap::new();
     for entry in managed.entries.values() {

@@ -1,11 +1,12 @@
-//! Field sets against the schema as it is now.
+//! Adapts field sets to the current schema. Upstream: `fieldpath.Set.EnsureNamedFieldsAreMembers` and
+//! `typed.ReconcileFieldSetWithSchema`.
 
 use super::element::PathElement;
 use super::set::{Branch, Set};
 use super::topology::{Node, Relation, Shape};
 use serde_json::Value;
 
-/// The set with every struct field that has members below it as a member: what is to go with its last field.
+/// Adds to the set every struct field with members below it, so that a struct is removed together with its last field.
 pub fn with_named_fields(set: &Set, node: Option<Node<'_>>) -> Set {
     let branches = set.branches().iter().map(|branch| {
         let (is_named, inner) = match (&branch.element, node) {
@@ -25,7 +26,8 @@ pub fn with_named_fields(set: &Set, node: Option<Node<'_>>) -> Set {
     Set::from_branches(branches.collect())
 }
 
-/// The set with the fields below what has become one value since: its manager manages all of it now. None: nothing changes.
+/// Replaces the fields below a list or map that has become atomic by the list or map itself: the manager now owns all of it. None if
+/// the set stays as it is.
 pub fn with_atomics(set: &Set, node: Node<'_>) -> Option<Set> {
     let mut changed = false;
     let settled = settle(set, node, &mut changed);
@@ -39,7 +41,7 @@ fn settle(set: &Set, node: Node<'_>, changed: &mut bool) -> Set {
             PathElement::Index(_) => None,
             PathElement::Key(_) | PathElement::Value(_) => Some(node.item()),
         };
-        // What has no type of its own is as it was written.
+        // Fields without a schema stay as they are in the set.
         let Some(inner) = inner.filter(|inner| matches!(inner, Node::Typed(..) | Node::Custom(..))) else { return branch.clone() };
         let is_atomic = matches!(inner.shape(&Value::Null), Shape::Map { is_atomic: true } | Shape::List(Relation::Atomic));
         if is_atomic && !branch.below.is_empty() {

@@ -1,7 +1,10 @@
-//! What the schema says about owning and merging: which lists and maps are one value, and by what the items of a list are told apart.
+//! The topology of a schema, as server-side apply sees it: whether a list or map is atomic or merged (`listType`, `mapType`,
+//! `structType` of the OpenAPI extensions), and which keys identify the items of a list (`listMapKeys`).
 //!
-//! Reads the generated tables for built-in kinds and structural schemas for custom resources; what no schema describes is deduced
-//! from values. Upstream: `kube-openapi/pkg/schemaconv` and `structured-merge-diff/schema`.
+//! Owns the one interface ([`Node`]) to two sources: the generated tables of built-in kinds, and the structural schemas of custom
+//! resources. Fields that no schema describes are deduced from their values, as upstream's deduced type does it. It compares and
+//! merges nothing. Follows upstream's `kube-openapi/pkg/schemaconv` and `structured-merge-diff/schema`.
+//! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>
 
 use std::sync::LazyLock;
 
@@ -11,81 +14,82 @@ use super::element::Scalar;
 use crate::custom::structural::{self, Structural};
 use crate::schema::{Field, Kind, ListType, TypeId, definition, type_of};
 
-/// A place in a schema.
+/// The schema of one field, item or entry.
 #[derive(Clone, Copy, Debug)]
 pub enum Node<'a> {
-    /// A type of the tables, and the field that has it: list types are said there.
+    /// A type of the generated tables, and the field that has this type: the field, not the type, states the list type and its keys.
     Typed(TypeId, Option<Field>),
     /// A structural schema.
     Custom(&'a Structural, Flags),
-    /// Text.
+    /// A string.
     Text,
-    /// Whatever is there: maps by their keys, lists as one value.
+    /// Any value, without a schema: maps are granular, lists are atomic.
     Deduced,
-    /// Whatever is there, as one value.
+    /// Any value, without a schema: atomic as a whole.
     Untyped,
 }
 
-/// What a structural schema inherits from where it stands.
+/// The properties of a structural schema that depend on its position in the schema around it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flags {
-    /// Whether it, or a schema around it, keeps unknown fields.
+    /// Whether it, or a schema around it, sets `x-kubernetes-preserve-unknown-fields`.
     keeps_unknown: bool,
-    /// Whether it describes an object with type and metadata.
+    /// Whether it describes an object with `apiVersion`, `kind` and `metadata`: the root, or an `x-kubernetes-embedded-resource`.
     is_object: bool,
 }
 
-/// How a value is owned and merged.
+/// The type of a value as far as it decides how the value is owned and merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// One value.
+    /// A scalar.
     Scalar(ScalarType),
     /// A list.
     List(Relation),
-    /// A struct or a map; as one value if atomic.
+    /// A struct or a map.
     Map {
-        /// As one value.
+        /// Whether it is owned and replaced as a whole (`atomic`), or member by member (`granular`).
         is_atomic: bool,
     },
 }
 
-/// Which scalars fit.
+/// The scalars that a schema accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScalarType {
     /// Numbers.
     Number,
-    /// Text.
+    /// Strings.
     Text,
     /// Booleans.
     Bool,
-    /// All.
+    /// Any scalar.
     Any,
 }
 
-/// How the items of a list relate.
+/// The list type, upstream's `elementRelationship`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
-    /// One value.
+    /// `atomic`: the list is owned and replaced as a whole.
     Atomic,
-    /// Scalars, each once.
+    /// `set`: the items are scalars, each identified by its value.
     Set,
-    /// Told apart by keys.
+    /// `map`: the items are identified by their key fields.
     Keyed,
 }
 
-/// The node of a field, and whether the schema names the field.
+/// The schema of a member of a struct or map.
 #[derive(Clone, Copy, Debug)]
 pub struct Member<'a> {
-    /// The node.
+    /// Its schema.
     pub node: Node<'a>,
-    /// A field that is named, as opposed to an entry of a map.
+    /// Whether the schema names it as a field; false for an entry of a map.
     pub is_declared: bool,
-    /// Whether upstream's encoder writes the field whenever it writes what holds it: then it is never new.
+    /// Whether upstream's encoder writes the field whenever it writes its parent, even if it is empty. Setting such a field on an
+    /// existing parent modifies it and does not add it.
     pub is_always_there: bool,
 }
 
-/// The struct fields that upstream's types hold by value, so that they are there, if empty, in every object that has what is around
-/// them.
+/// The struct fields that upstream's Go types hold by value, not by pointer: the encoder writes them as `{}` wherever their parent is
+/// present.
 const HELD_BY_VALUE: [&str; 11] = [
     "daemonEndpoints",
     "kubeletEndpoint",
@@ -100,14 +104,14 @@ const HELD_BY_VALUE: [&str; 11] = [
     "updateStrategy",
 ];
 
-/// Defaults of key fields, beside the zero of those that are required.
+/// Defaults of list keys: type, field, default. A required key without an entry here defaults to the zero value of its type.
 const KEY_DEFAULTS: [(&str, &str, &str); 3] = [
     ("io.k8s.api.core.v1.ContainerPort", "protocol", "TCP"),
     ("io.k8s.api.core.v1.ServicePort", "protocol", "TCP"),
     ("io.k8s.api.core.v1.LocalObjectReference", "name", ""),
 ];
 
-/// Accepts anything, as one value, though the published document calls it an object.
+/// This type accepts any value and is atomic, although the published OpenAPI document declares it an object.
 const RAW: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 
 fn object_meta() -> Option<Node<'static>> {
@@ -118,7 +122,7 @@ fn object_meta() -> Option<Node<'static>> {
 // === impl Node ===
 
 impl<'a> Node<'a> {
-    /// The type of a built-in kind.
+    /// The schema of a built-in kind; None if the tables have no such kind.
     pub fn of_kind(group: &str, version: &str, kind: &str) -> Option<Node<'static>> {
         type_of(group, version, kind).map(|ty| Node::typed(ty, None))
     }
@@ -141,7 +145,7 @@ impl<'a> Node<'a> {
         Node::Custom(schema, Flags { keeps_unknown, is_object: schema.is_embedded })
     }
 
-    /// How a value of this node is owned. Where the schema allows several types, the value decides; for null the schema does.
+    /// The shape of `value` under this schema. The value matters only where the schema does not fix a type; there, null counts as a map.
     pub fn shape(self, value: &Value) -> Shape {
         let any = |is_atomic: bool| match value {
             Value::Array(_) => Shape::List(Relation::Atomic),
@@ -167,7 +171,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The node of a field or of an entry; None: the schema has none of this name.
+    /// The schema of the field or entry `name`; None if the schema allows no such member.
     pub fn member(self, name: &str) -> Option<Member<'a>> {
         match self {
             Node::Text => None,
@@ -205,7 +209,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The node of the items of a list.
+    /// The schema of the items of a list.
     pub fn item(self) -> Node<'a> {
         match self {
             Node::Typed(ty, _) => ty.element().map_or(Node::Untyped, |element| Node::typed(element, None)),
@@ -217,7 +221,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The key fields of the items of a list, in the order of the schema.
+    /// The key fields of a list (`listMapKeys`), in the order of the schema.
     pub fn keys(self) -> Vec<&'a str> {
         match self {
             Node::Typed(_, Some(field)) => field.list_map_keys().collect(),
@@ -226,7 +230,7 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The value that an item has in a key field which it leaves out. Asked of the item's node.
+    /// The default of the key field `key`, for an item that omits it. `self` is the schema of the item, not of the list.
     pub fn key_default(self, key: &str) -> Option<Scalar> {
         match self {
             Node::Typed(ty, _) => {

@@ -1,4 +1,11 @@
-//! Who manages what after a write, and what an applied configuration makes of an object.
+//! Tracks the managers of fields: computes `metadata.managedFields` after a write, and the object that results from applying a
+//! configuration.
+//!
+//! Owns the two operations of field management: [`Writer::update`] for every write other than apply, and [`Writer::apply`]. The parts
+//! (comparing, merging, pruning, encoding) are in the modules beside this one; reading and storing objects is left to the caller.
+//!
+//! Follows `Updater` of upstream's `structured-merge-diff/merge` and the managers in `apimachinery/pkg/util/managedfields/internal`:
+//! system fields, `before-first-apply`, the limit on the number of updaters, and kubectl's last-applied annotation.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -21,27 +28,27 @@ use super::versions::Versions;
 use crate::meta;
 
 const MANAGED_FIELDS: &str = "managedFields";
-/// Who manages what an object has that nobody managed before the first configuration was applied.
+/// At the first apply to an object without managers, this manager becomes the owner of all fields that the object has.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
-/// The manager whose configurations kubectl also keeps in an annotation.
+/// The manager name of `kubectl apply --server-side`: kubectl's client-side apply keeps its configuration in an annotation.
 const KUBECTL: &str = "kubectl";
 
-/// One write: in which version, through which path, when.
+/// The circumstances of one write: API version, subresource and time.
 #[derive(Clone, Copy)]
 pub struct Writer<'a> {
     /// The versions of the resource.
     pub versions: &'a dyn Versions,
-    /// The version in which it is written.
+    /// The API version of the request's object.
     pub api_version: &'a str,
-    /// The subresource through which it is written, or empty.
+    /// The subresource that the request addresses; empty for the object itself.
     pub subresource: &'a str,
-    /// The fields that are not written this way.
+    /// The fields that writes of this subresource do not change: they get no manager by it.
     pub untracked: Untracked,
-    /// The time, as it is written into objects.
+    /// The time of the write, in the format of `managedFields[].time`.
     pub time: &'a str,
 }
 
-/// The fields that nobody manages.
+/// The fields that never have a manager: they identify the object, or the server sets them. Upstream: `stripmeta.go`.
 fn system_fields() -> &'static Set {
     static FIELDS: LazyLock<Set> = LazyLock::new(|| {
         Set::of_names(&[
@@ -66,7 +73,7 @@ fn list_of(object: &Value) -> Option<&Value> {
     object.get("metadata")?.get(MANAGED_FIELDS).filter(|list| !list.is_null())
 }
 
-/// An object without its managers.
+/// A copy of the object without `managedFields`.
 fn bare(object: &Value) -> Value {
     let mut object = object.clone();
     meta::remove(&mut object, MANAGED_FIELDS);
@@ -76,8 +83,11 @@ fn bare(object: &Value) -> Value {
 // === impl Writer ===
 
 impl Writer<'_> {
-    /// Writes into `new` who manages what, after `manager` made it of `live` (None: it is new) other than by applying. Both are in
-    /// the writer's version; the managers that a client sent with `new` count as upstream has it.
+    /// Sets the `managedFields` of `new` after `manager` changed `live` into it by a write other than apply. `live` is None for a
+    /// create. Both objects are in the writer's version.
+    ///
+    /// As upstream, a client may send `managedFields` that differ from the stored ones: a valid list replaces the stored managers, a
+    /// reset (an empty list, or one empty entry) removes them, and an invalid list is ignored.
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str) {
         let sent = new.get_mut("metadata").and_then(Value::as_object_mut).and_then(|metadata| metadata.remove(MANAGED_FIELDS));
         if let Some(list) = self.updated(live, new, sent, manager) {
@@ -85,9 +95,10 @@ impl Writer<'_> {
         }
     }
 
+    /// The new `managedFields` for [`update`](Self::update); None if the object has none.
     fn updated(&self, live: Option<&Value>, new: &Value, sent: Option<Value>, manager: &str) -> Option<Value> {
         let known = live.and_then(list_of);
-        // Through a subresource, managers cannot be set.
+        // A write of a subresource cannot set managers.
         let sent = sent.filter(|sent| self.subresource.is_empty() && Some(sent) != known);
         let (base, is_known) = match sent {
             Some(sent) if is_reset(&sent) => (Managed::default(), false),
@@ -106,7 +117,7 @@ impl Writer<'_> {
             }
             managed = known.and_then(|list| Managed::parse(list).ok()).unwrap_or_default();
         }
-        // An object whose managers were cleared is not tracked until something is applied to it.
+        // An existing object without managers (a client has reset them) is not tracked until the first apply.
         if managed.entries.is_empty() && live.is_some() {
             return None;
         }
@@ -120,7 +131,7 @@ impl Writer<'_> {
         managed.to_value()
     }
 
-    /// Makes `manager` of updates manage more fields, as of now.
+    /// Adds `fields` to those that `manager` owns by updates, with the time of this write.
     fn add(&self, managed: &mut Managed, manager: &str, fields: Set) {
         let owned = managed.entries.entry(Entry::new(manager, Operation::Update, self.api_version, self.subresource)).or_default();
         owned.fields = owned.fields.union(&fields);
@@ -128,11 +139,11 @@ impl Writer<'_> {
         owned.time = Some(self.time.to_owned());
     }
 
-    /// What `live` (None: there is no object yet) becomes when `manager` applies a configuration to it, with its managers. Both are
-    /// in the writer's version.
+    /// The object, with its `managedFields`, after `manager` applied the configuration `applied` to `live`. `live` is None if there
+    /// is no object yet. Both are in the writer's version.
     ///
     /// # Errors
-    /// Conflicts, unless `force` is set, and what cannot be applied.
+    /// Conflicts with other managers, unless `force` is set; a configuration that does not fit the schema or carries `managedFields`.
     pub fn apply(&self, live: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, ApplyError> {
         let outcome = self.applied(live, applied, manager, force);
         if manager != KUBECTL {
@@ -146,7 +157,9 @@ impl Writer<'_> {
         Ok(object)
     }
 
-    /// What kubectl applied in the client before it may change, whoever manages it by that.
+    /// Applies kubectl's configuration despite conflicts on fields that the last-applied annotation has and that still have those
+    /// values: kubectl's client-side apply set them, so it may change them, although another manager entry owns them. The other
+    /// conflicts are returned.
     fn despite_annotation(&self, live: &Value, applied: &Value, conflicts: Vec<Conflict>) -> Result<Value, ApplyError> {
         let node = self.versions.node(self.api_version);
         let Some(allowed) = node.and_then(|node| last_applied::unchanged_fields(node, live, self.api_version)) else {
@@ -156,6 +169,8 @@ impl Writer<'_> {
         if left.is_empty() { self.applied(Some(live), applied, KUBECTL, true) } else { Err(ApplyError::Conflicts(left)) }
     }
 
+    /// Applies without regard to kubectl's annotation: checks the configuration, merges it, prunes what `manager` applied before and
+    /// no longer does, and takes the changed fields from the other managers.
     fn applied(&self, live: Option<&Value>, applied: &Value, manager: &str, force: bool) -> Result<Value, ApplyError> {
         if list_of(applied).is_some() {
             return Err(ApplyError::Refused("metadata.managedFields must be nil".to_owned()));
@@ -202,12 +217,14 @@ impl Writer<'_> {
         Ok(object)
     }
 
+    /// Compares two objects of one version, without the untracked fields. A missing `live` counts as an empty object.
     fn compare(&self, node: Node<'_>, live: Option<&Value>, new: &Value) -> Comparison {
         let comparison = compare(node, live.map_or(Side::Zero, Side::Is), Side::Is(new));
         comparison.filtered(|set| self.untracked.filter(set))
     }
 
-    /// Brings the sets of all managers up to the schemas of their versions; those of versions that are gone go too.
+    /// Adapts the field sets of all managers to the current schemas: fields below a list or map that has become atomic are replaced
+    /// by the list or map itself. Managers of versions that no longer exist are removed.
     fn settle(&self, managed: &mut Managed) {
         managed.entries.retain(|_, owned| {
             let Some(node) = self.versions.node(&owned.api_version) else { return false };
@@ -218,7 +235,12 @@ impl Writer<'_> {
         });
     }
 
-    /// Takes what was written or removed from all managers but `me`. `comparison` is that of the writer's version.
+    /// Removes the fields that the write changed or removed from all managers but `me`. `comparison` compares `live` and `new` in the
+    /// writer's version; managers of another version are compared in theirs.
+    ///
+    /// # Errors
+    /// Without `force`: conflicts, if another manager owns a field that the write changed; an object that cannot be converted to the
+    /// version of a manager.
     fn take(
         &self,
         managed: &mut Managed,
@@ -234,7 +256,7 @@ impl Writer<'_> {
             if !by_version.contains_key(&owned.api_version) {
                 let (written, removed) = match self.compare_in(&owned.api_version, live, new) {
                     Ok(comparison) => (comparison.written(), comparison.removed),
-                    // The managers of a version that objects cannot be converted to keep what they have.
+                    // The object cannot be converted to this version: its managers keep their fields.
                     Err(_) if force => (Set::default(), Set::default()),
                     Err(why) => return Err(ApplyError::Unfit(format!("failed to convert object: {why}"))),
                 };
@@ -256,6 +278,7 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Compares the two objects after their conversion to `api_version`. A version without a schema yields no differences.
     fn compare_in(&self, api_version: &str, live: Option<&Value>, new: &Value) -> Result<Comparison, String> {
         let Some(node) = self.versions.node(api_version) else { return Ok(Comparison::default()) };
         let live = live.map(|live| self.versions.convert(live, api_version)).transpose()?;

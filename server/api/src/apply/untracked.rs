@@ -1,9 +1,9 @@
-//! Fields that a write never changes, though it may carry them.
+//! Fields that a write of a subresource may contain but never changes. Upstream: `GetResetFields` of a strategy.
 
 use super::element::PathElement;
 use super::set::{Branch, Set};
 
-/// Which fields a write through one path leaves as they are: nobody becomes their manager by it. Paths are names joined by dots; a
+/// The fields that a write of one subresource leaves unchanged, so the write gives them no manager. Paths are names joined by dots; a
 /// star stands for every item of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untracked {
@@ -17,7 +17,7 @@ impl Untracked {
     /// No field.
     pub const NONE: Untracked = Untracked::Only(&[]);
 
-    /// What is left of a set.
+    /// Removes these fields from a set.
     pub fn filter(self, set: Set) -> Set {
         match self {
             Untracked::Only([]) => set,
@@ -33,7 +33,7 @@ impl Untracked {
     }
 }
 
-/// What of a set lies on or below one of the patterns. As upstream, what lies on the way to them is kept too.
+/// The part of a set that is at or below one of the patterns. As upstream, members on the path to a pattern are kept too.
 fn kept(set: &Set, patterns: &[&[&str]]) -> Set {
     let branches = set.branches().iter().filter_map(|branch| {
         let fits = |step: &str| step == "*" || matches!(&branch.element, PathElement::Field(name) if **name == *step);

@@ -103,7 +103,7 @@ proptest! {
             Ok(second) => {
                 prop_assert_eq!(&second, &with_force);
                 prop_assert!(in_place(&second, &a) && in_place(&second, &b));
-                // What the second leaves out again, and the first never had, goes; the rest stays.
+                // Fields that the second manager no longer applies are removed unless the first one has them; the rest stays.
                 if let Ok(third) = apply(Some(&second), &c, "two", false, "3") {
                     prop_assert!(in_place(&third, &a) && in_place(&third, &c));
                     let expected = of_a.union(&fields_of(node, &c));
@@ -204,7 +204,7 @@ fn kubectl_goes_on_with_what_it_applied_in_the_client() {
     assert_eq!(applied["data"], json!({"a": "2", "b": "1"}));
     let annotation = applied["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().unwrap();
     assert_eq!(annotation, format!("{wanted}\n"));
-    // What somebody changed since is a conflict.
+    // A field that another manager changed since then is a conflict.
     let mut changed = live.clone();
     changed["data"]["a"] = json!("9");
     writer(&versions, "v1", "2").update(Some(&live), &mut changed, "editor");

@@ -1,4 +1,4 @@
-//! What writes other than applying record.
+//! The managers that writes other than apply record.
 
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ fn a_change_moves_fields_to_its_author() {
     let one = entry(&second, "one").unwrap();
     assert_eq!((&one["time"], &two["time"]), (&json!("1"), &json!("2")));
     assert!(one["fieldsV1"]["f:spec"].get("f:replicas").is_none() && one["fieldsV1"]["f:spec"].get("f:revisionHistoryLimit").is_none());
-    // A change of nothing, and one that nobody may make this way, record nothing.
+    // An update that changes only `status`, which a write of the object itself leaves unchanged, records nothing.
     let mut same = second.clone();
     same["status"] = json!({"replicas": 5});
     same["metadata"].as_object_mut().unwrap().remove("managedFields");
