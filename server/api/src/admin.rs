@@ -1,7 +1,7 @@
 //! The messages between the operator's commands and a server, as JSON over the API port, below [`PREFIX`].
 //!
-//! The paths are no resources: RBAC judges them as non-resource URLs, so `system:masters` passes and nobody else does unless a role
-//! names them.
+//! The paths are no resources: RBAC authorizes them as non-resource URLs, so only `system:masters` and users with a role that names the
+//! URLs are allowed.
 
 use serde::{Deserialize, Serialize};
 
@@ -168,7 +168,7 @@ pub struct NewToken {
 pub struct TokenCreated {
     /// Its text: shown once.
     pub token: String,
-    /// What is kept of it.
+    /// The stored data about it, without the secret.
     pub info: TokenInfo,
 }
 

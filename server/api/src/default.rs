@@ -1,4 +1,4 @@
-//! Defaults as data: "set this key at that path unless somebody did", which all defaulting is made of.
+//! Defaults as data: "set this key at that path unless it is set". All defaulting is expressed this way.
 //!
 //! Owns the rule for what counts as unset. Which defaults a kind has stands in the kind. Upstream: the generated
 //! `SetObjectDefaults_*` functions.
@@ -68,7 +68,7 @@ pub(crate) fn set(map: &mut Object, key: &str, lit: Lit) {
 }
 
 /// Calls `visit` on every object that `path` reaches: segments separated by dots, `name[]` goes through a list.
-/// The empty path is the value itself. What is absent is skipped.
+/// The empty path is the value itself. Absent fields are skipped.
 pub(crate) fn each(value: &mut Value, path: &str, visit: &mut dyn FnMut(&mut Object)) {
     if path.is_empty() {
         if let Value::Object(map) = value {

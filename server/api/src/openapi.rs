@@ -1,8 +1,8 @@
 //! OpenAPI documents: v3 per group version, v2 as a whole.
 //!
-//! They are computed from rows, schema tables and the schemas of definitions when somebody asks, written straight into the output, and
-//! not kept here. What clients read in them is there: schemas with merge keys and kinds, and the operations
-//! with their query parameters, bodies and kinds. Descriptions are left out, so `kubectl explain` shows types only.
+//! They are computed on request from rows, schema tables and the schemas of definitions, written straight into the output, and not
+//! kept here. They contain what clients use: schemas with merge keys and kinds, and the operations with their query parameters, bodies
+//! and kinds. Descriptions are omitted, so `kubectl explain` shows types only.
 
 mod custom;
 mod dialect;

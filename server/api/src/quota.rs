@@ -61,7 +61,7 @@ impl Subject {
         }
     }
 
-    /// Whose amounts a name in `hard` is about; `None` if nothing has such amounts.
+    /// The kind of objects whose amounts a name in `hard` limits; `None` if no kind has such amounts.
     pub fn of_name(name: &str) -> Option<Subject> {
         if let Some(counted) = name.strip_prefix(COUNT) {
             let (plural, group) = counted.split_once('.').unwrap_or((counted, ""));
@@ -147,7 +147,7 @@ pub fn add(into: &mut Amounts, more: &Amounts) {
     }
 }
 
-/// A new `used` for these limits: zero of everything that somebody can count, to be added to.
+/// An initial `used` for these limits: zero for every name that can be counted.
 pub fn nothing_used<'a>(names: impl Iterator<Item = &'a str>) -> Amounts {
     names.filter(|name| Subject::of_name(name).is_some()).map(|name| (name.to_owned(), whole(0))).collect()
 }

@@ -35,8 +35,8 @@ pub type Answer<T> = Result<T, Box<Status>>;
 
 /// A store error as clients see it.
 ///
-/// What certainly was not done is "ServerTimeout" with a Retry-After, as upstream answers while its etcd cannot be reached:
-/// clients send the same again. What may have been done is "Timeout" without one: they look first.
+/// If the write certainly did not happen, the answer is "ServerTimeout" with a Retry-After, as upstream's while its etcd cannot be
+/// reached: clients send the request again. If it may have happened, the answer is "Timeout" without one: clients read first.
 pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &str) -> Status {
     match error {
         StoreError::NotLeader { .. } | StoreError::NoLeader(_) | StoreError::Unavailable(_) => {
@@ -66,7 +66,7 @@ pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &st
 mod tests {
     use super::*;
 
-    /// What upstream's clients go by: the reason, and whether there is a Retry-After (with which they send any request again).
+    /// Upstream's clients decide by the reason and by Retry-After: with the latter they send any request again.
     #[test]
     fn only_what_was_not_done_may_be_sent_again() {
         let text = || "why".to_owned();

@@ -1,7 +1,7 @@
 //! The server's own metrics, under upstream's names.
 //!
-//! Values that something else already knows (objects in the cache) are read when somebody scrapes; only requests are counted as
-//! they happen. What other parts of the process show here too (its memory, its certificates) they register themselves.
+//! Values that another component already has (objects in the cache) are read on each scrape; only requests are counted as they
+//! happen. Other parts of the process register their own metrics (memory, certificates).
 
 pub mod labels;
 

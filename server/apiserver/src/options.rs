@@ -14,7 +14,7 @@ pub struct ApiServerOptions {
     pub ranges: Ranges,
     /// Which admission plugins run.
     pub admission: Selection,
-    /// What pods get that name no toleration of nodes that are not ready or unreachable.
+    /// The `tolerationSeconds` for pods without a toleration of nodes that are not ready or unreachable.
     pub tolerations: TolerationSeconds,
     /// The cluster's DNS domain: names the token issuer.
     pub cluster_domain: String,

@@ -466,7 +466,7 @@ async fn refused(response: Response<Body>) -> Error {
             }
         }
     };
-    // What came in time is what we know.
+    // The status is read from the part of the body that arrived before the timeout.
     let _ = tokio::time::timeout(UNARY_TIMEOUT, read).await;
     Error::api(Status::from_response(code, &bytes))
 }

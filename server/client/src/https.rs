@@ -1,7 +1,7 @@
 //! The transport over HTTPS to a list of servers.
 //!
-//! Owns: which server is asked (one at a time, kept while it works), the health of each (of the one in use if somebody runs
-//! [`HttpsTransport::check_health`], of others while they fail), and the credentials, all of which can be changed while requests run.
+//! Owns: which server is asked (one at a time, kept while it works), the health of each (of the one in use while
+//! [`HttpsTransport::check_health`] runs, of others while they fail), and the credentials, all of which can be changed while requests run.
 //! A connect error moves on to the next server within the same request; an error after sending does so only for reads. A host that
 //! dies without a word is noticed within a second: HTTP/2 pings keep something unacknowledged on the way, and TCP gives up soon. A
 //! process that stands still is noticed by the pings themselves. Either ends its watches, and the next request goes elsewhere.
@@ -87,7 +87,7 @@ struct Shared {
     link: RwLock<Arc<Link>>,
 }
 
-/// What depends on the credentials: a new one starts with no connections.
+/// The state that depends on the credentials. A new link starts without connections.
 struct Link {
     pool: Pool,
     tls: Arc<rustls::ClientConfig>,

@@ -2,7 +2,7 @@
 //!
 //! Owns: the [`Transport`] seam (in process on a server, [`HttpsTransport`] elsewhere), the typed and the
 //! dynamic [`Client`], [`Informer`]s, the [`WorkQueue`], the [`EventRecorder`], the [`metrics`] that every component has, label selector matching
-//! for typed objects, and the one request that goes [`once`] to somebody else.
+//! for typed objects, and [`once`], a single request outside the pooled transport.
 //!
 //! Must not: import the API server or the store. A controller is a client even inside one process; the only
 //! thing the in-process door gives it beyond HTTPS is a typed [`Fence`] and [`Identity`] in the request's

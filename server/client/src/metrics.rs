@@ -4,7 +4,7 @@
 //! server, leadership), and the numbers of the process itself ([`ProcessCollector`]), which are exposed at one endpoint only.
 //! What only one component counts is registered by that component.
 //!
-//! Must not: run anything between scrapes. Counters are counted as things happen; all else is looked up when somebody scrapes.
+//! Must not: run anything between scrapes. Counters are incremented as events happen; all other values are read on each scrape.
 //!
 //! Answers to: <https://kubernetes.io/docs/reference/instrumentation/metrics/>.
 

@@ -1,7 +1,7 @@
-//! One HTTP/1.1 request over a connection of its own, outside the pooled transport: for what is no API server (a probe's
-//! target), and for one that is not known well enough yet to be trusted (where a node joins).
+//! One HTTP/1.1 request over a connection of its own, outside the pooled transport: for targets other than the API server (probes), and
+//! for an API server whose certificate is not trusted yet (a node that joins).
 //!
-//! Must not: choose whom to believe, or wait for ever. The caller gives the connection and the time.
+//! Must not: decide which certificate to trust, or wait without limit. The caller gives the connection and the timeout.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::BoxError;
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub struct OneAnswer {
     /// HTTP status code.

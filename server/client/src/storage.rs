@@ -35,7 +35,7 @@ pub const LOCAL_PROVISIONER: &str = "trireme.dev/local-path";
 pub const LOCAL_FOLDER: &str = "trireme.dev/local-path";
 /// On a local volume: the node that has its folder.
 pub const LOCAL_NODE: &str = "trireme.dev/local-path-node";
-/// A local volume stays until its folder is deleted, whoever deletes it first.
+/// The finalizer that keeps a local volume until its folder is deleted.
 pub const LOCAL_FINALIZER: &str = "trireme.dev/local-path";
 /// Where a kubelet deletes the folders of local volumes, through the API server's proxy to nodes.
 pub const LOCAL_VOLUMES_PATH: &str = "/trireme/local-volumes";

@@ -92,7 +92,7 @@ impl JoinService {
         servers
     }
 
-    /// What the request's token admits to, or 401 (and a dearer next attempt).
+    /// The role that the request's token grants. Without a valid token, 401, and the next attempt costs the client more.
     async fn admit(&self, headers: &HeaderMap, from: Option<IpAddr>, now: Timestamp) -> Answer<Admitted> {
         let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let admitted = match header {

@@ -125,8 +125,8 @@ impl JoinTokens {
         JoinTokens { server_secret: server_secret.into(), node_secret: node_secret.into() }
     }
 
-    /// The servers' secret, and the nodes' that follows from it: by a memory-hard function, so that whoever has a node's secret cannot
-    /// search for the servers'. Every server of the cluster with this CA derives the same. Takes tens of milliseconds.
+    /// Derives the node secret from the server secret by a memory-hard function, so that the holder of a node secret cannot search for
+    /// the server secret. Every server of the cluster with this CA derives the same one. Takes tens of milliseconds.
     ///
     /// # Errors
     /// The key derivation failed.

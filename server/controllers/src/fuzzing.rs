@@ -1,4 +1,4 @@
-//! What judges documents of strangers, for random input. Only with the feature `fuzzing`; nothing else uses it.
+//! Entry points for fuzzing: the functions that check documents from untrusted clients. Only with the feature `fuzzing`.
 
 /// Whether a certificate request is one that a kubelet may make for itself.
 #[must_use]

@@ -62,7 +62,7 @@ pub struct ControllerOptions {
     pub node_monitor_period: Duration,
     /// A node whose Lease was not renewed for this long is not healthy.
     pub node_monitor_grace: Duration,
-    /// So many terminated pods are kept.
+    /// The number of terminated pods that are kept.
     pub terminated_pod_threshold: usize,
     /// Workers of each controller.
     pub concurrency: usize,

@@ -41,7 +41,7 @@ impl Cluster {
         let options = ControllerOptions {
             root_ca_pem: "CA".to_owned(),
             cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
-            // Nothing renews the nodes' Leases here.
+            // No kubelet renews the nodes' Leases in these tests.
             node_monitor_grace: Duration::from_secs(100_000_000),
             ..ControllerOptions::default()
         };

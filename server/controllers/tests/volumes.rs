@@ -30,7 +30,7 @@ impl Cluster {
     fn on(api: FakeApi, writes: Option<usize>) -> Self {
         let cancel = CancellationToken::new();
         let transport = api.clone();
-        // Nobody renews the nodes' Leases here.
+        // No kubelet renews the nodes' Leases in these tests.
         let options = ControllerOptions { node_monitor_grace: Duration::from_secs(100_000_000), ..ControllerOptions::default() };
         let client_for = move |name: &str| Client::new(Arc::new(transport.clone())).with_user_agent(name);
         let controllers = Controllers::start(client_for, options, &cancel);
@@ -210,7 +210,7 @@ async fn a_local_volume_is_made_on_its_node_and_deleted_with_its_data_whoever_le
         assert_eq!(spec["nodeAffinity"]["required"]["nodeSelectorTerms"][0]["matchExpressions"][0]["values"], json!(["n1"]));
         assert_eq!((&spec["persistentVolumeReclaimPolicy"], &spec["capacity"]["storage"]), (&json!("Delete"), &json!("1Gi")));
 
-        // Somebody deletes the volume first: it stays while it is bound, and its data goes with the claim.
+        // A user deletes the volume first: it stays while it is bound, and its data is deleted with the claim.
         api.delete("persistentvolumes", "", &name, "Background");
         *api.kubelet_says.lock() = (500, "the disk is on fire");
         assert!(api.asked.lock().is_empty());
@@ -329,7 +329,7 @@ async fn reservations_are_honoured_and_losses_are_told() {
     api.create("persistentvolumes", volume("small", "", "1Mi"));
     cluster.until_told("picky", "VolumeMismatch: Cannot bind to requested volume \"small\": requested PV is too small").await;
 
-    // Somebody takes the finalizers off and the volume away.
+    // A user removes the finalizers and the volume.
     api.edit("persistentvolumes", "", "reserved", |volume| {
         volume["metadata"]["finalizers"] = json!([]);
         volume["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

@@ -64,7 +64,7 @@ impl HiddenKeys {
         }
     }
 
-    /// What is not hidden of `[key, range_end)`, as such pairs.
+    /// The parts of `[key, range_end)` that are not hidden, as pairs of key and range end.
     pub(crate) fn visible(&self, key: &Bytes, range_end: &Bytes) -> Vec<(Bytes, Bytes)> {
         if self.reach(key, range_end) == Reach::Clear {
             return vec![(key.clone(), range_end.clone())];

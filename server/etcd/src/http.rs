@@ -88,7 +88,7 @@ async fn metrics(State(pages): State<Pages>) -> Response {
     }
 }
 
-/// What neither a page nor a service is for.
+/// Answers paths that belong to neither a page nor a gRPC service.
 pub(crate) async fn nothing(headers: HeaderMap) -> Response {
     let grpc = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     match grpc {

@@ -43,7 +43,8 @@ impl etcd::maintenance_server::Maintenance for MaintenanceService {
                 let wanted = |alarm: &etcd::AlarmMember| request.alarm() == AlarmType::None || request.alarm() == alarm.alarm();
                 self.alarms_everywhere().await.into_iter().filter(wanted).collect()
             }
-            // What lasts is not disarmed, and what is over needs not be: a member that has space again takes writes again.
+            // Nothing to do: an alarm cannot be disarmed while its cause lasts, and it ends with its cause. A member that has space
+            // again accepts writes again.
             AlarmAction::Deactivate => Vec::new(),
             AlarmAction::Activate => {
                 return Err(Status::unimplemented("etcdserver: alarms show a member's condition and cannot be raised by hand"));

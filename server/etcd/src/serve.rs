@@ -74,7 +74,7 @@ pub(crate) async fn serve(router: axum::Router, listener: TcpListener, tls: Arc<
 }
 
 async fn handshake(acceptor: TlsAcceptor, stream: TcpStream, address: SocketAddr) -> Option<TlsStream<TcpStream>> {
-    // Only costs time where it fails.
+    // A failure is ignored: without TCP_NODELAY, answers only take longer.
     let _ = stream.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),

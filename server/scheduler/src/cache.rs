@@ -100,7 +100,7 @@ impl Cache {
         self.places.get(uid).is_some_and(|place| place.assumed)
     }
 
-    /// The decision came to nothing. What the API has confirmed since stays.
+    /// Undoes an assumed placement. A pod that the API server has confirmed since then stays.
     pub(crate) fn forget(&mut self, uid: &str) {
         if self.is_assumed(uid) {
             self.remove(uid);

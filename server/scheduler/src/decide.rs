@@ -22,24 +22,24 @@ pub(crate) enum Decision {
 /// Why a pod waits, and for what.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// In the words that kubectl users know.
+    /// The message of the condition and event, in upstream's wording.
     pub(crate) message: String,
     /// Who refused it.
     pub(crate) plugins: BTreeSet<&'static str>,
     /// Whether victims were looked for.
     pub(crate) searched: bool,
-    /// What becomes of the node that it has in view.
+    /// What happens to the pod's nominated node.
     pub(crate) view: View,
 }
 
-/// The node that a waiting pod has in view.
+/// The change of a waiting pod's nominated node.
 #[derive(Clone, Debug)]
 pub(crate) enum View {
-    /// As before.
+    /// It stays as it is.
     Keep,
-    /// None any more.
+    /// The nomination is withdrawn.
     Withdraw,
-    /// This one, as soon as the victims have left it.
+    /// This node is nominated; the pod fits there as soon as the victims have left it.
     Preempt { node: String, victims: Vec<Arc<PodInfo>> },
 }
 

@@ -1,6 +1,6 @@
 //! What the scheduler counts, under upstream's names.
 //!
-//! Decisions and bindings are counted as they happen; how many pods wait, and where, is looked up when somebody scrapes.
+//! Decisions and bindings are counted as they happen; the number of pods in each queue is read on each scrape.
 //!
 //! Answers to: <https://kubernetes.io/docs/reference/instrumentation/metrics/>, `scheduler_*`.
 

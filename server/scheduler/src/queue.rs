@@ -209,7 +209,7 @@ impl Queue {
         }
     }
 
-    /// Something happened that may help those whom a plugin that cares refused.
+    /// Wakes the pods that were refused by a plugin for which `wake` may change the outcome.
     pub(crate) fn happened(&mut self, wake: Wake, wakes: impl Fn(&str, Wake) -> bool, now: Instant) {
         let mut helped = Vec::new();
         for (uid, entry) in &mut self.entries {
@@ -226,9 +226,9 @@ impl Queue {
         }
     }
 
-    /// When something becomes active by itself.
+    /// When the next pod becomes active without an event.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        // What backs off for want of a node needs no alarm: it is tried as soon as nothing else is.
+        // Pods in backoff because no node fitted need no timer: they are tried as soon as no other pod is active.
         let failed = self.failed.first().map(|(due, _)| self.began + Duration::from_secs(*due));
         let flush = self
             .entries

@@ -12,14 +12,14 @@ use crate::fixtures::{Cluster, node, object, placed, pod, refused};
 use crate::framework::Wake;
 use crate::queue::Queue;
 
-/// What is said if no pod may be pushed out, as all have the same priority.
+/// The message if no pod can be preempted, as all have the same priority.
 fn hopeless(what: &str, nodes: usize) -> Result<String, String> {
     refused(&format!(
         "0/{nodes} nodes are available: {what}. preemption: 0/{nodes} nodes are available: {nodes} No preemption victims found for incoming pod."
     ))
 }
 
-/// What is said if pushing pods out would not help.
+/// The message if preemption would not help.
 fn not_helpful(what: &str, nodes: usize) -> Result<String, String> {
     refused(&format!(
         "0/{nodes} nodes are available: {what}. preemption: 0/{nodes} nodes are available: {nodes} Preemption is not helpful for scheduling."
@@ -115,7 +115,7 @@ fn host_ports_clash_by_number_protocol_and_address() {
         of["containerPort"] = json!(80);
         pod(name, "0", json!({"spec": {"containers": [{"name": "c", "ports": [of]}]}}))
     };
-    // What is taken, what is wanted, whether there is room for both.
+    // The port in use, the requested port, whether both fit on one node.
     let cases = [
         (json!({"hostPort": 80}), json!({"hostPort": 81}), true),
         (json!({"hostPort": 80}), json!({"hostPort": 80}), false),
@@ -237,7 +237,7 @@ async fn unschedulable_pods_wait_for_what_may_help_them_and_back_off() {
     queue.remove("new");
     assert_eq!(next(&mut queue, start).as_deref(), Some("high"), "there is nothing else to try");
 
-    // What helps while it is being tried is not lost.
+    // An event that arrives while a pod is being tried is not lost.
     let later = start + secs(5);
     queue.happened(Wake::PodFreed, wakes, later);
     queue.failed("high", fit.clone(), wakes, later);
@@ -255,7 +255,7 @@ async fn unschedulable_pods_wait_for_what_may_help_them_and_back_off() {
     assert_eq!(queue.next_due(), Some(later + secs(4)));
     assert_eq!(next(&mut queue, later + secs(4)).as_deref(), Some("high"));
 
-    // Nothing happens for long: it is tried anyway.
+    // Without any event, the pod is tried again after the flush interval.
     queue.failed("high", fit, wakes, later);
     assert_eq!(queue.next_due(), Some(later + secs(300)));
     assert_eq!(next(&mut queue, later + secs(300)).as_deref(), Some("high"));

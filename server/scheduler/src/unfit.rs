@@ -9,13 +9,13 @@ use crate::framework::{Reason, Refusal};
 pub(crate) struct Unfit {
     /// How many nodes there are.
     pub(crate) nodes: usize,
-    /// What each node that was looked at was refused for.
+    /// The refusal of each node that was examined.
     pub(crate) refused: BTreeMap<String, Refusal>,
-    /// What stands for the nodes that were not looked at.
+    /// The reason reported for the nodes that were not examined.
     pub(crate) others: Option<Reason>,
-    /// What stands for all nodes, instead of all that.
+    /// A reason that applies to all nodes and replaces the others.
     pub(crate) overall: Option<Reason>,
-    /// Who refused: only what they wait for is worth another try.
+    /// The plugins that refused: only events that these wait for can make another attempt succeed.
     pub(crate) plugins: BTreeSet<&'static str>,
 }
 

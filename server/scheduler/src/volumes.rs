@@ -103,7 +103,7 @@ impl PodVolumes {
         Ok(Some(Self { bound, late, volumes }))
     }
 
-    /// What the claims need on a node, or why they get it not.
+    /// The steps that the claims need on a node, or the reason why they cannot be used there.
     pub(crate) fn on(&self, node: &Node, snapshot: &Snapshot<'_>) -> Result<Steps, Refusal> {
         let mut reasons: Vec<Reason> = Vec::new();
         if self.bound.iter().flatten().any(|volume| !storage::is_usable_on(volume, node)) {

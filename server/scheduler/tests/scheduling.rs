@@ -12,7 +12,7 @@ use scheduler::{condition, lead, node, node_of, pod, start, start_with};
 use serde_json::json;
 use trireme_scheduler::SchedulerOptions;
 
-/// What is said of pods that fit nowhere, as nobody is less important.
+/// The message for pods that fit nowhere, when no pod has a lower priority.
 const NO_CPU: &str =
     "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
 const TOO_LARGE: &str =

@@ -36,7 +36,7 @@ pub async fn certificates(command: CertificateCommand) -> Result<(), Failure> {
     }
 }
 
-/// What could not be asked is said after what could.
+/// Fails with the servers and nodes that could not be asked, after the others have been printed.
 fn complain(missing: Vec<String>) -> Result<(), Failure> {
     if missing.is_empty() { Ok(()) } else { Err(Failure::from(missing.join("; "))) }
 }

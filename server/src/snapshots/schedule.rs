@@ -27,8 +27,8 @@ impl FromStr for Schedule {
 }
 
 impl Schedule {
-    /// Saves whenever it is time, until cancelled, and keeps the newest `retention` of these. What fails is not tried again before
-    /// the next is due.
+    /// Saves a snapshot whenever one is due, until cancelled, and keeps the newest `retention` of them. A snapshot that fails is not
+    /// retried before the next one is due.
     pub async fn run(self, snapshots: Snapshots, retention: usize, cancel: CancellationToken) {
         loop {
             tokio::select! {

@@ -81,7 +81,7 @@ impl<'a> Evaluation<'a> {
         self.regexes
     }
 
-    /// What is left, for what is done with the values.
+    /// The steps that are left, for work on the values outside the evaluation.
     pub fn left(&mut self) -> &mut usize {
         &mut self.total
     }
@@ -218,7 +218,7 @@ impl<'a> Evaluation<'a> {
         if let (Some(target), "or" | "orValue") = (&target, name)
             && matches!(as_optional(target), Some(Some(_)))
         {
-            // What stands in for a missing value is not looked at.
+            // The value is present: its replacement is not evaluated.
             return library::call(name, Some(target.clone()), vec![target.clone()], &mut self.budget, &mut self.regexes);
         }
         let args = args.iter().map(|arg| self.value(arg)).collect::<Result<Vec<_>, _>>()?;
@@ -412,7 +412,7 @@ fn shown(index: &Value) -> String {
     operate::owned_key(index).map_or_else(|_| "?".to_owned(), |key| key.to_string())
 }
 
-/// Looks into an optional. What is asked of one gives one.
+/// Selects from a value that may be an optional. A selection from an optional, or an optional selection, gives an optional.
 fn through_optional(operand: Value, optional: bool, look: impl Fn(Value) -> Result<Value, Fault>) -> Result<Value, Fault> {
     let found = match as_optional(&operand) {
         Some(None) => return Ok(values::optional(None)),
@@ -423,12 +423,12 @@ fn through_optional(operand: Value, optional: bool, look: impl Fn(Value) -> Resu
     match found {
         Ok(value) => Ok(values::optional(Some(value))),
         Err(Fault::OutOfBudget) => Err(Fault::OutOfBudget),
-        // What is no map has no field: an error only where it was no optional question.
+        // The field or element does not exist, or the value has none: an optional selection gives an empty optional, not an error.
         Err(_) => Ok(values::optional(None)),
     }
 }
 
-/// What an element of a literal adds: an optional one may add nothing.
+/// The value that an element adds to a literal; an optional element may add none.
 fn present(value: Value, optional: bool) -> Result<Option<Value>, Fault> {
     if !optional {
         return Ok(Some(value));

@@ -33,9 +33,9 @@ const SHOWN_CHARS: usize = 300;
 /// Why an evaluation gave no value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// An error of the expression on this input. `&&` and `||` may make up for it.
+    /// The evaluation failed on this input. `&&` and `||` absorb it if their other operand decides the result.
     Error(String),
-    /// The expression took too many steps. Nothing makes up for it.
+    /// The expression took too many steps. No operator absorbs this.
     OutOfBudget,
 }
 

@@ -1,7 +1,7 @@
 //! The functions that expressions may call: name, form, number of arguments, type of the result.
 //!
-//! Answers to <https://kubernetes.io/docs/reference/using-api/cel/#cel-community-libraries>. What is not here is an undeclared reference
-//! when a policy is written, so that nothing fails later for the want of a function.
+//! Answers to <https://kubernetes.io/docs/reference/using-api/cel/#cel-community-libraries>. A function that is not listed here is an
+//! undeclared reference when a policy is written, so that no evaluation fails later because the function is missing.
 
 use super::types::Type;
 

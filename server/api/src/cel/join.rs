@@ -52,7 +52,7 @@ fn places(list: &Listed, budget: &mut Budget) -> Result<HashMap<String, usize>, 
     identities.collect()
 }
 
-/// What tells an item apart. It is paid for.
+/// The text that identifies an item in its list. Computing it takes from the budget.
 fn identity(keys: &[String], item: &Value, budget: &mut Budget) -> Result<String, Fault> {
     let mut identity = String::new();
     if keys.is_empty() {

@@ -1,7 +1,7 @@
 //! Calls of functions: those of the language and of regular expressions here, the libraries of Kubernetes through `kube-cel`.
 //!
-//! What is called through `kube-cel` is paid for before: what it makes can be no larger than what was paid, so that neither time nor
-//! memory has a bound elsewhere only.
+//! A call through `kube-cel` takes its cost from the budget first. Its result can be no larger than that cost allows, so the budget
+//! bounds both time and memory.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};

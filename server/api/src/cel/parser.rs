@@ -271,7 +271,7 @@ impl Parser {
                 _ => self.node(at, depth + 1, Kind::Call(None, name, args)),
             };
         }
-        // As a field they are allowed.
+        // Reserved words are allowed as field names, but not as identifiers.
         if RESERVED_WORDS.contains(&name.as_str()) {
             return Err(Syntax::new(at, format!("reserved identifier: {name}")));
         }

@@ -223,7 +223,7 @@ impl Scanner {
                 self.escape(bytes, &mut content)?;
             } else {
                 self.at += 1;
-                // What a raw string escapes does not end it.
+                // A quote after a backslash does not end a raw string.
                 if raw && c == '\\' && self.peek(0) == Some(quote) {
                     content.push(b'\\');
                     self.at += 1;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A type. What cannot be told is [`Type::Dyn`].
+/// A type. A type that is not known before the evaluation is [`Type::Dyn`].
 #[derive(Clone, Debug)]
 pub enum Type {
     /// Known when it is evaluated.
@@ -85,7 +85,7 @@ impl Type {
             (Type::Dyn, _) | (_, Type::Dyn) => true,
             (Type::List(a), Type::List(b)) | (Type::Optional(a), Type::Optional(b)) => a.agrees(b),
             (Type::Map(a, b), Type::Map(c, d)) => a.agrees(c) && b.agrees(d),
-            // What is written as a map may be meant for an object, and null for what may be absent.
+            // A map literal may stand for an object, and null for a value that may be absent.
             (Type::Object(_), Type::Map(..)) | (Type::Map(..), Type::Object(_)) => true,
             (Type::Null, Type::Object(_) | Type::Named(_) | Type::Timestamp | Type::Duration | Type::Optional(_))
             | (Type::Object(_) | Type::Named(_) | Type::Timestamp | Type::Duration | Type::Optional(_), Type::Null) => true,

@@ -47,7 +47,7 @@ pub fn map(entries: HashMap<Key, Value>) -> Value {
     Value::Map(Map { map: Arc::new(entries) })
 }
 
-/// What there is, or null.
+/// The value, or null if there is none.
 pub fn from_option(json: Option<&Json>) -> Value {
     json.map_or(Value::Null, from_json)
 }

@@ -52,7 +52,7 @@ pub struct Condition {
     /// Why, in a sentence.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What else there is.
+    /// Fields that this type does not know.
     #[serde(flatten)]
     pub other: serde_json::Map<String, Value>,
 }
@@ -66,7 +66,7 @@ pub struct Claim {
     pub accepted: Names,
     /// Its conditions.
     pub conditions: Vec<Condition>,
-    /// What the policy for groups of the community says of it, if it is in one.
+    /// The `KubernetesAPIApprovalPolicyConformant` condition, if its group is one of the community's.
     pub approval: Option<Condition>,
 }
 

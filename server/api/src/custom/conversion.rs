@@ -72,10 +72,10 @@ pub fn answered(answer: &[u8], review_version: &str, uid: &str) -> Result<Vec<Va
     }
 }
 
-/// What is taken over of a converted object.
+/// Checks an object that a webhook converted, and restores the metadata that a conversion must not change.
 ///
 /// # Errors
-/// Why nothing is.
+/// Why the object is refused.
 pub fn accept(original: &Value, mut converted: Value, to: &GroupVersionKind) -> Result<Value, String> {
     if !converted.is_object() {
         return Err(format!("{} is no object", type_name(&converted)));

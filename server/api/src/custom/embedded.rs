@@ -11,7 +11,7 @@ use crate::names;
 use crate::schema::conform_metadata;
 use crate::validate::{At, Errors, metadata};
 
-/// What to do about type and metadata that are none.
+/// How to handle invalid type and metadata of an embedded object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
     /// The object is refused.

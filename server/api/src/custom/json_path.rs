@@ -1,6 +1,6 @@
 //! Simple JSON paths, as printer columns and selectable fields have them: fields, indices, wildcards and comparisons of a filter.
 //!
-//! What kubectl's templates know beside that (recursive descent, ranges, unions, slices) is refused: a column with such a path shows
+//! The other features of kubectl's templates (recursive descent, ranges, unions, slices) are refused: a column with such a path shows
 //! nothing upstream either, or has no single value.
 //!
 //! <https://kubernetes.io/docs/reference/kubectl/jsonpath/>

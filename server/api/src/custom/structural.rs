@@ -83,13 +83,13 @@ pub struct Limits {
     pub minimum: Option<f64>,
     /// Whether the smallest number itself is out.
     pub exclusive_minimum: bool,
-    /// Of which a number is a multiple.
+    /// The value that a number must be a multiple of.
     pub multiple_of: Option<f64>,
     /// Characters at most.
     pub max_length: Option<i64>,
     /// Characters at least.
     pub min_length: Option<i64>,
-    /// What a string matches.
+    /// The pattern that a string must match.
     pub pattern: Option<Pattern>,
     /// Items at most.
     pub max_items: Option<i64>,

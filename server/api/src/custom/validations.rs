@@ -45,13 +45,13 @@ impl Validations {
         compile(schema, types::of(schema, root).as_ref())
     }
 
-    /// What the rules have against an object, or against a change of one.
+    /// Evaluates the rules on an object, or on an update of one.
     pub fn check(&self, object: &Json, old: Option<&Json>, schema: &Structural) -> Findings {
         let ratchet = old.map(|old| Ratchet::of(object, old)).unwrap_or_default();
         Evaluator::default().run(self, schema, object, old, ratchet)
     }
 
-    /// What the rules have against a default, as the value of an object that stays and as that of a new one.
+    /// Evaluates the rules on a default, first as an unchanged value of an existing object, then as the value of a new one.
     pub fn check_default(&self, default: &Json, schema: &Structural) -> FieldErrors {
         let kept = Evaluator::default().run(self, schema, default, Some(default), Ratchet::default()).errors;
         if kept.is_empty() { Evaluator::default().run(self, schema, default, None, Ratchet::default()).errors } else { kept }

@@ -50,7 +50,7 @@ fn object(schema: &[u8], dialect: Dialect) -> Value {
     let empty = || json!({"type": "object"});
     let Ok(mut schema @ Value::Object(_)) = serde_json::from_slice::<Value>(schema) else { return empty() };
     if dialect == Dialect::V2 && schema["x-kubernetes-preserve-unknown-fields"] == true {
-        // Not even type and metadata: whatever is named makes kubectl refuse the rest.
+        // The schema stays empty, without even type and metadata: kubectl refuses unknown fields as soon as one property is declared.
         return empty();
     }
     shape(&mut schema, dialect);

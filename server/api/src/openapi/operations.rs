@@ -238,7 +238,7 @@ impl Context<'_> {
             used.add(target);
             target.reference(self.dialect)
         };
-        // What has no types has no protobuf form, and no strategic merge.
+        // Custom resources have no Go types, and so neither protobuf nor strategic merge patches.
         let body_types = if self.is_published { &BODY_TYPES[..2] } else { &BODY_TYPES[..] };
         let patch_types: Vec<&str> = PATCH_TYPES.into_iter().filter(|ty| !self.is_published || !ty.contains("strategic")).collect();
         let (types, schema, required): (&[&str], Option<Value>, bool) = match &operation.body {

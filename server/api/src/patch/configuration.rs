@@ -1,7 +1,7 @@
 //! Merging a partial object into an object by its schema: what a mutating admission policy's `ApplyConfiguration` does.
 //!
-//! Maps merge field by field, lists whose schema says so merge by their keys or as sets. What the schema calls atomic is refused, because
-//! everything that a partial object leaves out of it would be lost. Nothing is removed, and no ownership is recorded.
+//! Maps merge field by field; lists merge by their keys or as sets where the schema says so. Atomic lists and maps are refused, because
+//! everything that a partial object omits from them would be lost. Nothing is removed, and no ownership is recorded.
 //!
 //! Answers to upstream's `ApplyStructuredMergeDiff` (`apiserver/pkg/admission/plugin/policy/mutating/patch`) and to
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy>.

@@ -81,7 +81,7 @@ fn status(quota: &Value, key: &str) -> Amounts {
     amounts(meta::get(quota, &["status", key]).unwrap_or(&Value::Null))
 }
 
-/// What is more than before; less is the controller's to notice.
+/// Leaves only the increase over the amounts before; the quota controller counts decreases.
 fn subtract(from: &mut Amounts, before: &Amounts) {
     for (name, amount) in from {
         if let Some(before) = before.get(name) {

@@ -37,7 +37,7 @@ pub(super) fn usage(claim: &Value) -> Amounts {
     amounts
 }
 
-/// What is asked for or, while a volume shrinks back from a failed growth, what is allocated; in whole bytes.
+/// The larger of the requested and the allocated storage, in whole bytes. They differ while a volume recovers from a failed expansion.
 fn storage(claim: &Value) -> Option<Quantity> {
     let read = |path: &str| claim.pointer(path).and_then(|value| quantity::from_json(value).ok());
     let asked = read("/spec/resources/requests/storage")?;

@@ -21,7 +21,7 @@ impl Scopes {
         Scopes(named.chain(terms).collect())
     }
 
-    /// Whether an object is in all of them. What has no scopes is in none.
+    /// Whether an object is in all of these scopes. Only pods and claims can be in a scope.
     pub fn hold(&self, subject: &Subject, object: &Value) -> bool {
         self.0.iter().all(|term| match subject {
             Subject::Pods => pod::is_in_scope(object, term),

@@ -26,8 +26,8 @@ impl Term {
         Term { scope: meta::str_at(value, &["scopeName"]).to_owned(), operator: meta::str_at(value, &["operator"]).to_owned(), values }
     }
 
-    /// Whether a name that an object may have (of its priority class, say) is one of those that are wanted. As with labels, what has none
-    /// is not in any list.
+    /// Whether the term selects an object by the name that it has (of its priority class, for example). As with labels, an object
+    /// without a name is in no list.
     pub(super) fn selects(&self, name: Option<&str>) -> bool {
         let listed = name.is_some_and(|name| self.values.iter().any(|value| value == name));
         match self.operator.as_str() {

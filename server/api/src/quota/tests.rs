@@ -167,7 +167,7 @@ fn a_quota_is_charged_or_refuses_in_upstreams_words() {
     let two =
         pod(json!({"containers": [container("d", json!({}), json!({})), container("c", json!({"memory": "1"}), json!({}))]}), json!({}));
     assert_eq!(charged(&demanding, &two, None), Err("failed quota: q: must specify limits.cpu for: c,d; memory for: d".to_owned()));
-    // What the scope leaves out, what is not bounded, and what the quota has no status for yet, is free.
+    // Nothing is charged for objects outside the scope, for names that are not limited, and while the quota has no status yet.
     assert_eq!(charged(&quota(json!({"pods": "0"}), json!({"pods": "0"}), json!({"scopes": ["Terminating"]})), &small, None), Ok(None));
     assert_eq!(charged(&quota(json!({"secrets": "0"}), json!({"secrets": "0"}), json!({})), &small, None), Ok(None));
     assert_eq!(charged(&json!({"metadata": {"name": "q"}, "spec": {"hard": {"pods": "0"}}}), &small, None), Ok(None));

@@ -138,7 +138,7 @@ pub trait Kind: Send + Sync {
         &["spec"]
     }
 
-    /// The fields that a write of `subresource` (empty: of the object itself) leaves as they are, so that nobody manages them by it.
+    /// The fields that a write of `subresource` (empty: of the object itself) leaves unchanged, so that the write gives them no manager.
     /// Upstream: `GetResetFields`.
     fn untracked(&self, subresource: &str) -> Untracked {
         match subresource {

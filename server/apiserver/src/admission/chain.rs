@@ -47,7 +47,7 @@ impl Chain {
         self.metrics.step(Phase::Admit, operation, started.elapsed(), outcome.is_err());
         let mut effects = outcome?;
         if effects.wants_reinvocation() {
-            // What the first round found may no longer hold; its conditions and operations are found again.
+            // The object may have changed since the first round: its conditions and operations are discarded and computed again.
             let warnings = effects.take_warnings();
             request.webhooks.begin_second();
             request.policies.begin_second();

@@ -29,7 +29,7 @@ pub struct Environment {
     pub egress: Arc<dyn Egress>,
     /// Service addresses and node ports.
     pub ranges: super::plugins::service_allocation::ranges::Ranges,
-    /// What pods get that name no toleration of nodes that are not ready or unreachable.
+    /// The `tolerationSeconds` for pods without a toleration of nodes that are not ready or unreachable.
     pub tolerations: super::toleration_seconds::TolerationSeconds,
 }
 

@@ -12,11 +12,11 @@ const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 /// What the headers say about a bearer token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bearer {
-    /// None is offered.
+    /// The request has no token.
     None,
     /// This one.
     Token(String),
-    /// What is offered is malformed.
+    /// The token is malformed.
     Invalid,
 }
 

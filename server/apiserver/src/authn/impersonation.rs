@@ -1,4 +1,4 @@
-//! `Impersonate-*` headers: acting as somebody else, if authorization allows every part of it.
+//! `Impersonate-*` headers: acting as another user, if authorization allows every part of it.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation>.
 
@@ -15,7 +15,7 @@ const UID: &str = "impersonate-uid";
 const GROUP: &str = "impersonate-group";
 const EXTRA: &str = "impersonate-extra-";
 
-/// Whether the request asks to act as somebody else.
+/// Whether the request asks for impersonation.
 pub fn is_asked(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         let name = name.as_str();

@@ -129,7 +129,7 @@ fn user_of(leaf: &x509_parser::certificate::X509Certificate<'_>, der: &[u8]) -> 
 }
 
 /// For the TLS handshake: asks for a certificate, requires none, and takes any whose key the client holds.
-/// What it is worth is judged afterwards, because a bad certificate must be answered by a `Status`.
+/// The certificate is verified after the handshake, because a bad one must be answered by a `Status`.
 pub fn accept_any_verifier() -> Arc<dyn ClientCertVerifier> {
     Arc::new(AcceptAny { provider: Arc::new(rustls::crypto::ring::default_provider()) })
 }

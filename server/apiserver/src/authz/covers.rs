@@ -1,4 +1,4 @@
-//! May these rules be granted by somebody who holds those? The heart of the escalation checks.
+//! Whether a user who holds some rules may grant others: the check behind the prevention of privilege escalation.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping>.
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::rule::{PolicyRule, quoted};
 use crate::user::UserInfo;
 
-/// What of `wanted` is not covered by `held`, compacted: one rule per group, resource and name.
+/// The part of `wanted` that `held` does not cover, compacted: one rule per group, resource and name.
 pub fn missing(held: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
     let mut lacking: BTreeMap<PolicyRule, Vec<String>> = BTreeMap::new();
     for single in wanted.iter().flat_map(break_down) {

@@ -29,7 +29,8 @@ pub struct Row {
     pub resource: Arc<Resource>,
     /// All that is known about it.
     pub definition: Arc<Definition>,
-    /// What converts between its versions, where a webhook does: objects are cached in the version that they were written in.
+    /// The webhook that converts between its versions, if it has one. Its objects are then cached in the version that they were
+    /// written in.
     pub webhook: Option<Webhook>,
     /// The object that defines it, if it is not built in.
     pub origin: Option<Origin>,

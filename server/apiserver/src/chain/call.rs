@@ -34,7 +34,7 @@ pub struct Call {
     pub target: Target,
     /// The headers; without credentials once authentication has passed.
     pub headers: HeaderMap,
-    /// The body, until somebody reads it.
+    /// The body, until it is read.
     pub payload: Option<Payload>,
     /// Whether a part of the body was left unread in the connection.
     pub broken: bool,

@@ -1,7 +1,7 @@
 //! The paths outside of Kubernetes' API by which machines join: some answer before authentication, some to a node alone.
 //!
-//! Owns how little a stranger can make the server hold before a token is looked at. What the paths are and who is let in is decided
-//! by the crate that registers them ([`crate::http::extra_routes::ExtraRoutes`]).
+//! Owns the limits on what an unauthenticated client can make the server hold. The paths and their authentication belong to the crate
+//! that registers them ([`crate::http::extra_routes::ExtraRoutes`]).
 
 use bytes::Bytes;
 use http::Response;

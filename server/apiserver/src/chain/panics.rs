@@ -11,7 +11,7 @@ use crate::error::Answer;
 
 /// Runs a future; a panic becomes a 500.
 pub async fn catch<T>(future: impl Future<Output = Answer<T>>) -> Answer<T> {
-    // What a panic leaves half done is the request's own: shared state is behind locks that are not held across calls.
+    // Unwind safe: a panic leaves only the request's own state incomplete, as locks of shared state are not held across calls.
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(outcome) => outcome,
         Err(_) => Err(Status::internal("This request caused apiserver to panic. Look in the logs for details.").into()),

@@ -30,8 +30,8 @@ pub fn port_name(service: &Value, number: u16) -> Option<String> {
     Some(port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
 }
 
-/// The ready endpoints of a Service's port. An address of this host, or of its network alone, is none: whoever writes endpoints must not
-/// lead the server to itself.
+/// The ready endpoints of a Service's port. Addresses of this host, or that only its network reaches, are skipped: a user who may write
+/// endpoints must not direct the server to itself.
 pub fn endpoints(reader: &dyn ObjectReader, namespace: &str, service: &str, port_name: &str) -> Vec<Address> {
     let slices = reader.list("discovery.k8s.io", "endpointslices", Some(namespace));
     let mut found = Vec::new();

@@ -55,7 +55,7 @@ pub struct OpenTunnel {
 // === impl Tunnels ===
 
 impl Tunnels {
-    /// No tunnels yet. What does not go through one goes by `direct`.
+    /// Starts without tunnels. Connections that use no tunnel go through `direct`.
     pub fn new(used_for: TunnelUse, direct: Arc<dyn Egress>) -> Tunnels {
         Tunnels { used_for, direct, open: RwLock::default() }
     }

@@ -1,4 +1,4 @@
-//! One request on its way through an endpoint: what is asked for, by whom, and in which form the answer is wanted.
+//! The context of one request in an endpoint: the requested resource, the user, and the form of the answer.
 
 use std::sync::Arc;
 
@@ -65,11 +65,12 @@ pub fn form(headers: &HeaderMap, info: &RequestInfo, view: Option<&View>, connec
     let gvk = resource.and_then(|resource| resource.gvk(&info.version));
     let offer = Offer {
         protobuf: gvk.is_some_and(|gvk| protobuf::knows(&gvk)),
-        // What is not stored has no columns.
+        // Resources without storage have no table columns.
         table: view.is_some_and(|view| view.row.is_some()),
     };
     match negotiate(headers, offer) {
-        // What another server answers is not negotiated here, and the documents about the API have one form for all.
+        // Only resource requests can fail here: a connect request is answered by another server, and documents such as discovery are
+        // not negotiated here.
         Err(status) if info.resource_request && !connects => Err(status),
         form => Ok(form.unwrap_or_default()),
     }

@@ -1,6 +1,6 @@
 //! `/openapi/v2` and `/openapi/v3`, as kubectl asks for them when it validates and explains.
 //!
-//! A document is made when somebody asks. For clients that take gzip, which are nearly all, it is compressed once and kept in that form.
+//! A document is made on request. For clients that accept gzip, which are nearly all, it is compressed once and kept in that form.
 
 pub mod kept;
 

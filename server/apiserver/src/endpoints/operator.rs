@@ -1,8 +1,8 @@
 //! The operator's endpoints, below `/trireme/v1/`: members, tokens, certificates, snapshots.
 //!
-//! Owns how such a request is taken apart and handed to a family. It has passed authentication and authorization before it comes here, as a
-//! non-resource URL with the HTTP method as its verb: `system:masters` passes, other users need a role. What an endpoint
-//! does is its family's: each is registered by the part that can do it ([`crate::ApiServer::add_operator_routes`]).
+//! Owns how such a request is parsed and dispatched to a family of endpoints. It has been authenticated and authorized before, as a
+//! non-resource URL with the HTTP method as its verb: `system:masters` passes, other users need a role. The component that implements a
+//! family registers it ([`crate::ApiServer::add_operator_routes`]).
 //!
 //! Shapes are in [`trireme_api::admin`].
 

@@ -1,7 +1,7 @@
 //! Which resource and which endpoint a request addresses, if there is one.
 //!
 //! Owns the answers "no such resource" (404) and "not with this verb" (405): a path that upstream's router has no route for reaches
-//! no handler. What is resolved here is also all that metrics may name.
+//! no handler. Metrics use only the resources and endpoints that are resolved here as label values.
 
 use trireme_api::resources::{Resource, Subresource};
 use trireme_api::status::Status;

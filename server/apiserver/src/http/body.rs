@@ -59,8 +59,8 @@ impl From<Incoming> for Payload {
 }
 
 impl Payload {
-    /// The whole body, at most `limit` bytes. `room` is asked before a piece is kept. What is too much is read and thrown away up to
-    /// a bound, so that a client that only reads after writing sees the answer instead of a broken pipe.
+    /// The whole body, at most `limit` bytes. `room` is asked before a piece is kept. The rest of a body that is too large is read and
+    /// discarded, up to a bound, so that a client that reads only after writing sees the answer instead of a broken pipe.
     pub async fn read(self, headers: &HeaderMap, limit: usize, mut room: impl FnMut(usize) -> bool) -> Result<Bytes, BodyError> {
         let body = match self {
             Payload::Whole(bytes) if bytes.len() > limit => return Err(BodyError::TooLarge),

@@ -169,7 +169,7 @@ fn is_path_segment(name: &str) -> bool {
     !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '%'])
 }
 
-/// What is left of a path as it was sent after `parts` parts, with a leading slash.
+/// The rest of a raw path after `parts` parts, with a leading slash.
 fn remainder(raw: &str, parts: usize) -> String {
     let mut rest = raw;
     for done in 0..parts {
@@ -189,7 +189,7 @@ fn remainder(raw: &str, parts: usize) -> String {
     after_separator(rest).map(|tail| format!("/{tail}")).unwrap_or_default()
 }
 
-/// What follows the separator, as a slash or escaped, that a path begins with.
+/// The path after its leading separator, a slash or an escaped one.
 fn after_separator(path: &str) -> Option<&str> {
     path.strip_prefix('/').or_else(|| path.strip_prefix("%2F")).or_else(|| path.strip_prefix("%2f"))
 }

@@ -116,7 +116,7 @@ pub fn text(code: u16, body: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-/// What upstream's router says where nothing is.
+/// The answer of upstream's router for a path without a route.
 pub fn path_not_found() -> Response<Body> {
     text(404, "404 page not found\n")
 }

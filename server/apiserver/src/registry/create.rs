@@ -77,7 +77,8 @@ impl Mutation<'_> {
         let requested = meta::name(&object).to_owned();
         let mut request = self.admission_request(Operation::Create, &requested, Some(object), None);
         let mut effects = self.admit(&mut request).await?;
-        // What defines the resource is what this server knows: nothing is left behind in a resource that has gone.
+        // The write requires that the definition of the resource is the one this server knows: no object may be created in a resource
+        // that has been removed.
         if let Some(origin) = &self.row.origin {
             effects.require(&origin.key, origin.revision());
         }

@@ -135,7 +135,7 @@ pub fn ends_with(object: &Value, existing: &Value, row: &Row) -> bool {
     if meta::deletion_grace_period_seconds(existing).is_some_and(|secs| secs > 0) {
         return false;
     }
-    // Only a finalizer that went completes a deletion; without this any late status write would.
+    // An object that is held by something other than its finalizers stays; otherwise a late status write would complete its deletion.
     !row.definition.kind.is_held(object)
 }
 

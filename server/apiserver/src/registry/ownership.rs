@@ -1,7 +1,7 @@
-//! Who manages which field of an object: what every write records, and server-side apply.
+//! Field management: the managers that every write records, and server-side apply.
 //!
-//! Owns how a mutation and its resource become a [`Writer`]; the rules are in [`trireme_api::apply`]. As upstream, managers are
-//! recorded before admission: what admission changes is nobody's.
+//! Owns how a mutation and its resource become a [`Writer`]; the rules are in [`trireme_api::apply`]. Managers are recorded before
+//! admission: fields that admission changes get no manager.
 
 use std::borrow::Cow;
 
@@ -91,8 +91,8 @@ impl Mutation<'_> {
         Writer { versions, api_version, subresource: self.subresource, untracked: self.definition().kind.untracked(self.subresource), time }
     }
 
-    /// What `existing` (None: there is no object of this name) becomes when a configuration is applied to it: in the storage version,
-    /// with its managers.
+    /// Applies a configuration to `existing` (None if there is no object of this name). The result is in the storage version, with its
+    /// managers.
     pub fn apply(&mut self, existing: Option<&Value>, configuration: &Value, force: bool) -> Answer<Value> {
         let gvk = self.gvk();
         refuse_other_kind(configuration, &gvk)?;

@@ -113,7 +113,7 @@ impl Mutation<'_> {
             UpdateKind::Main => {
                 definition.prepare_for_update(&mut object, &existing);
                 put_managers(&mut object, managers);
-                // What the removal of an object frees is what the stored one holds: nothing new is taken for it.
+                // An update that completes the deletion allocates nothing: the removal releases only what the stored object holds.
                 if !deletion::ends_with(&object, &existing, self.row) {
                     request.set_object(object);
                     self.admission.allocate(&mut request, &mut effects)?;

@@ -278,7 +278,7 @@ impl Cache {
 
     /// Takes over all events of one revision. A resource sees its part of them at once: who lists or watches at this
     /// revision must not find half of them (an expiring lease deletes many objects in one transaction).
-    /// What an object defines is served before anybody can see the object.
+    /// The resource that an object defines is served before the object is visible.
     fn ingest(&self, events: &[etcd::Event], windows: &mut Windows) -> Result<(), Error> {
         let mut by_row: BTreeMap<String, (Arc<Row>, Vec<Taken>)> = BTreeMap::new();
         for event in events {

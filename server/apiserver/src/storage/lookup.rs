@@ -1,7 +1,7 @@
 //! Reading objects from inside the server: what authorizers, authenticators and admission plugins use.
 //!
-//! Reads come from the watch cache, cost no I/O, and may lag behind other servers by a moment. What must be exact joins
-//! the write as a compare on [`LookedUp::mod_revision`].
+//! Reads come from the watch cache, cost no I/O, and may lag behind other servers by a moment. A decision that must be exact adds a
+//! compare on [`LookedUp::mod_revision`] to the write.
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub trait ObjectReader: Send + Sync + 'static {
 pub trait StoreAccess: Send + Sync + 'static {
     /// The operation that writes another object in a mutation's transaction.
     fn put_operation(&self, group: &str, plural: &str, object: &Value) -> Answer<etcd::RequestOp>;
-    /// Whether this server's store has the key. What must hold at the moment of the write joins it as a condition.
+    /// Whether this server's store has the key. If that must hold at the moment of the write, add it to the write as a condition.
     fn exists(&self, key: &str) -> bool;
     /// One object as this server's store has it: newer than the cache's by a moment, and dearer.
     fn newest(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Answer<Option<LookedUp>>;

@@ -258,7 +258,7 @@ async fn every_write_is_recorded() {
     assert_eq!(fields(&named, "me", "Update"), &json!({"f:data": {"f:k": {}}}));
     assert_eq!(fields(&named, "unknown", "Update"), &json!({"f:data": {}}), "a field has gone to another manager");
 
-    // Nothing changes: nothing is written, whoever asks.
+    // An update that changes nothing is not written, even from another manager.
     let same = send(Method::PUT, target.clone(), named.clone(), "wget/1").await;
     assert_eq!(same, named);
     let mut bare = named.clone();

@@ -464,7 +464,7 @@ async fn another_server_serves_what_was_defined_before_it_started() {
     let ask = |target: String| http::Request::builder().uri(target).body(bytes::Bytes::new()).unwrap();
     let (code, found) = crate::support::read(second.call(crate::support::admin(), ask(format!("{BOATS}/a"))).await).await;
     assert_eq!((code, &found["spec"]["sails"]), (200, &json!(1)));
-    // What one server has defined a moment ago, the other one knows when it is asked.
+    // A definition that one server has just written is known to the other server at the next request.
     let ships = definition("ships", "Ship", json!([version("v1", true, schema())]));
     establish(&cluster, ships).await;
     let (code, _) = crate::support::read(second.call(crate::support::admin(), ask(BOATS.replace("boats", "ships"))).await).await;

@@ -1,4 +1,4 @@
-//! What is written once must count once, and what is kept for a time must not be kept for ever.
+//! A write takes effect exactly once, and objects with a lifetime (Events) are removed when it ends.
 
 use crate::support::{Cluster, Events};
 use http::Method;

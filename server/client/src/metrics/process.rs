@@ -7,7 +7,7 @@ use prometheus::{Counter, Gauge};
 const PAGE_BYTES: f64 = 4096.0;
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Reads `/proc/self` when somebody scrapes. A process registers it once, at the endpoint that stands for the whole process.
+/// Reads `/proc/self` on each scrape. A process registers it once, at the endpoint that stands for the whole process.
 pub struct ProcessCollector {
     cpu: Counter,
     open_fds: Gauge,

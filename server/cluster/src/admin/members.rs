@@ -120,7 +120,7 @@ fn id_of(text: &str) -> Answer<u64> {
     text.parse().map_err(|_| Box::new(Status::bad_request(format!("{text:?} is no member id: a number is expected"))))
 }
 
-/// What cannot be done to the members is a conflict with what they are now.
+/// The status for a change of members that the store refuses: a conflict with the current membership.
 fn refusal(error: &StoreError) -> Status {
     match error {
         StoreError::Invalid(reason) | StoreError::Conflict(reason) => Status::failure(409, "Conflict", reason.clone()),

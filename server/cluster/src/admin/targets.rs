@@ -52,7 +52,7 @@ impl RouteFamily for Targets {
 }
 
 impl Targets {
-    /// Of this store's members, and the nodes and pods that `reader` knows.
+    /// The targets are this store's members, and the nodes and pods that `reader` knows.
     pub fn new(store: Store, reader: Arc<dyn ObjectReader>) -> Targets {
         Targets { store, reader }
     }

@@ -77,7 +77,7 @@ pub fn endpoint_slice(alive: &[IpAddr], https_port: u16) -> Value {
     })
 }
 
-/// What of an object says where the servers are, without what the server fills in.
+/// The fields of an object that name the servers' addresses, without the fields that the API server sets.
 fn essence(object: &Value) -> Value {
     let slice = meta::list_at(object, &["endpoints"]).iter().map(|endpoint| &endpoint["addresses"]).collect::<Vec<_>>();
     let subsets = meta::list_at(object, &["subsets"])

@@ -1,5 +1,6 @@
-//! What may stand in a node's serving certificate. It is signed by the authority that clients believe for the API server, so whoever
-//! holds a node token must not get one for a server's name or address, for the `kubernetes` Service, or for another node's.
+//! The names and addresses that a node's serving certificate may contain. It is signed by the authority that clients trust for the API
+//! server, so the holder of a node token must not get one for a server's name or address, for the `kubernetes` Service, or for another
+//! node's.
 //!
 //! Pure: members, nodes and reserved names come in.
 

@@ -47,7 +47,7 @@ enum Verdict {
     Known,
     /// The name is free: write the claim.
     Free,
-    /// Somebody else's.
+    /// Another machine has the name.
     Taken,
 }
 

@@ -138,7 +138,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, PkiError> {
 fn sync_folder(folder: &Path) -> std::io::Result<()> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     match std::fs::File::open(folder).and_then(|folder| folder.sync_all()) {
-        // What cannot be read here was not made here.
+        // A folder that this process may not read was not created by it, and is not synced.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
         result => result,
     }

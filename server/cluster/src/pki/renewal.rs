@@ -78,7 +78,7 @@ fn certified(issued: &Issued) -> Result<CertifiedKey, PkiError> {
 // === impl Certificates ===
 
 impl Certificates {
-    /// None yet; they lie in these files and are signed with these keys.
+    /// Starts without certificates. They are stored in `files` and signed with `keys`.
     pub fn new(files: ServerFiles, keys: Arc<ClusterKeys>) -> Certificates {
         Certificates { files, keys, entries: Mutex::default(), renewing: Mutex::default() }
     }
@@ -123,7 +123,7 @@ impl Certificates {
         Ok(list)
     }
 
-    /// Renews those whose time has come, or all of them. What fails keeps its certificate; the others go on.
+    /// Renews the certificates that are due, or all of them. If one fails, it stays as it is, and the others are renewed nevertheless.
     pub fn renew(&self, all: bool, now: Timestamp) -> Result<usize, String> {
         let _alone = self.renewing.lock();
         let entries = self.entries.lock().clone();

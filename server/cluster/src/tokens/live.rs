@@ -1,6 +1,6 @@
 //! The join tokens of a running cluster: the server secret in force, and the tokens that administrators made.
 //!
-//! Owns which secrets admit, and changing them. What is replicated:
+//! Owns the secrets that admit machines, and their changes. The replicated keys:
 //!
 //! ```text
 //! sealed "cluster-keys"             the cluster's keys, sealed under the server secret: its salt says which one is in force
@@ -49,7 +49,7 @@ pub enum LiveTokensError {
     /// The stored secret does not open.
     #[error(transparent)]
     Sealing(#[from] SealingError),
-    /// What is stored is no token.
+    /// The stored value is no valid token.
     #[error("{key}: {reason}")]
     Malformed {
         /// Where.
@@ -57,7 +57,7 @@ pub enum LiveTokensError {
         /// Why.
         reason: String,
     },
-    /// Somebody else changed it in between.
+    /// It was changed concurrently.
     #[error("{0}")]
     Conflict(String),
     /// There is no such token.
@@ -151,7 +151,7 @@ impl LiveTokens {
         Ok(())
     }
 
-    /// What an `Authorization: Basic` header admits to, now and by the latest word of the cluster.
+    /// The role that an `Authorization: Basic` header grants, checked against the cluster's latest state.
     pub async fn verify_header(&self, header: &str, now: Timestamp) -> Result<Option<Admitted>> {
         let Some((user, password)) = credentials(header) else { return Ok(None) };
         self.inner.store.barrier().await?;

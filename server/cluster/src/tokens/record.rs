@@ -70,7 +70,7 @@ impl std::fmt::Display for TokenText {
 // === impl TokenRecord ===
 
 impl TokenRecord {
-    /// What the holder of this secret may do now, if anything.
+    /// The role that this secret grants now, if any.
     pub fn admits(&self, text: &TokenText, now: Timestamp) -> Option<TokenRole> {
         if !constant_time_eq(&text.hash(), &self.hash) || self.is_expired(now) {
             return None;

@@ -117,7 +117,7 @@ impl CustomResources {
         let terminating = |status, reason, message: &str| condition("Terminating", status, reason, message);
         let built_in = trireme_api::resources::find(&member.spec.group, &member.spec.names.plural).is_some();
         let done = match member.instances().filter(|_| member.is("Established")) {
-            // What is stored under its name is not its own.
+            // The objects stored under its name belong to a built-in resource.
             Some(_) if built_in => {
                 terminating("False", "OverlappingBuiltInResource", "instances overlap with built-in resources in storage")
             }

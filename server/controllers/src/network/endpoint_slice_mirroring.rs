@@ -1,5 +1,5 @@
-//! EndpointSlices of Services without a selector: a mirror of the Endpoints that somebody wrote for them, because proxies read
-//! slices only.
+//! EndpointSlices of Services without a selector: copies of the Endpoints that users or controllers wrote for them, because proxies
+//! read only slices.
 //!
 //! Owns the EndpointSlices labelled `endpointslice.kubernetes.io/managed-by: endpointslicemirroring-controller.k8s.io`. Must not
 //! mirror Endpoints that say `endpointslice.kubernetes.io/skip-mirror: "true"` or that hold a leader election.

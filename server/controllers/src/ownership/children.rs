@@ -48,12 +48,13 @@ impl<O: Typed, C: Typed> Children<O, C> {
         self.writes.settle(owner).await
     }
 
-    /// What the owner controls, as the cache has it.
+    /// The objects that the owner controls, from the cache.
     pub(crate) fn owned(&self, owner: &O) -> Vec<Arc<C>> {
         self.by_controller.owned(owner)
     }
 
-    /// Adopts and releases; returns what is the owner's then. Only what `counts` is looked at.
+    /// Adopts orphans that match and releases children that do not; returns the objects that the owner controls then. Objects for
+    /// which `counts` is false are ignored.
     pub(crate) async fn claim(&self, owner: &O, selects: impl Fn(&C) -> bool, counts: impl Fn(&C) -> bool) -> Result<Vec<Arc<C>>, Error> {
         let mut candidates = self.by_controller.owned(owner);
         candidates.extend(self.by_controller.orphans(owner.namespace()));

@@ -26,11 +26,11 @@ use crate::workloads::status::status_patch;
 use count::Count;
 use monitors::{Followed, Monitors};
 
-/// What was given back is counted together with what follows at once.
+/// After a release, the recount waits this long, so that releases that follow are counted together.
 const GATHER: Duration = Duration::from_millis(250);
-/// A charge whose object was not written after all is found so late at most.
+/// A charge whose object was not written after all is found within this time.
 const DOUBT: Duration = Duration::from_secs(5);
-/// Everything is counted again so often, whatever happened.
+/// The interval at which every quota is counted again, even without events.
 const RESYNC: Duration = Duration::from_secs(300);
 /// A resource that is not served now may be served later.
 const UNSERVED_RETRY: Duration = Duration::from_secs(10);

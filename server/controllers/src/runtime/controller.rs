@@ -35,7 +35,7 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
     const COMPONENT: &'static str = Self::NAME;
     /// Its queue in the `workqueue_*` metrics; upstream's name.
     const QUEUE: &'static str;
-    /// What one reconcile makes right, usually an object's key.
+    /// The unit of work of one reconcile, usually an object's key.
     type Key: Clone + Eq + Hash + Debug + Send + Sync + 'static;
     /// The informers it reads. There is no other way to get one, and it works when all of them have caught up.
     type Reads: Reads;

@@ -69,7 +69,7 @@ impl Controller for CronJobs {
         let mut status = cron.status.clone().unwrap_or_default();
         self.note_jobs(&cron, &jobs, &mut status).await?;
         let next = self.run(&cron, &mut status).await;
-        // What was started is noted even if the rest failed.
+        // The status records the Jobs that were started even if a later step failed.
         self.write_status(&cron, &status).await?;
         self.tidy(&cron, &jobs).await?;
         next

@@ -186,7 +186,8 @@ impl DaemonSets {
             self.recorder.record(set, EventKind::Normal, "SucceededDaemonPod", message);
             delete.push(pod);
         }
-        // What an update may do is seen when the cache shows what was just done.
+        // A rolling update starts only when nothing was created or deleted now: the cache does not show these changes yet, and the
+        // update's limits are computed from it.
         let is_settled = create.is_empty() && delete.is_empty();
         self.sync(set, situation.newest, &create, &delete).await?;
         if is_settled && rollout::updates_by_itself(set) {

@@ -120,7 +120,7 @@ impl Jobs {
             return Ok(());
         }
         match self.client.get::<Job>(Some(&key.namespace), &key.name).await {
-            // Only the cache does not know it yet.
+            // The Job exists, but is not in the cache yet: its pods are not stray.
             Ok(live) => stray.retain(|pod| controller_of(&pod.metadata).is_some_and(|owner| owner.uid != live.uid())),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),

@@ -41,7 +41,7 @@ struct State {
     revision: i64,
     /// Writes that carry another fence are refused.
     term: u64,
-    /// So many writes each leadership may make, and how many are left to this one.
+    /// The number of writes that each leadership may make, and how many the current one has left.
     writes: Option<(usize, usize)>,
 }
 

@@ -71,7 +71,7 @@ async fn claims_and_volumes_stay_while_they_are_used() {
     api.until("the pod runs", |api| api.get("pods", "ns", "p").unwrap()["status"]["phase"] == "Running").await;
     api.delete("persistentvolumeclaims", "ns", "c", "Background");
     api.delete("persistentvolumes", "", "v", "Background");
-    // What comes later has been worked on: what came before stays on purpose.
+    // Once a later deletion has been handled, the earlier ones have been too: those objects stay on purpose.
     api.create(
         "persistentvolumeclaims",
         json!({"metadata": {"name": "later", "namespace": "ns", "finalizers": ["kubernetes.io/pvc-protection"]}, "spec": {}}),

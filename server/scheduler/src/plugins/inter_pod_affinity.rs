@@ -14,7 +14,7 @@ use crate::world::World;
 const NO_AFFINITY: &str = "node(s) didn't match pod affinity rules";
 const ANTI_AFFINITY: &str = "node(s) didn't match pod anti-affinity rules";
 const EXISTING_ANTI_AFFINITY: &str = "node(s) didn't satisfy existing pods anti-affinity rules";
-/// What a required affinity of a pod that is there counts in a score.
+/// The weight of an existing pod's required affinity terms in a score (`hardPodAffinityWeight`).
 const HARD_AFFINITY_WEIGHT: i64 = 1;
 
 pub(crate) struct InterPodAffinity;
@@ -22,7 +22,7 @@ pub(crate) struct InterPodAffinity;
 /// (topology key, value): a domain.
 type Domain = (String, String);
 
-/// What is known of the domains; entries that come to zero are gone.
+/// A count per domain; entries that reach zero are removed.
 type Counts = HashMap<Domain, i64>;
 
 struct Rules<'a> {
@@ -87,7 +87,7 @@ fn domain(term: &Term, node: &NodeInfo) -> Option<Domain> {
 }
 
 impl Rules<'_> {
-    /// What a pod that is there means to required terms, ours and its.
+    /// Adds `step` to the counts of the required terms that an existing pod matches, and of its own terms that match the incoming pod.
     fn count(&mut self, other: &PodInfo, node: &NodeInfo, step: i64) {
         if let Some(own) = self.own {
             if self.matches_all(&other.pod) {
@@ -102,7 +102,7 @@ impl Rules<'_> {
         }
     }
 
-    /// What it means to scores.
+    /// Adds the weights of the preferred terms between an existing pod and the incoming one.
     fn weigh(&mut self, other: &PodInfo, node: &NodeInfo) {
         for (term, weight) in self.own.iter().flat_map(|own| &own.preferred).filter(|(term, _)| term.matches(&other.pod, self.world)) {
             add(&mut self.scores, term, node, *weight);

@@ -47,7 +47,7 @@ pub(crate) fn on(cycle: &mut Cycle<'_>, node: &NodeInfo, known: &[Arc<PodDisrupt
             Ok((gone, violations))
         }
     };
-    // What was imagined is undone: the next node is judged as things are.
+    // The simulated removals are undone: the next node is judged with the real state.
     let (mut gone, result) = match outcome {
         Err((gone, refusal)) => (gone, Err(refusal)),
         Ok((gone, violations)) => (gone, Ok(violations)),

@@ -26,7 +26,7 @@ impl Shared {
         }
     }
 
-    /// A claim, volume or class: whoever waits for one looks itself whether it is the right one.
+    /// A claim, volume or class. It wakes every pod that waits for storage: the next attempt finds out whether it was the right one.
     pub(super) fn on_storage<T>(&self, event: &Event<T>, wake: Wake) {
         if !event.is_deletion() {
             self.happened(wake);
@@ -86,7 +86,7 @@ impl Shared {
         }
         self.queue.lock().add(Arc::clone(pod), Instant::now());
         if withdrawn {
-            // To pods of lower or equal priority it was as if this one had left the node.
+            // The pod has given up its nominated node: to pods of lower or equal priority this is as if it had left the node.
             self.happened(Wake::PodFreed);
         }
         self.wake.notify_one();

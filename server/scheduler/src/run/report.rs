@@ -20,7 +20,7 @@ impl Shared {
     /// Says why the pod has no node, sends its victims away if it has any, then lets it wait.
     pub(super) async fn report(&self, pod: &Arc<Pod>, waiting: &Waiting) {
         self.recorder.record(&**pod, EventKind::Warning, "FailedScheduling", waiting.message.clone());
-        // What was queued may be older than what the API says by now.
+        // The queued pod may be older than the one in the informer.
         let current = self.informers.pods.get(pod.namespace(), pod.name()).filter(|current| current.uid() == pod.uid());
         let in_view = self.cache.lock().nomination(pod.uid()).map(str::to_owned);
         let status = status_patch(current.as_deref().unwrap_or(pod), waiting, in_view.as_deref(), now());

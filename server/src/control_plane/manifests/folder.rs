@@ -50,7 +50,7 @@ fn walk(root: &Path, folder: &Path, depth: usize, scanned: &mut Scanned) {
         Err(error) => return scanned.refused.push((folder.to_owned(), error.to_string())),
     };
     for path in entries.filter_map(|entry| entry.ok().map(|entry| entry.path())) {
-        // Not followed: what a link is, not where it leads.
+        // Symbolic links are not followed.
         let Ok(metadata) = std::fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
             if depth < DEPTH_MAX {

@@ -19,12 +19,12 @@ const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 /// More errors than this are not looked for.
 const ERRORS_MAX: usize = 100;
 
-/// What rules have against an object.
+/// The violations that the rules found in an object.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// For which it is refused.
+    /// Violations for which the object is refused.
     pub errors: FieldErrors,
-    /// What was so before: its author is told.
+    /// Violations that the object had before the update: the client gets them as warnings.
     pub warnings: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl Bindings for Variable {
 // === impl Evaluator ===
 
 impl Evaluator {
-    /// What the rules have against a value.
+    /// Evaluates the rules on a value.
     pub fn run(mut self, rules: &Validations, schema: &Structural, value: &Json, old: Option<&Json>, ratchet: Ratchet<'_>) -> Findings {
         let path = FieldPath::root();
         let _ = self.walk(rules, At { schema, path: &path, value, old, ratchet });
@@ -139,7 +139,7 @@ impl Evaluator {
         Ok(())
     }
 
-    /// What expressions see of a value; None: it does not fit its schema.
+    /// The value as expressions see it; None if it does not fit its schema.
     fn value(&mut self, at: &At<'_>, json: &Json) -> Result<Option<Value>, Stop> {
         let mut budget = Budget::new(self.left);
         let value = values::of(json, at.schema, &mut budget);

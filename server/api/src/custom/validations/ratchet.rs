@@ -46,7 +46,7 @@ impl<'a> Ratchet<'a> {
     }
 }
 
-/// What the items of a list were before, where they can be told apart: by the keys of a map.
+/// The old items of a list, by key. Only lists of type `map` have keys; the items of other lists have no old value.
 pub struct Before<'a> {
     items: std::collections::HashMap<String, &'a Json>,
     keys: &'a [String],
@@ -60,7 +60,7 @@ impl<'a> Before<'a> {
         Before { items, keys: &schema.list_keys }
     }
 
-    /// What an item was.
+    /// The old value of an item.
     pub fn of(&self, item: &Json) -> Option<&'a Json> {
         if self.items.is_empty() { None } else { self.items.get(&identity(item, self.keys)).copied() }
     }

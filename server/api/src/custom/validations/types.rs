@@ -1,6 +1,6 @@
 //! The types that the parts of a schema have in expressions.
 //!
-//! What has no schema has no type: fields that are only preserved cannot be named.
+//! A field without a schema has no type: expressions cannot select fields that are only preserved.
 //!
 //! Upstream: `SchemaDeclType` in `apiserver/pkg/cel/common/schemas.go`.
 

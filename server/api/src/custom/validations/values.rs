@@ -14,7 +14,8 @@ use crate::cel::values::{self, from_json, text};
 use crate::cel::{Budget, Fault, Value, parsed};
 use crate::custom::structural::{ListType, Structural};
 
-/// The value of an object or a part of it. What does not fit its schema is an error. Each part takes a step.
+/// The value of an object or a part of it, as expressions see it. A value that does not fit its schema is an error. Each part costs a
+/// step.
 pub fn of(json: &Json, schema: &Structural, budget: &mut Budget) -> Result<Value, Fault> {
     let mismatch = |wanted: &str| Fault::Error(format!("invalid data, expected {wanted}"));
     budget.spend(1)?;
@@ -53,7 +54,7 @@ fn whole(number: &serde_json::Number) -> Option<i64> {
     number.as_i64().or_else(|| float().map(|float| float as i64))
 }
 
-/// What has no schema. Expressions cannot name it; it counts where objects are compared.
+/// A value without a schema. Expressions cannot select it, but it counts when objects are compared.
 fn preserved(json: &Json, budget: &mut Budget) -> Result<Value, Fault> {
     let value = from_json(json);
     budget.spend_value(&value)?;

@@ -13,7 +13,7 @@ use crate::names;
 use crate::resource::{Cells, Column, Kind};
 use crate::validate::{At, Errors, NameRule, same};
 
-/// What upstream's encoder always writes.
+/// The fields that upstream's encoder always writes.
 const ALWAYS: &[Set] = &[
     Set("", "spec", Obj),
     Set("spec", "selector", Null),

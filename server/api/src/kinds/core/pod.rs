@@ -28,7 +28,7 @@ use crate::validate::At;
 /// A pod.
 pub(crate) struct Pod;
 
-/// What is not checked or shown in any pod spec.
+/// The parts of upstream's behaviour for pod specs that are missing in every kind with a pod template.
 pub(crate) const MISSING: &str = "Windows options and host processes; seccomp and AppArmor annotations against fields; sizes of huge \
      pages; pod-level resources against container resources; details of legacy volume types (iscsi, rbd, quobyte, ...); \
      the difference shown when an immutable field changes has all unset fields of containers and projected volumes only";
@@ -107,7 +107,7 @@ impl Kind for Pod {
         warnings
     }
 
-    /// None for a pod that is on no node or has finished; else what was asked for, or what the pod asks for.
+    /// Zero for a pod that is on no node or has finished; otherwise the period of the request, or else that of the pod's spec.
     fn grace_period_secs(&self, pod: &Value, requested: Option<i64>) -> Option<i64> {
         let own = meta::i64_at(pod, &["spec", "terminationGracePeriodSeconds"]);
         let seconds = requested.or(own).unwrap_or(0);

@@ -105,7 +105,7 @@ fn secret(object: &At<'_>) {
     }
 }
 
-/// The key is there and holds a JSON object. What it holds is not repeated.
+/// Checks that the key exists and holds a JSON object. Errors never contain the value.
 fn json_key(data: &At<'_>, key: &str) {
     let value = data.at(key).named(data.path.key(key));
     if !value.is_set() {

@@ -14,7 +14,7 @@ use crate::attributes::Attributes;
 use crate::authz::{Authorizer, Decision};
 use crate::user::UserInfo;
 
-/// What asking costs, in steps. Upstream has the same.
+/// The cost of one authorization check, in steps; the same as upstream's.
 const CHECK_STEPS: usize = 350_000 / 100;
 
 /// A question that is being put together, and its answer.

@@ -1,5 +1,5 @@
-//! What is checked when policies, bindings and webhook configurations are written and what their kinds cannot check: expressions, and
-//! whether the author may read the parameters. Upstream does this in validation and in the kinds' strategies.
+//! Checks of policies, bindings and webhook configurations that need more than the object: expressions, and whether the author may read
+//! the parameters. Upstream does this in validation and in the kinds' strategies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -129,7 +129,7 @@ impl Plugin for PolicyExpressions {
     }
 }
 
-/// What is wrong with the expressions of an object. Those that were there before are not looked at.
+/// The errors in the expressions of an object. Expressions that `old` has too are not checked.
 fn errors(plural: &str, object: &Value, old: &Value) -> FieldErrors {
     let mut known = BTreeSet::new();
     collect_texts(old, &mut known);

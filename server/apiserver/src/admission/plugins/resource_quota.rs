@@ -1,10 +1,10 @@
-//! ResourceQuota: what is written in a namespace is charged to its quotas, or refused.
+//! ResourceQuota: charges the objects written in a namespace to its quotas, or refuses the write.
 //!
-//! A quota's new `status.used` is written in the transaction that writes the object, under the condition that nobody has changed the quota
-//! meanwhile. A transaction writes one object of a resource at most, so where several quotas bound one object, all but one are charged in
-//! transactions of their own before it, as upstream charges all of them, and the object is written only while they are as they were charged.
-//! If the object's write fails, a quota shows too much, never too little, until the quota controller counts again. What is given back
-//! is the controller's to notice.
+//! A quota's new `status.used` is written in the transaction that writes the object, under the condition that the quota has not changed
+//! meanwhile. A transaction writes one object of a resource at most, so if several quotas limit one object, all but one are charged in
+//! earlier transactions of their own, as upstream charges all of them, and the object is written only if they are unchanged since then.
+//! If the object's write fails, a quota shows too much, never too little, until the quota controller counts again. Releases are counted
+//! by that controller only.
 //!
 //! Writes that charge the quotas of a namespace wait for one another on this server: they would otherwise only repeat each other's work.
 //!

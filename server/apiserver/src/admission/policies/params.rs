@@ -45,7 +45,7 @@ impl ParamKind {
         ParamKind { api_version: text("apiVersion"), kind: text("kind") }
     }
 
-    /// Group and version; None where that is none.
+    /// Group, version and kind; None if `apiVersion` is malformed.
     pub fn gvk(&self) -> Option<GroupVersionKind> {
         GroupVersionKind::from_api_version(&self.api_version, &self.kind)
     }

@@ -87,7 +87,7 @@ impl ValidatingPolicy {
         for validation in &self.validations {
             match self.judge(validation, &mut evaluation) {
                 Ok(refusal) => refusals.extend(refusal),
-                // As upstream: nothing that was decided before counts.
+                // As upstream, earlier decisions of this policy are discarded.
                 Err(Fault::OutOfBudget) => return self.failed(Fault::OutOfBudget.to_string()).into_iter().collect(),
                 Err(Fault::Error(why)) => refusals.extend(self.failed(why)),
             }

@@ -39,7 +39,7 @@ pub struct Place {
 }
 
 impl InFlight {
-    /// So many places for short requests; `gauge` shows the taken ones by `request_kind`.
+    /// Limits the number of concurrent short requests; `gauge` shows those in flight by `request_kind`.
     pub fn new(read_only: usize, mutating: usize, gauge: IntGaugeVec) -> InFlight {
         InFlight {
             read_only: Arc::new(Semaphore::new(read_only)),

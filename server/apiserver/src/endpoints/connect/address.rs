@@ -1,7 +1,7 @@
-//! To which addresses the server connects on behalf of a client.
+//! The addresses to which the server connects on behalf of a client.
 //!
-//! Owns that nobody reaches the server itself, or what only the server's network reaches, through it: loopback, link-local (a cloud's
-//! metadata service) and multicast addresses are refused. Answers to Go's `net.IP.IsGlobalUnicast`, which upstream asks for nodes
+//! Owns that no client reaches the server itself, or hosts that only the server's network reaches, through it: loopback, link-local (a
+//! cloud's metadata service) and multicast addresses are refused. Answers to Go's `net.IP.IsGlobalUnicast`, which upstream asks for nodes
 //! (`pkg/registry/core/node/strategy.go`) and pods (`pkg/registry/core/pod/strategy.go`).
 
 use std::net::IpAddr;

@@ -3,7 +3,7 @@
 //! Answers to upstream's `Transport` (`apimachinery/pkg/util/proxy/transport.go`): a redirect's `Location`, and in HTML the attributes that
 //! hold addresses. Only addresses of the same host that begin with `/` are changed.
 
-/// Bytes of a page that wait for the end of a tag or of a script. What is longer is passed on unchanged.
+/// Bytes of a page that wait for the end of a tag or of a script. A longer tag or script is passed on unchanged.
 const PENDING_BYTES_MAX: usize = 256 * 1024;
 
 /// Attributes that hold an address, with the element that has them.

@@ -1,7 +1,7 @@
 //! OpenAPI documents, compressed: each is made once for all clients that ask for it.
 //!
-//! Owns how many bytes are kept. A name contains the hash of what the document is made of, so a document never goes stale; what nobody
-//! asks for any more is dropped when there is no room.
+//! Owns how many bytes are kept. A name contains the hash of the document's sources, so a document never goes stale; when there is no
+//! room, the least recently requested documents are dropped.
 
 use std::collections::VecDeque;
 use std::io::Write;

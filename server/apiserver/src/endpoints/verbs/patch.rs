@@ -83,7 +83,7 @@ impl Patch {
         Ok(Patch { kind, document, force: options.force.unwrap_or_default(), validation, warnings })
     }
 
-    /// What it makes of `existing` (both in the storage version).
+    /// Applies the patch to `existing`. Both `existing` and the result are in the storage version.
     pub fn apply(&self, mutation: &mut Mutation<'_>, existing: &Value) -> Answer<Value> {
         let mut object = if self.kind == PatchType::Apply {
             mutation.warnings.clone_from(&self.warnings);
@@ -160,7 +160,7 @@ pub async fn patch(ctx: &Context) -> Answer<Response<Body>> {
             return finish(ctx, &mutation, outcome?);
         }
         match create(ctx, &mut mutation, &patch).await {
-            // Somebody else was faster.
+            // Another client created the object first: the next round patches it.
             Err(status) if status.reason == "AlreadyExists" && !options.dry_run && round < ROUNDS => {}
             created => return finish(ctx, &mutation, Updated { object: created?, created: true }),
         }
@@ -170,7 +170,7 @@ pub async fn patch(ctx: &Context) -> Answer<Response<Body>> {
 
 /// Makes an object of a configuration.
 async fn create(ctx: &Context, mutation: &mut Mutation<'_>, patch: &Patch) -> Answer<Value> {
-    // Whoever may patch only must not make anything new.
+    // A user who may patch but not create must not create objects this way.
     ctx.authorize_verb("create").await?;
     mutation.warnings.clone_from(&patch.warnings);
     let object = mutation.apply(None, &patch.document, patch.force)?;

@@ -137,7 +137,7 @@ pub async fn find(ctx: &Context, view: &View, row: &Row, options: &ListOptions, 
     let ingested = registry.cache.ingested();
     // From the cache "at any version" the limit is not honoured, as upstream's cache does it.
     let limit = if options.resource_version == Some(0) { 0 } else { options.limit };
-    // What is selected can be told after the conversion only.
+    // The selection applies to the converted objects: all of them must be converted first.
     if row.webhook.is_some() && !selection.is_everything() {
         let (objects, revision) = row.cache.list(&prefix, ingested, |_| true);
         let mut objects = ctx.shown(row, objects).await?;

@@ -27,7 +27,7 @@ pub struct Encoder {
     include: IncludeObject,
     /// Whether the shared frames can be sent as they are.
     shared: bool,
-    /// What frames of this form are shared under; none for Tables, whose columns come once and whose ages pass.
+    /// The key under which frames of this form are shared. None for Tables: their columns are sent once, and the ages in them change.
     shape: Option<Shape>,
     /// Whether a Table has shown its columns.
     columns_sent: bool,

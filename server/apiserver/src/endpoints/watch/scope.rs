@@ -29,12 +29,12 @@ impl Scope {
         &self.prefix
     }
 
-    /// What can be seen, as narrow as changes are told apart.
+    /// The narrowest interest that covers every object the watcher can see.
     pub fn interest(&self) -> Interest {
         if !self.name.is_empty() && self.row.resource.namespaced != self.prefix.is_empty() {
             return Interest::Object(format!("{}{}", self.prefix, self.name).into());
         }
-        // What a webhook converts is selected by after the conversion, and indexed before it.
+        // Objects that a webhook converts are selected after the conversion but indexed before it: the index cannot be used.
         let indexed = if self.row.webhook.is_some() { None } else { self.selection.indexed(&self.view, &self.row) };
         if let Some((field, value)) = indexed {
             return Interest::Field(field, value.into());
@@ -52,7 +52,8 @@ impl Scope {
             && self.selection.matches(&self.view, &self.row, object)
     }
 
-    /// What a change is to the watcher. An object that leaves the selection is deleted, with its old content and the new revision.
+    /// The event that the watcher gets for a change. An object that leaves the selection is reported as deleted, with its old content and
+    /// the new revision.
     pub fn event(&self, change: &Change) -> Option<(EventType, Arc<Cached>)> {
         let before = change.previous.as_deref().is_some_and(|object| self.sees(object));
         let now = change.event_type != EventType::Deleted && self.sees(&change.object);

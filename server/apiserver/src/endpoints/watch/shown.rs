@@ -1,4 +1,4 @@
-//! What a watcher sees of cached objects: where a webhook converts, they are asked for in the watched version before anything is selected.
+//! Cached objects as a watcher sees them: where a webhook converts, objects are converted to the watched version before they are selected.
 
 use std::sync::Arc;
 

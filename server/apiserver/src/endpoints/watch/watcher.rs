@@ -220,7 +220,7 @@ impl Watcher {
     }
 }
 
-/// What a watcher learns whose revision is gone.
+/// The status for a watcher whose revision is no longer available.
 fn gone(error: &WatchError, position: i64) -> Box<Status> {
     Box::new(match error {
         WatchError::Compacted { compact_revision } | WatchError::Store(StoreError::Compacted { compact_revision }) => {

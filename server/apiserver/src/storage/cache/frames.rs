@@ -12,7 +12,7 @@ use crate::storage::cache::object::EventType;
 /// Forms kept for one change. Clients ask for few; what comes later is encoded for each.
 const MOST_FORMS: usize = 6;
 
-/// What tells frames of one change apart.
+/// The encoding of a frame: the frames of one change differ in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
     /// Whether it is in protobuf; else in JSON.
@@ -30,7 +30,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The frame of an event type and shape; made by `make` if there is none. Of two watchers that ask at the same moment both may make it.
+    /// The frame of an event type and shape; made by `make` if there is none. Two watchers that ask at the same moment may both make it.
     pub fn get_or_make<E>(&self, event_type: EventType, shape: &Shape, make: impl FnOnce() -> Result<Bytes, E>) -> Result<Bytes, E> {
         if let Some(frame) = self.get(event_type, shape) {
             return Ok(frame);

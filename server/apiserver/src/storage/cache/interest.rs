@@ -1,5 +1,5 @@
-//! Who waits for which changes of a resource, so that a change wakes whom it concerns: a kubelet that watches its own pods
-//! sleeps while other nodes' pods change.
+//! Which watchers wait for which changes of a resource, so that a change wakes only watchers that may see it: a kubelet that watches
+//! its own pods sleeps while other nodes' pods change.
 //!
 //! Each group of watchers with one interest shares a channel. The channel holds an upper bound of the last revision that touched the
 //! interest. Revisions are announced in order, before the cache as a whole is said to have passed them, so a watcher that reads the
@@ -16,7 +16,7 @@ use crate::storage::cache::object::Cached;
 /// Nothing is known yet of the revisions that touched an interest.
 const UNKNOWN: i64 = i64::MAX;
 
-/// What a watcher can possibly see: the narrowest thing that changes are told apart by.
+/// The objects that a watcher can possibly see, by the narrowest criterion that changes are indexed by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Interest {
     /// Every object of the resource.
@@ -114,7 +114,7 @@ impl Waiters {
         !self.narrow.lock().is_empty()
     }
 
-    /// Wakes those whom the changes of one revision concern: the keys, each with the states before and after.
+    /// Wakes the watchers that may see the changes of one revision. `touched`: the changed keys, with their states before and after.
     pub fn announce<'a>(&self, revision: i64, touched: impl IntoIterator<Item = (&'a str, &'a Cached)>) {
         {
             let narrow = self.narrow.lock();
@@ -125,7 +125,7 @@ impl Waiters {
         self.everything.send_replace(revision);
     }
 
-    /// Wakes everybody: all objects were replaced.
+    /// Wakes all watchers: all objects were replaced.
     pub fn announce_to_all(&self, revision: i64) {
         for channel in self.narrow.lock().all() {
             channel.send_replace(revision);

@@ -24,7 +24,7 @@ pub struct Change {
     pub object: Arc<Cached>,
     /// The object before.
     pub previous: Option<Arc<Cached>>,
-    /// What it looks like in other forms.
+    /// Its encoded frames, shared by watchers.
     pub frames: Arc<Frames>,
 }
 
@@ -110,8 +110,8 @@ impl ResourceCache {
     /// Replaces everything by the objects of `revision`.
     pub fn reset(&self, objects: BTreeMap<Arc<str>, Arc<Cached>>, revision: i64) {
         let object_bytes = objects.values().map(|o| o.size()).sum();
-        // Not the newest object's revision: what went away unseen is a change too, and who compiles something from the
-        // objects (RBAC) must notice it.
+        // Not the newest object's revision: objects that were deleted meanwhile are a change too, and users of the cache that compile
+        // the objects (RBAC) must notice it.
         let last_change = revision;
         *self.state.write() = State { objects, window_floor: revision, last_change, object_bytes, ..State::default() };
         self.waiters.announce_to_all(revision);

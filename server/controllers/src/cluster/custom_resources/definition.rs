@@ -1,4 +1,5 @@
-//! A CustomResourceDefinition without its schemas: names, versions and conditions. Schemas are most of it, and nobody here reads them.
+//! A CustomResourceDefinition without its schemas: names, versions and conditions. Schemas are most of its size, and the controllers do
+//! not read them.
 
 use k8s_openapi::ClusterResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;

@@ -1,7 +1,7 @@
-//! Who owns whom: the graph of all objects by uid. No I/O.
+//! The ownership graph: all objects by uid, with their owners and dependents. No I/O.
 //!
-//! Events change the graph and say whom to look at; what to do with an object is [`Graph::judge`]d from the graph and from what
-//! was asked about owners that the graph does not know.
+//! Events change the graph and return the objects to examine. [`Graph::judge`] decides what to do with an object, from the graph and
+//! from live reads of owners that the graph does not know.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -174,8 +174,8 @@ impl Graph {
         self.dependents.get(uid).into_iter().flatten().cloned().collect()
     }
 
-    /// What the graph alone knows about an owner of an object; `None`: ask. A reference into another namespace, or with
-    /// another name or kind than the object of that uid has, is no knowledge.
+    /// The state of an owner as far as the graph knows it; `None` if the API server must be asked. That is also the case for a
+    /// reference into another namespace, and for one whose name or kind differs from the object with that uid.
     pub(super) fn owner(&self, dependent: &Vertex, owner: &OwnerReference) -> Option<Owner> {
         let known = self.vertices.get(&owner.uid)?;
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);

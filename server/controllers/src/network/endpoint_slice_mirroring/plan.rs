@@ -107,7 +107,7 @@ fn group(endpoints: &Endpoints, plan: &mut Plan) -> BTreeMap<Shape, Group> {
     groups
 }
 
-/// What tells endpoints of one slice apart.
+/// The identity of an endpoint within a slice.
 fn identity(address: &EndpointAddress, ip: IpAddr) -> String {
     let target = address.target_ref.as_ref();
     let text = |value: Option<&String>| value.cloned().unwrap_or_default();

@@ -118,7 +118,7 @@ fn leave_in(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Lea
         if matching.is_empty() {
             return Leave::Now;
         }
-        // Of several tolerations for one taint the shortest counts, as upstream has it.
+        // If several tolerations match one taint, the shortest counts, as upstream.
         let allowed = matching.iter().filter_map(|one| one.toleration_seconds).min();
         if let Some(seconds) = allowed {
             let since = taint.time_added.as_ref().map_or(now.as_second(), |time| time.0.as_second());

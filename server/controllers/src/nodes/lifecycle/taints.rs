@@ -25,8 +25,8 @@ const OURS: [(&str, &str); 9] = [
     (NETWORK, "NoSchedule"),
 ];
 
-/// The complete list that the node should have; `None` if it has it. `disrupted`: no node at all is ready, so nobody is
-/// evicted.
+/// The complete list of taints that the node should have; `None` if it has them already. `disrupted`: no node is ready, so no pod
+/// is evicted.
 pub(super) fn plan(node: &Node, disrupted: bool, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.as_ref();
     let present = spec.and_then(|spec| spec.taints.clone()).unwrap_or_default();
@@ -41,7 +41,7 @@ pub(super) fn plan(node: &Node, disrupted: bool, now: Timestamp) -> Option<Vec<T
         Some("False") => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
         Some("Unknown") => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
         Some(_) => {}
-        // Not reported yet: nothing should be put there, but nothing is wrong either.
+        // The kubelet has not reported yet: no pod should be scheduled there, but none needs to be evicted.
         None => wanted.push((NOT_READY, "NoSchedule")),
     }
     if disrupted {

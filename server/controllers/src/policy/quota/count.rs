@@ -41,7 +41,7 @@ impl Count {
                 Subject::Pods => count.add(&subject, &scopes, lists.all::<Pod>().await?, now),
                 Subject::Services => count.add(&subject, &scopes, lists.all::<Service>().await?, now),
                 Subject::Claims => count.add(&subject, &scopes, lists.all::<PersistentVolumeClaim>().await?, now),
-                // What has no scopes is in none.
+                // Scopes apply only to some resources: a quota with scopes counts no other objects.
                 Subject::Objects { .. } if !scopes.are_empty() => {}
                 Subject::Objects { .. } => {
                     let options = ListOptions { limit: Some(1), ..lists.options() };

@@ -108,7 +108,7 @@ impl Binder {
         self.volume_writes.settle(key).await
     }
 
-    /// Binds both ends, the volume's first. What is done already is not written again.
+    /// Binds volume and claim, the volume first. An end that is already bound is not written again.
     pub(super) async fn bind(
         &self,
         key: &ObjectKey,

@@ -142,7 +142,7 @@ fn unbound(claim: &PersistentVolumeClaim, around: &Surroundings<'_>) -> Claim {
 /// What is to become of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
-    /// Nobody has it, or it is reserved for a claim that does not have it yet.
+    /// No claim is bound to it, or it is reserved for a claim that is not bound to it yet.
     Offer,
     /// A claim has it.
     Keep,

@@ -147,7 +147,7 @@ fn folder<'a>(path: &'a str, node: &Node) -> Result<&'a str, String> {
     })
 }
 
-/// What can stand in a path as it is.
+/// Whether the text can be a path segment without escaping.
 fn is_plain(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with('.')

@@ -173,7 +173,7 @@ impl<'a> View<'a> {
         Some(Outcome { succeeded: kind == "SuccessCriteriaMet", reason: text(&known.reason), message: text(&known.message) })
     }
 
-    /// Whether the Job is over, and why. What was decided stays.
+    /// Whether the Job has ended, and why. A decision that the status already records stands.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         if let Some(decided) = self.decided("SuccessCriteriaMet").or_else(|| self.decided("FailureTarget")) {
             return Some(decided);

@@ -43,7 +43,8 @@ pub(super) fn plan(wanted: i32, owned: &[Arc<Pod>], neighbours: impl Fn(&str) ->
     }
 }
 
-/// What goes first sorts first: unassigned, pending, not ready, cheap, crowded, lately ready, often restarted, young.
+/// The order of deletion, lowest first: unassigned, pending, not ready, low deletion cost, on a node with many pods of the owner, ready
+/// for a short time, often restarted, young.
 type Rank = (bool, u8, bool, i32, Reverse<usize>, Reverse<i64>, Reverse<i32>, Reverse<i64>);
 
 fn rank(pod: &Pod, crowd: usize) -> Rank {

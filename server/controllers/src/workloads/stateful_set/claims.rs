@@ -1,4 +1,4 @@
-//! The claims of a StatefulSet's pods: what they are called and whom they belong to. No I/O.
+//! The claims of a StatefulSet's pods: their names and owner references. No I/O.
 //!
 //! A claim outlives its pod, and by default its set. Where `persistentVolumeClaimRetentionPolicy` says otherwise, it is owned by
 //! what it shall go with, and the garbage collector deletes it: by the set, or by the pod while that one is being scaled away.

@@ -77,7 +77,7 @@ fn node_port(port: &Value) -> i64 {
     port.get("nodePort").and_then(Value::as_i64).unwrap_or(0)
 }
 
-/// What is left out and still needed stays as it is.
+/// Keeps the allocated values that an update omits, where the Service still needs them.
 fn keep_allocated(spec: &mut Spec, old: &Spec) {
     if needs_cluster_ip(old) && needs_cluster_ip(spec) {
         if text(spec, "clusterIP").is_empty() {

@@ -134,7 +134,7 @@ impl<F: Fn(&str) -> bool> Own<'_, F> {
     }
 }
 
-/// What a client leaves out stays as it is: ports are matched by their names. A type without node ports drops those that it had.
+/// Keeps the node ports that a client omits: ports are matched by their names. A Service of a type without node ports loses them.
 fn carry_over(service: &mut Value, existing: &Value) {
     let (had, has) = (needs_node_ports(existing), needs_node_ports(service));
     let old = meta::list_at(existing, &["spec", "ports"]);
