@@ -1,9 +1,8 @@
-//! Who manages which field, and server-side apply: sets of fields, their encoding as FieldsV1, and merging by schema.
+//! Field management and server-side apply: sets of fields, their encoding as FieldsV1, and merging by schema.
 //!
 //! Owns `metadata.managedFields` and the merge of an applied configuration into an object. Must not decide when an object is
-//! written: the registry of the API server does. Everything is a function of its arguments; the time comes in as text. Recursion is
-//! as deep as the objects and field sets, whose nesting their readers bound, and every walk takes a time that grows with its input by
-//! `n log n` at most.
+//! written: the registry of the API server does. Everything is a function of its arguments; the time is passed in as text. Recursion is
+//! as deep as the objects and field sets, whose nesting is limited when they are decoded, and every walk takes at most `n log n` time.
 //!
 //! Upstream: `k8s.io/apimachinery/pkg/util/managedfields` and `sigs.k8s.io/structured-merge-diff`.
 //! <https://kubernetes.io/docs/reference/using-api/server-side-apply/>

@@ -1,12 +1,11 @@
 //! The Common Expression Language: expressions of policies, match conditions and schemas, compiled when they are written, evaluated on
 //! objects.
 //!
-//! Text becomes tokens ([`token`]), a tree ([`parser`], [`ast`]), is checked ([`check`]) and goes through by [`evaluate`]. The parser and
-//! the evaluation are ours, because both must be bounded: a tree has a depth, an evaluation takes steps of a [`budget`], and neither can
-//! stop the server whatever is written in an expression. The values and Kubernetes' function libraries are those of the crate `kube-cel`.
+//! Text is split into tokens ([`token`]), parsed into a tree ([`parser`], [`ast`]), checked ([`check`]) and evaluated ([`evaluate`]).
+//! Parser and evaluation are our own, because both must be bounded: the depth of a tree is limited, and an evaluation takes steps from a
+//! [`budget`], so no expression can stop the server. The values and Kubernetes' function libraries are those of the crate `kube-cel`.
 //!
-//! Which variables an expression has is for its user to say ([`Names`], [`Bindings`]). Must not do: read objects, decide what an error
-//! means.
+//! The caller defines the variables of an expression ([`Names`], [`Bindings`]). Must not do: read objects, decide what an error means.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/using-api/cel/>.
 

@@ -1,8 +1,8 @@
 //! PKCS #10 certificate requests: decoded once, judged and signed from the same bytes.
 //!
 //! Owns how the PEM document in `spec.request` of a CertificateSigningRequest becomes DER, and what its subject says. The
-//! document holds exactly one block, so that no two PEM parsers can see two different requests in it. Must not decide who
-//! may have which certificate (that is admission's and the signers').
+//! document holds exactly one block, so that no two PEM parsers can see two different requests in it. Must not decide which
+//! certificates a client may have (admission and the signers do).
 //!
 //! Answers to RFC 2986, RFC 7468 and upstream's `ParseCSR`.
 

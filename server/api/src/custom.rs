@@ -1,8 +1,8 @@
 //! Custom resources: a CustomResourceDefinition becomes a [`Definition`](crate::resource::Definition) like a built-in one.
 //!
 //! Owns the structural schema of a version and everything that is done by it (decoding, pruning, defaulting, validation, columns,
-//! the published document), the rules for schemas, and the names that a definition is granted. Must not do I/O, and must not ask
-//! what the users of a definition do with it. Upstream: `apiextensions-apiserver`.
+//! the published document), the rules for schemas, and the names that a definition is granted. Must not do I/O or depend on how a
+//! definition is used. Upstream: `apiextensions-apiserver`.
 //!
 //! <https://kubernetes.io/docs/concepts/extend-kubernetes/api-extension/custom-resources/>
 

@@ -1,6 +1,6 @@
 //! Defaults as data: "set this key at that path unless it is set". All defaulting is expressed this way.
 //!
-//! Owns the rule for what counts as unset. Which defaults a kind has stands in the kind. Upstream: the generated
+//! Owns the rule for what counts as unset. The defaults of a kind are in the kind's file. Upstream: the generated
 //! `SetObjectDefaults_*` functions.
 
 use serde_json::{Map, Value, json};

@@ -40,7 +40,7 @@ pub struct NodeJoinRequest {
     pub node_name: String,
     /// Its addresses, for the serving certificate.
     pub node_ips: Vec<IpAddr>,
-    /// A secret that the node made up at its first join: who comes later under the same name must know it.
+    /// A secret that the node generated at its first join: later joins under the same name must present it.
     pub node_password: String,
     /// Request for the client certificate, PEM.
     pub client_csr_pem: String,

@@ -1,9 +1,9 @@
 //! The built-in kinds: one file or folder for each, and this list of them.
 //!
-//! All that is special about a kind stands in its own file, as an implementation of [`Kind`]. To add a kind, write that file
+//! Everything specific to a kind is in its own file, as an implementation of [`Kind`]. To add a kind, write that file
 //! and add one line below; its names, versions and verbs come from the generated table of [`crate::resources`], its types
-//! from that of [`crate::schema`]. A kind without a line behaves as [`Plain`]. Must not be asked for by generic code: that
-//! goes through the [`Definition`] of a resource.
+//! from that of [`crate::schema`]. A kind without a line behaves as [`Plain`]. Generic code must not use this module: it goes
+//! through the [`Definition`] of a resource.
 
 pub(crate) mod admissionregistration;
 pub(crate) mod apiextensions;

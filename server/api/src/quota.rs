@@ -1,7 +1,7 @@
-//! What objects use of a namespace's quotas: names of resources, amounts, scopes.
+//! The usage that objects have in a namespace's quotas: names of resources, amounts, scopes.
 //!
-//! Owns the arithmetic that admission (charging a write) and the quota controller (counting anew) must agree on. Pure; who lists objects
-//! and who writes a quota's status is not its business.
+//! Owns the arithmetic on which admission (charging a write) and the quota controller (recounting) must agree. Pure: it lists no objects
+//! and writes no status.
 //!
 //! Answers to <https://kubernetes.io/docs/concepts/policy/resource-quotas/>.
 

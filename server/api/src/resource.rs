@@ -1,8 +1,8 @@
-//! What the server knows of one resource: a [`Definition`] joins its names and versions, its schema and its [`Kind`].
+//! The description of one resource: a [`Definition`] joins its names and versions, its schema and its [`Kind`].
 //!
 //! Owns the trait that every kind implements, the definition that a row of the catalog holds, and the parts a kind is
-//! described with (columns, cells, selectable fields). Must not name a group or a kind: what is special about one stands
-//! in [`crate::kinds`], and a custom resource brings a `Kind` of its own at run time. Upstream: the strategies in
+//! described with (columns, cells, selectable fields). Must not name a group or a kind: everything specific to a kind is
+//! in [`crate::kinds`], and a custom resource brings its own `Kind` at run time. Upstream: the strategies in
 //! `pkg/registry/*/*/strategy.go` and the store in `apiserver/pkg/registry/generic/registry`.
 
 mod cells;

@@ -1,7 +1,7 @@
 //! The means of validation: places in an object with their paths, the rules of `metadata`, addresses, differences.
 //!
-//! Objects come decoded and defaulted. Validation looks at one object, and at its stored state where it changes; it must not
-//! look at other objects (that is admission), allocate, or read a clock. The rules of a kind stand in the kind. Upstream:
+//! Objects are decoded and defaulted before. Validation reads one object and, on an update, its stored state; it must not
+//! read other objects (admission does), allocate, or read a clock. The rules of a kind are in the kind's file. Upstream:
 //! `apimachinery/pkg/api/validation`.
 
 mod at;

@@ -1,4 +1,4 @@
-//! Admission: what may be written, what is filled in, and what must hold together with it.
+//! Admission: checks and completes an object before it is written, and adds conditions to its transaction.
 //!
 //! The [`Admission`] that the registry is given is a [`chain::Chain`] of [`plugin::Plugin`]s in upstream's order. A plugin never writes to
 //! the store: what must be true at the moment of the write is a condition of the object's transaction, what must be written with

@@ -1,4 +1,4 @@
-//! What is asked for, in the form that authorizers decide upon.
+//! The attributes of a request on which authorizers decide.
 //!
 //! Answers to upstream's `authorizer.Attributes`.
 

@@ -1,7 +1,7 @@
-//! Authentication: who is behind a request.
+//! Authentication: determines the user of a request.
 //!
 //! Order as upstream: the front proxy's headers, a client certificate, a bearer token, and anonymous for a
-//! few paths only. A credential that is presented and is no good ends in 401 unless another one is good.
+//! few paths only. An invalid credential results in 401 unless another one is valid.
 //!
 //! Owns: judging certificates after a handshake that accepts any (so that an expired or foreign one gets a
 //! `Status`, not a TLS alert), service-account tokens, reviews, impersonation. Must not do: decide what an
@@ -131,7 +131,7 @@ pub fn unauthorized() -> Box<Status> {
     Box::new(Status::unauthorized("Unauthorized"))
 }
 
-/// Adds the group of everybody who proved an identity.
+/// Adds the group `system:authenticated`.
 fn authenticated(mut user: UserInfo) -> UserInfo {
     if !user.in_group(GROUP_AUTHENTICATED) {
         user.groups.push(GROUP_AUTHENTICATED.to_owned());

@@ -1,4 +1,4 @@
-//! What is served: the rows of resources, their versions and forms.
+//! The resources that are served: their rows, versions and forms.
 
 pub mod origin;
 mod row;

@@ -5,7 +5,7 @@
 //! | [`panics`] | turns a panic into a 500 and the end of the connection |
 //! | [`audit`] | names the request |
 //! | [`extra_routes`] | answers the paths by which machines join, which need no identity or a node's |
-//! | [`authentication`] | finds out who asks, and removes the credentials from the request |
+//! | [`authentication`] | determines the user, and removes the credentials from the request |
 //! | [`impersonation`] | lets a user act as another one |
 //! | [`authorization`] | refuses what the user may not do |
 //! | [`body`] | reads the body, within the budget of the user |
@@ -13,8 +13,9 @@
 //! | [`deadline`] | bounds the time of the answer |
 //! | [`compression`] | compresses a large answer |
 //!
-//! Owns the order: who asks is known before anything is counted against them, and nothing of a body is kept before the request is
-//! allowed. A place in flight is taken when the body is there: slow bodies delay no other request. The URI was parsed before the first filter ([`call::Call`]). Answers to upstream's `DefaultBuildHandlerChain`.
+//! Owns the order: the user is known before limits per user are applied, and no part of a body is kept before the request is
+//! authorized. A request counts as in flight only once its body is complete: slow bodies delay no other request. The URI is parsed
+//! before the first filter ([`call::Call`]). Answers to upstream's `DefaultBuildHandlerChain`.
 
 pub mod audit;
 pub mod authentication;

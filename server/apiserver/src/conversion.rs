@@ -1,4 +1,4 @@
-//! Objects in other versions of their resource, where a webhook converts them.
+//! Converts objects to other versions of their resource by the resource's conversion webhook.
 //!
 //! The watch cache holds objects in the versions that they were written in and knows no webhook: they are converted on their way out, and
 //! written objects on their way in, by the request that needs it. So a webhook that is down fails requests for its own resource, after its

@@ -1,7 +1,7 @@
 //! The one way out of the server, to nodes, pods and webhooks (D8).
 //!
-//! Callers say where to and on which node that is; whether the connection is made directly or through the tunnel that the node's agent
-//! opened is decided here.
+//! Callers name the destination and its node; this module decides whether the connection is made directly or through the tunnel that the
+//! node's agent opened.
 
 mod direct;
 pub mod services;

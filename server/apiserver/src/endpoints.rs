@@ -1,7 +1,7 @@
-//! From a request that may be made to its answer: the verbs on resources, subresources, connections, and the other paths.
+//! Answers authorized requests: the verbs on resources, subresources, connections, and the other paths.
 //!
-//! Owns which endpoint answers a request. Endpoints read what the filters made of the request ([`context::Context`]) and hand writes
-//! to the registry; they hold no rules of kinds.
+//! Owns which endpoint answers a request. Endpoints read the request as the filters prepared it ([`context::Context`]) and pass writes
+//! to the registry; they contain no rules of kinds.
 
 pub mod connect;
 pub mod context;

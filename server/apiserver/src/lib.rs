@@ -133,7 +133,7 @@ impl ApiServer {
         http::serve::serve(Arc::new(self.clone()), listener, tls, shutdown).await;
     }
 
-    /// An endpoint for health and metrics of a component, to be served with [`http::serve::serve`]; this server judges who asks.
+    /// An endpoint for health and metrics of a component, to be served with [`http::serve::serve`]; this server authorizes its requests.
     pub fn component(&self, name: &'static str, metrics: impl Fn() -> Vec<u8> + Send + Sync + 'static) -> http::component::Component {
         let security = &self.server.security;
         let tls_errors = self.server.metrics.tls_handshake_errors.clone();

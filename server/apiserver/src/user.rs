@@ -1,4 +1,4 @@
-//! Who is asking: the identity that authentication yields and authorization, admission and audit read.
+//! The user of a request: the identity that authentication determines and that authorization, admission and audit read.
 //!
 //! Answers to upstream's `user.Info`. Holds no credential.
 

@@ -1,7 +1,7 @@
 //! Records what happened to objects as `v1` Events, as kubectl describe shows them.
 //!
-//! Recording never waits and never fails: a bounded queue feeds one task, and what does not fit is dropped. The same
-//! event again raises the count of the one that is there; an object that talks too much is silenced for a while.
+//! Recording never waits and never fails: a bounded queue feeds one task, and events that do not fit are dropped. A repeated
+//! event increases the count of the existing one; the events of one object are rate limited.
 //!
 //! Answers to: client-go's `tools/record`.
 

@@ -3,8 +3,8 @@
 //! Owns: which server is asked (one at a time, kept while it works), the health of each (of the one in use while
 //! [`HttpsTransport::check_health`] runs, of others while they fail), and the credentials, all of which can be changed while requests run.
 //! A connect error moves on to the next server within the same request; an error after sending does so only for reads. A host that
-//! dies without a word is noticed within a second: HTTP/2 pings keep something unacknowledged on the way, and TCP gives up soon. A
-//! process that stands still is noticed by the pings themselves. Either ends its watches, and the next request goes elsewhere.
+//! fails silently is noticed within a second: HTTP/2 pings keep data unacknowledged, and TCP times out soon. A process that hangs is
+//! noticed by the missing replies to pings. In both cases its watches end, and the next request goes to another server.
 //!
 //! Must not: retry a write whose outcome is unknown.
 

@@ -1,4 +1,4 @@
-//! Publishes who leads, in the Lease where upstream's components keep their election: for tools that look.
+//! Publishes the current leader in the Lease that upstream's components use for their election, for tools that read it.
 //!
 //! Must not decide anything: Raft has decided, and the fence protects the writes.
 

@@ -5,7 +5,7 @@
 //! for typed objects, and [`once`], a single request outside the pooled transport.
 //!
 //! Must not: import the API server or the store. A controller is a client even inside one process; the only
-//! thing the in-process door gives it beyond HTTPS is a typed [`Fence`] and [`Identity`] in the request's
+//! addition of the in-process transport over HTTPS is a typed [`Fence`] and [`Identity`] in the request's
 //! extensions, which no header can set.
 //!
 //! Answers to: <https://kubernetes.io/docs/reference/using-api/api-concepts/> and client-go's `tools/cache`

@@ -17,9 +17,9 @@ pub use matching::{Place, best, mismatch, request};
 pub const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 /// On a claim or volume: its side of the binding was written by the controller and not by a user.
 pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// On a volume: who made it.
+/// On a volume: the provisioner that made it.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
-/// On a claim: who is to make its volume.
+/// On a claim: the provisioner that is to make its volume.
 pub const PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 /// The same, as older provisioners read it.
 pub const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisioner";

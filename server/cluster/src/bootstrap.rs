@@ -4,7 +4,7 @@
 //! pipeline. Objects that exist already are repaired, never reset: what an administrator added stays.
 //!
 //! Owns the reconciling. The facts are in `trireme_api::bootstrap` and `trireme_api::rbac_defaults`. Must not do: watch
-//! members (the caller knows who lives).
+//! members (the caller knows which ones are alive).
 
 pub mod endpoints;
 pub mod rbac;

@@ -1,8 +1,8 @@
 //! The routes that need no identity: the CA bundle, and joining with a token.
 //!
-//! Owns: who may come in as a node or a server, that a node's name stays with the machine that took it first,
-//! and a rate limit in front of all of it. Must not do: anything for callers who have an identity already
-//! (but the list of servers, for nodes).
+//! Owns: which clients may join as a node or a server, that a node's name stays with the machine that took it first,
+//! and a rate limit before all of it. Must not do: anything for callers that are authenticated already
+//! (except the list of servers, for nodes).
 //!
 //! Shapes and paths are in [`trireme_api::join`].
 

@@ -3,7 +3,7 @@
 //!
 //! Owns: the five authorities (server, client, peer, etcd-client, front-proxy), the certificate
 //! profiles, the service-account signing keys, the data encryption keys, their files and their sealed
-//! form. Must not do: decide who may have a certificate (that is `join` and `admission`), talk to the
+//! form. Must not do: decide which clients may have a certificate (`join` and `admission` do), talk to the
 //! store or the network, or read the clock: the time comes in as an argument.
 //!
 //! Answers to <https://kubernetes.io/docs/setup/best-practices/certificates/> and

@@ -1,4 +1,4 @@
-//! Whether a configuration fits its schema.
+//! Checks that a configuration fits its schema.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Conflicts: fields that one manager wants to change and others manage.
+//! Conflicts: fields that a manager applies with a new value and that other managers own.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! `metadata.managedFields`: its entries, read and written.
+//! Reads and writes the entries of `metadata.managedFields`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The fields that a configuration has: what its author manages by applying it.
+//! The set of fields in a configuration: those that its manager owns by applying it.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Merging a configuration into an object.
+//! Merges a configuration into an object. Upstream: `Merge` of `structured-merge-diff/typed`.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Removing what a manager applied before and no longer applies.
+//! Removes the fields that a manager applied before and no longer applies. Upstream: `prune` in `structured-merge-diff/merge/update.go`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Taking fields out of an object.
+//! Removes a set of fields from an object.
 
 use serde_json::{Map, Value};
 

@@ -1,4 +1,4 @@
-//! Managers of `scale`: who manages how many replicas there should be, seen from the object and from its Scale.
+//! The managers of the replicas field, converted between an object and its Scale.
 
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! Sets of fields, as trees.
 //!
-//! Operations walk two sorted lists side by side, so they take the time of reading both.
+//! Operations walk two sorted lists in parallel, so their time is linear in the size of both sets.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,4 @@
-//! The versions of a resource: managers keep fields of the version that they wrote.
+//! The versions of a resource. Each manager's field set refers to the version in which it wrote.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! The tree of an expression. Macros are nodes of their own, so that loops are seen where they are.
+//! The tree of an expression. Macros have their own node types, so that loops are visible in the tree.
 
 use kube_cel::cel::Value;
 

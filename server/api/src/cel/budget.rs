@@ -1,7 +1,7 @@
-//! How much an evaluation may do. A step is about what it takes to look at a node of a tree or at an element of a list.
+//! Limits the work of an evaluation. One step is about the cost of visiting a node of a tree or an element of a list.
 //!
-//! Upstream estimates what an expression may cost when it is written and counts when it is evaluated. Here it is only counted: an
-//! expression that takes too long ends with an error, which the policy's `failurePolicy` decides about.
+//! Upstream estimates the cost of an expression when it is written and counts it when it is evaluated. Here it is only counted: an
+//! expression that exceeds its budget fails with an error, which the policy's `failurePolicy` handles.
 
 use kube_cel::cel::Value;
 

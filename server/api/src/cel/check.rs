@@ -1,4 +1,4 @@
-//! Finds what is wrong with an expression before it is evaluated: names that nothing has, operands that no operator takes.
+//! Type-checks an expression before it is evaluated: undeclared names, operands that no operator accepts.
 
 use super::ast::{Access, Kind, Loop, LoopKind, Node, Operator};
 use super::fault::Syntax;

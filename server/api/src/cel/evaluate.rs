@@ -1,4 +1,4 @@
-//! Goes through the tree of an expression and gives its value. Takes a step of the budget for each node.
+//! Evaluates the tree of an expression. Each node takes a step from the budget.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -379,7 +379,7 @@ impl Collected {
     }
 }
 
-/// A field; None: there is none of this name, or what is asked has no fields.
+/// The value of a field; None if the value has no such field or no fields at all.
 fn field_of(value: &Value, field: &str) -> Option<Value> {
     match value {
         Value::Map(map) => operate::find(map, KeyRef::String(field)).cloned(),

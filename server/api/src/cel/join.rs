@@ -1,4 +1,4 @@
-//! Comparing and joining lists whose items are told apart: the order does not count, and nothing is in one twice.
+//! Compares and joins lists of type `set` and `map`: the order of items is ignored, and items are unique.
 //!
 //! Upstream: `unstructuredMapList` and `unstructuredSetList` in `apiserver/pkg/cel/common/values.go`.
 
@@ -46,7 +46,7 @@ pub fn join(left: &Listed, right: &[Value], budget: &mut Budget) -> Result<Value
     Ok(Listed { items: Arc::new(items), keys: left.keys.clone() }.into_value())
 }
 
-/// Where each item is, by what tells it apart.
+/// The position of each item, by its identity.
 fn places(list: &Listed, budget: &mut Budget) -> Result<HashMap<String, usize>, Fault> {
     let identities = list.items.iter().enumerate().map(|(at, item)| Ok((identity(&list.keys, item, budget)?, at)));
     identities.collect()

@@ -1,17 +1,17 @@
-//! Lists whose items are told apart (`x-kubernetes-list-type` of `set` or `map`). How they are compared and joined: [`super::join`]. All
-//! else takes them for lists.
+//! Lists with `x-kubernetes-list-type` `set` or `map`. They are compared and joined in [`super::join`]; all other operations treat them as
+//! plain lists.
 
 use std::sync::Arc;
 
 use kube_cel::cel::Value;
 use kube_cel::cel::objects::Opaque;
 
-/// A list whose items are told apart.
+/// A list of type `set` or `map`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listed {
     /// The items, in order.
     pub items: Arc<Vec<Value>>,
-    /// By which fields they are told apart; none: each as a whole.
+    /// The key fields of the items; empty for a set, whose items are compared as a whole.
     pub keys: Vec<String>,
 }
 
@@ -28,7 +28,7 @@ impl Opaque for Listed {
     }
 }
 
-/// The list behind a value; None: it is none of these.
+/// The list in a value; None if the value is no list of type `set` or `map`.
 pub fn as_listed(value: &Value) -> Option<&Listed> {
     match value {
         Value::Opaque(opaque) => opaque.downcast_ref::<Listed>(),

@@ -1,4 +1,4 @@
-//! Tokens into a tree, with the macros written out. Answers to the grammar of the CEL specification
+//! Parses tokens into a tree and expands macros. Answers to the grammar of the CEL specification
 //! (<https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax>).
 //!
 //! The depth of the tree is bounded, so that nothing that goes through it recursively can exhaust the stack.

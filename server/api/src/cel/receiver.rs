@@ -1,4 +1,4 @@
-//! Values that the user of the language brings: what they are is theirs, expressions call their methods.
+//! Opaque values that the caller provides, and whose methods expressions call.
 
 use std::fmt;
 use std::sync::Arc;

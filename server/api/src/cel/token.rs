@@ -1,4 +1,4 @@
-//! Text of an expression into tokens. Answers to the lexical part of the CEL specification
+//! Splits the text of an expression into tokens. Answers to the lexical part of the CEL specification
 //! (<https://github.com/google/cel-spec/blob/master/doc/langdef.md#syntax>).
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The types of expressions, as far as they can be told before they are evaluated.
+//! The static types of expressions, as far as they are known before the evaluation.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! JSON into values and back, and the values that are not of the language: structs of apply configurations.
+//! Converts JSON to values and back, and defines the values that CEL itself lacks: structs of apply configurations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -135,7 +135,7 @@ pub fn as_optional(value: &Value) -> Option<Option<&Value>> {
     }
 }
 
-/// A struct; None: it is none.
+/// The struct in a value; None if the value is no struct.
 pub fn as_struct(value: &Value) -> Option<&Struct> {
     match value {
         Value::Opaque(opaque) => opaque.downcast_ref::<Struct>(),

@@ -1,7 +1,7 @@
 //! Which names a definition is granted, and what its conditions say about it.
 //!
-//! Within a group, plural, singular and short names are taken once, and so are kinds: who asked first keeps them. One writer
-//! computes this for all definitions, in one order, so two of them are never granted the same name.
+//! Within a group, plural, singular and short names are unique, and so are kinds: the first definition that asks for a name keeps it. One
+//! writer computes this for all definitions, in one order, so two of them are never granted the same name.
 //!
 //! Upstream: `apiextensions-apiserver/pkg/controller/status/naming_controller.go`, `establish` and `apiapproval`.
 

@@ -1,4 +1,4 @@
-//! ConversionReview: what the webhook of a definition is asked, and what of its answer is taken over.
+//! ConversionReview: the request to the conversion webhook of a definition, and the parts of its answer that are accepted.
 //!
 //! Owns the protocol (`apiextensions.k8s.io/v1` and `v1beta1`) and the rule that a webhook changes nothing of the metadata but labels and
 //! annotations. Must not do I/O.

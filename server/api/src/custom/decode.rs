@@ -1,4 +1,4 @@
-//! From what a client sent, or the store holds, to an object that fits its schema: pruned, with typed metadata.
+//! Decodes custom objects from clients or the store into objects that fit their schema: pruned, with typed metadata.
 //!
 //! Upstream: `schemaCoercingDecoder` in `apiextensions-apiserver/pkg/apiserver/customresource_handler.go`.
 

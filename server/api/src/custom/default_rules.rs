@@ -1,4 +1,4 @@
-//! Defaults are values of their own schema, and pruned.
+//! Checks that each default is valid under its own schema and unchanged by pruning.
 //!
 //! Upstream: `apiextensions-apiserver/pkg/apiserver/schema/defaulting/validation.go`.
 

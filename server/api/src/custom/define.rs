@@ -1,4 +1,4 @@
-//! From a CustomResourceDefinition to the definitions of its resource.
+//! Builds the definitions of a resource from its CustomResourceDefinition.
 //!
 //! Upstream: `getOrCreateServingInfoFor` in `apiextensions-apiserver/pkg/apiserver/customresource_handler.go`, and
 //! `customresource_discovery_controller.go` for names and verbs.

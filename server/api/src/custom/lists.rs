@@ -1,6 +1,6 @@
 //! Lists whose items must be unique: sets, and maps by their keys.
 //!
-//! Each list is looked at once: items are told apart by their JSON in a hash set.
+//! Each list is read once: duplicates are found by the items' JSON in a hash set.
 //!
 //! Upstream: `apiextensions-apiserver/pkg/apiserver/schema/listtype`.
 

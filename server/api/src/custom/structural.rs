@@ -1,7 +1,7 @@
 //! A structural schema: the parsed `openAPIV3Schema` of one version.
 //!
-//! Holds what pruning, defaulting and validation go by, with expressions compiled. Must not judge: a schema is read after the
-//! rules of [`super::structure_rules`] and [`super::schema_rules`] have accepted it, and what they would have refused is read as
+//! Holds the data for pruning, defaulting and validation, with compiled expressions. Does not validate schemas: a schema is read after
+//! the rules of [`super::structure_rules`] and [`super::schema_rules`] have accepted it, and parts that they would refuse are read as
 //! absent. Depth and number of parts are bounded by the size of a definition and by [`MAX_DEPTH`].
 //!
 //! <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#specifying-a-structural-schema>
@@ -66,7 +66,7 @@ pub enum ListType {
     Atomic,
     /// Values, each once.
     Set,
-    /// Objects, told apart by keys.
+    /// Objects, identified by their key fields.
     Map,
 }
 

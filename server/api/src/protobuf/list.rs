@@ -1,4 +1,4 @@
-//! Lists, encoded item by item: what is held is the items' messages, not their values.
+//! Lists, encoded item by item: the encoded items are held in memory, not their values.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -45,7 +45,7 @@ impl ListEncoder {
     /// The list of `kind` in `api_version`, in pieces.
     ///
     /// # Errors
-    /// The metadata is none.
+    /// The metadata cannot be encoded as ListMeta.
     pub fn finish(mut self, api_version: &str, kind: &str, metadata: &Map<String, Value>) -> Result<Vec<Bytes>, ProtobufError> {
         self.cut();
         let list_meta =

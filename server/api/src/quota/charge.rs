@@ -1,4 +1,5 @@
-//! What a write costs a quota, and whether the quota has it. Upstream: `apiserver/pkg/admission/plugin/resourcequota/controller.go`.
+//! Computes what a write charges to a quota, and whether the quota allows it. Upstream:
+//! `apiserver/pkg/admission/plugin/resourcequota/controller.go`.
 
 use jiff::Timestamp;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Which objects a quota is about: its scopes.
+//! The scopes of a quota: they select the objects that it counts.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! The `system:` ClusterRoles of components, node agents and strangers.
+//! The `system:` ClusterRoles of components, node agents and unauthenticated users.
 
 use super::{EVENTS, READ, Rule, named, rule, url};
 

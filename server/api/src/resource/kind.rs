@@ -1,4 +1,4 @@
-//! The trait that holds all that is special about one kind.
+//! The trait for everything that is specific to one kind.
 //!
 //! Every method is provided and does what most kinds do, so a kind states only where it differs. A kind is pure: it reads
 //! no clock and no other object, and it allocates nothing. Identity, time, allocation and storage belong to the API
@@ -203,8 +203,8 @@ pub trait Kind: Send + Sync {
         false
     }
 
-    /// Makes a stored object, in whatever version it was written, one of the storage version as it is now, or, where a webhook
-    /// converts, one of its own version as that is now. An error says why it cannot be shown.
+    /// Converts a stored object of any version to the current storage version. Where a webhook converts, the object stays in its own
+    /// version and is adapted to that version's current schema. An error says why it cannot be shown.
     fn restore(&self, _object: &mut Value) -> Result<(), String> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Putting stored parts of an object back: what a write through one path must leave to another.
+//! Restores the stored parts of an object that a write of one subresource must not change.
 
 use serde_json::Value;
 

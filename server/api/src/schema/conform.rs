@@ -95,7 +95,7 @@ impl Conformer {
         self.fail(text)
     }
 
-    /// None where nothing is left: null, or an error.
+    /// None if the value is null or has an error.
     fn value(&mut self, node: Node, ty: TypeId) -> Option<Value> {
         match (ty.kind(), node) {
             (Kind::Any | Kind::AnyObject, node) => match nested(ty) {

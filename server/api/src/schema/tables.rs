@@ -59,7 +59,7 @@ pub enum ListType {
     Atomic,
     /// Scalars, each once.
     Set,
-    /// Objects, told apart by keys.
+    /// Objects, identified by their key fields.
     Map,
 }
 

@@ -1,7 +1,7 @@
 //! The built-in plugins in upstream's order, and which of them run.
 //!
-//! Adding one: a file in `plugins/`, a line in [`all`]. Where upstream has a plugin that is not part of Trireme, its name is in
-//! [`ABSENT`], so that asking for it ends in words.
+//! Adding one: a file in `plugins/`, a line in [`all`]. Upstream's plugins that are not part of Trireme are named in [`ABSENT`], so that
+//! enabling one fails with an explanation.
 
 use super::plugin::{Environment, Plugin};
 use super::plugins::{

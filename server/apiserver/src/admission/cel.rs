@@ -1,4 +1,4 @@
-//! Expressions of policies and match conditions: what they may refer to, and what that is for a request.
+//! Expressions of policies and match conditions: their variables, and the values of these for a request.
 //!
 //! The language is that of [`trireme_api::cel`]. Must not do: read objects, decide what an error means.
 //!

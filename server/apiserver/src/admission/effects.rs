@@ -1,4 +1,4 @@
-//! What plugins add to the write that they admitted: conditions and operations of the object's own transaction.
+//! The conditions and operations that plugins add to the transaction of an admitted write.
 //!
 //! A plugin never writes to the store and never relies on what it read: what must be true at the moment of the write is a
 //! condition, what must be written with it an operation. If a condition fails, the whole mutation runs again (D6).

@@ -1,4 +1,4 @@
-//! The match conditions of webhooks and policies: expressions that must all hold for the request to be looked at.
+//! The match conditions of webhooks and policies: expressions that must all be true for the webhook or policy to apply to a request.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-matchconditions>.
 

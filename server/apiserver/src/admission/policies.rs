@@ -1,4 +1,4 @@
-//! Admission policies: what is written in them, compiled, and the outcome of a request.
+//! Admission policies: compiles their expressions and computes the outcome for a request.
 //!
 //! The plugins are in `plugins/validating_admission_policy.rs` and `plugins/mutating_admission_policy.rs`. Owns the matching of policies,
 //! bindings and parameters. Must not do: evaluate expressions ([`super::cel`]), or change an object itself.

@@ -1,4 +1,4 @@
-//! Which requests a webhook or a policy is asked about: its rules and selectors.
+//! The rules and selectors that decide which requests a webhook or a policy applies to.
 //!
 //! Answers to upstream's `rules`, `namespace` and `object` predicates (`apiserver/pkg/admission/plugin/webhook/predicates`).
 

@@ -1,4 +1,4 @@
-//! How long pods stay on a node that is not ready or unreachable, where they do not say it themselves.
+//! How long pods without a toleration of their own stay on a node that is not ready or unreachable.
 
 /// `--default-not-ready-toleration-seconds` and `--default-unreachable-toleration-seconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Admission webhooks: what is configured, what is asked, and what is made of the answers.
+//! Admission webhooks: their configurations, the requests to them, and the evaluation of their answers.
 //!
 //! The plugins are in `plugins/webhooks.rs`. Owns the protocol (`admission.k8s.io/v1` and `v1beta1`) and the rule what a failure means;
 //! connections are those of [`crate::egress::webhooks`]. Must not: decide the order of plugins, or hold configuration of its own: it follows the objects.

@@ -1,4 +1,4 @@
-//! Tokens of service accounts that do not expire: good as long as the Secret that holds them does.
+//! Tokens of service accounts that do not expire: valid as long as the Secret that holds them exists.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#legacy-serviceaccount-token-tracking>.
 

@@ -1,4 +1,4 @@
-//! Client certificates: the handshake takes any, this module judges them afterwards.
+//! Client certificates: the handshake accepts any, and this module verifies them afterwards.
 
 use std::sync::Arc;
 

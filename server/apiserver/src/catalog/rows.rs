@@ -2,7 +2,7 @@
 //!
 //! A [`View`] is a resource as clients address it; a [`Row`] is the storage behind one or more views (Events in two groups
 //! share one row, and so one watch cache and one revision order). Rows are added, replaced and removed at run time;
-//! built-in ones are added at start and are not told apart afterwards.
+//! built-in ones are added at start and are treated like all others afterwards.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;

@@ -1,6 +1,6 @@
-//! Who asks: the identity that every later filter reads.
+//! Authenticates the request: sets the user that every later filter reads.
 //!
-//! Owns that credentials end here: what is proxied to a node or a pod carries none of them. Answers to upstream's
+//! Owns that credentials are removed here: requests that are proxied to a node or a pod carry none of them. Answers to upstream's
 //! `WithAuthentication`.
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};

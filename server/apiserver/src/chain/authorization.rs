@@ -1,4 +1,4 @@
-//! Whether the user may: a refusal becomes upstream's 403.
+//! Authorizes the request: a refusal becomes upstream's 403.
 //!
 //! Answers to upstream's `WithAuthorization`.
 

@@ -1,7 +1,7 @@
 //! Compresses large answers for clients that take gzip.
 //!
-//! Owns when an answer is worth it (upstream: more than 128 KiB) and that compressing stays off the threads of the runtime and within
-//! a bound. Must not touch answers without an end (watches, logs, tunnels) or what is compressed already.
+//! Owns the minimum size of a compressed answer (as upstream, 128 KiB), and that compression runs on a bounded number of threads outside
+//! the runtime's. Must not touch endless answers (watches, logs, tunnels) or answers that are compressed already.
 //!
 //! Answers to upstream's `endpoints/handlers/responsewriters/writers.go`.
 

@@ -1,7 +1,7 @@
-//! How many requests are served at once.
+//! Limits the number of concurrent requests.
 //!
-//! The place of priority and fairness: today each kind of request has a fixed number of places ([`inflight`]), and who finds none
-//! is told to come back. Parts of this process bound their own concurrency; administrators must get through to repair things.
+//! Priority and fairness would be implemented here: today each kind of request has a fixed limit ([`inflight`]), and a request beyond it
+//! is refused with Retry-After. Parts of this process (which bound their own concurrency) and administrators are exempt.
 //! Answers to upstream's `WithMaxInFlightLimit`.
 
 pub mod inflight;

@@ -1,6 +1,7 @@
 //! Calls to webhooks: HTTPS through the server's egress, connections kept for the next call.
 //!
-//! Owns that only the authority of the configuration vouches for a webhook, that no redirect is followed, and that an answer is bounded.
+//! Owns that a webhook's certificate is verified with the authority of its configuration only, that no redirect is followed, and that
+//! the size of an answer is limited.
 //! A Service is resolved to endpoints in this process: the server may be no node.
 
 use std::collections::HashMap;
@@ -32,7 +33,7 @@ const IDLE_OF_ONE: usize = 8;
 /// Webhooks whose connections wait.
 const IDLE_WEBHOOKS: usize = 256;
 
-/// Where a webhook is, and who vouches for it.
+/// The address of a webhook, and the authority that its certificate must be signed by.
 #[derive(Debug)]
 pub struct ClientConfig {
     target: Target,

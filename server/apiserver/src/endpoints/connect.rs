@@ -1,8 +1,8 @@
-//! Requests that are carried on to a kubelet or a pod: logs, exec, attach, port-forward, proxy.
+//! Requests that are forwarded to a kubelet or a pod: logs, exec, attach, port-forward, proxy.
 //!
-//! Owns how bytes are passed through, and to which addresses: after `101 Switching Protocols` the server understands nothing of what
-//! is said. Which request goes where is told by the connectors of the resources ([`connectors`]). A kubelet must show the serving
-//! certificate of its node, and gets the server's client certificate.
+//! Owns how bytes are passed through, and to which addresses: after `101 Switching Protocols` the server does not interpret the
+//! stream. The connectors of the resources ([`connectors`]) name the destination of a request. A kubelet must present the serving
+//! certificate of its node, and the server presents its client certificate.
 
 pub mod address;
 pub mod connector;

@@ -1,7 +1,8 @@
 //! `/livez`, `/readyz`, `/healthz`.
 //!
 //! Live means: this process can answer. Ready means: it can also answer correctly, so it needs contact to its cluster and a
-//! complete watch cache. Balancers ask `/readyz?exclude=etcd`, which stands an election. <https://kubernetes.io/docs/reference/using-api/health-checks/>.
+//! complete watch cache. Load balancers ask `/readyz?exclude=etcd`, which does not fail during an election.
+//! <https://kubernetes.io/docs/reference/using-api/health-checks/>.
 
 pub mod contact;
 
@@ -46,8 +47,8 @@ pub fn is_ready(server: &Server) -> bool {
     checks(server, "readyz").iter().all(|(_, failure)| failure.is_none())
 }
 
-/// Answers `/<kind>` and `/<kind>/<check>`. With `verbose`, a user who is `known` reads the reasons; strangers learn only which checks
-/// fail.
+/// Answers `/<kind>` and `/<kind>/<check>`. With `verbose`, a `known` (authenticated) user reads the reasons; others learn only which
+/// checks fail.
 pub fn answer(server: &Server, kind: &str, one: Option<&str>, query: &Parameters, known: bool) -> Response<Body> {
     let all = checks(server, kind);
     if let Some(name) = one {

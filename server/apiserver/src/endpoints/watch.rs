@@ -1,8 +1,8 @@
 //! watch: a stream of changes from a revision on.
 //!
 //! A watcher pulls shared objects, from the state at its start, from the window of its resource, or behind the window from the store's
-//! history, and encodes each when the client has room for it. So a client that does not read costs pointers. It is never skipped:
-//! what can no longer be read ends the stream with 410.
+//! history, and encodes each when the client has room for it. A client that does not read holds only pointers. No change is skipped:
+//! if a change can no longer be read, the stream ends with 410.
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes>
 
 pub mod encoder;

@@ -1,7 +1,7 @@
 //! The body of a request: not read yet, read under a bound, or thrown away.
 //!
-//! Owns how bytes come in: how many, how slowly, and that room is taken before they are kept. How much each user may send is decided by
-//! [`crate::chain::body`]; nothing here reads a byte before it is asked to, so that strangers cannot make the server hold any.
+//! Owns how bytes are read: their number, their minimum speed, and that memory is reserved before they are kept. [`crate::chain::body`]
+//! decides how much each user may send; no byte is read before that, so unauthenticated clients cannot make the server hold any.
 
 use std::time::Duration;
 

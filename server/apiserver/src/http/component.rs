@@ -1,7 +1,7 @@
 //! The endpoint of a component that runs in this process: health and metrics of the controllers (10257) and the scheduler (10259).
 //!
-//! Owns which of its paths are open and which are not. Who asks, and whether they may, is decided by this process's own API server,
-//! where upstream's components send a TokenReview and a SubjectAccessReview. Answers to upstream's
+//! Owns which of its paths need no authorization. This process's own API server authenticates and authorizes the other requests; upstream's
+//! components send a TokenReview and a SubjectAccessReview for this. Answers to upstream's
 //! `--authorization-always-allow-paths` and <https://kubernetes.io/docs/concepts/cluster-administration/system-metrics/>.
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ pub struct RouteCall<'a> {
     pub method: &'a Method,
     /// The path.
     pub path: &'a str,
-    /// The headers: a stranger's hold the token.
+    /// The headers. Those of an unauthenticated request still contain the token.
     pub headers: &'a HeaderMap,
     /// The body.
     pub body: &'a Bytes,
@@ -35,10 +35,10 @@ pub trait ExtraRoutes: Send + Sync + 'static {
     fn is_for_strangers(&self, path: &str) -> bool;
     /// Whether a path is answered to a user with an identity; the endpoint judges which.
     fn is_for_members(&self, path: &str) -> bool;
-    /// Whether a stranger may ask again yet. Asked before the body is read.
+    /// Limits the rate of unauthenticated requests. Called before the body is read.
     fn throttle(&self, from: Option<IpAddr>, now: Timestamp) -> Answer<()>;
-    /// Answers a stranger.
+    /// Answers an unauthenticated request.
     fn stranger<'a>(&'a self, request: RouteCall<'a>) -> BoxFuture<'a, Answer<Response<Bytes>>>;
-    /// Answers a user.
+    /// Answers an authenticated user.
     fn member<'a>(&'a self, user: &'a UserInfo, request: RouteCall<'a>) -> BoxFuture<'a, Answer<Response<Bytes>>>;
 }

@@ -1,4 +1,4 @@
-//! Which objects a list or watch is about: label and field selectors compiled for one resource.
+//! The selection of a list or watch: label and field selectors compiled for one resource.
 
 use trireme_api::selector::{FieldSelector, LabelSelector};
 use trireme_api::status::Status;

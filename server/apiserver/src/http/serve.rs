@@ -1,7 +1,7 @@
 //! The HTTPS listener: accepting connections, TLS, HTTP/1.1 and HTTP/2, limits and graceful drain.
 //!
-//! Knows nothing of Kubernetes. Every limit here protects the process from strangers: how long a handshake may take, how many
-//! connections there are, how large headers get. Bodies are not read here.
+//! Knows nothing of Kubernetes. The limits here protect the process from unauthenticated clients: the duration of a handshake, the number
+//! of connections, the size of headers. Bodies are not read here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS: usize = 20_000;
 const MAX_STREAMS_PER_CONNECTION: u32 = 250;
-/// The unread bytes that a connection may send: strangers can make the server hold this much for each of theirs.
+/// The unread bytes that a connection may send: unauthenticated clients can make the server hold this much for each connection.
 const MAX_UNREAD_BYTES: u32 = 256 * 1024;
 
 /// Answers the requests of a listener.
@@ -58,7 +58,7 @@ pub async fn serve(service: Arc<dyn Service>, listener: TcpListener, tls: Arc<ru
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Mostly for want of file descriptors: other connections close theirs in a moment.
+                // Usually the process is out of file descriptors: other connections will close theirs in a moment.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;

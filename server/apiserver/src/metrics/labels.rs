@@ -1,7 +1,7 @@
 //! The labels of a request in metrics.
 //!
-//! Owns that strangers choose no label: group, version, resource and subresource come from a resource that is served, verbs from a
-//! fixed list. Answers to upstream's `CleanScope` and `cleanVerb` (`apiserver/pkg/endpoints/metrics`).
+//! Owns that clients cannot create label values: group, version, resource and subresource come from a resource that is served, verbs from
+//! a fixed list. Answers to upstream's `CleanScope` and `cleanVerb` (`apiserver/pkg/endpoints/metrics`).
 
 use http::Method;
 use trireme_api::resources::Resource;

@@ -1,4 +1,4 @@
-//! The place of managers in an object: `metadata.managedFields`.
+//! Access to `metadata.managedFields` of an object.
 
 use serde_json::Value;
 use trireme_api::apply::{Managed, differ_in_times_alone};

@@ -1,5 +1,5 @@
-//! What the steps of every mutation share: who writes, to which resource, in which version, and the calls into strategy,
-//! admission and allocation (D6).
+//! The state that the steps of every mutation share: the user, the resource, the version, and the calls into strategy,
+//! admission and allocation.
 //!
 //! Order, as upstream's registry has it: decode → convert → default → managers of fields → mutating admission → default
 //! again → prepare → allocate → validate → canonicalize → validating admission → conditional write.
@@ -55,7 +55,7 @@ pub struct Mutation<'a> {
     pub options: Value,
     /// Who manages the fields that are written.
     pub manager: String,
-    /// Whether the object at hand says already who manages what.
+    /// Whether the managers of this write are already recorded in the object.
     pub is_tracked: bool,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
@@ -180,7 +180,7 @@ impl Mutation<'_> {
         Ok(())
     }
 
-    /// The removal of an object of this resource, for those who hold something for it.
+    /// The removal of an object of this resource, for the plugins that have allocated something for it.
     pub fn removed(&self) -> Removed<'_> {
         Removed { group: self.row.group(), plural: self.row.plural() }
     }

@@ -70,7 +70,8 @@ pub enum ScaleChange<'a> {
 }
 
 impl Mutation<'_> {
-    /// Records who made `object` of `existing` (None: it is new). Both are in the storage version.
+    /// Records the writer as manager of the fields that differ between `existing` (None for a create) and `object`. Both are in the
+    /// storage version.
     pub fn track(&self, existing: Option<&Value>, object: &mut Value) -> Answer<()> {
         let (gvk, working) = (self.gvk(), self.working_gvk());
         let (versions, time) = (RowVersions(self.row), time::format(Timestamp::now()));

@@ -40,7 +40,7 @@ pub struct Updated {
 }
 
 impl Mutation<'_> {
-    /// Replaces the object `name` by what `change` makes of the existing one (in the version that is worked on). Where the change
+    /// Replaces the object `name` by the result of `change` on the existing one (in the working version). If the change
     /// carries no resourceVersion, a conflict runs change and admission again on the fresh object.
     pub async fn update<F>(&mut self, name: &str, kind: UpdateKind, mut change: F) -> Answer<Updated>
     where

@@ -1,5 +1,5 @@
-//! Validation of what is about to be written. Where a kind evaluates expressions that takes bounded, but not little time: it is then done on
-//! a thread that may be kept busy.
+//! Validation of objects before they are written. If a kind evaluates expressions, validation takes bounded but considerable time and
+//! therefore runs on a blocking thread.
 
 use std::sync::Arc;
 

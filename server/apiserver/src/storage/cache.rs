@@ -1,4 +1,4 @@
-//! The watch cache: what the store holds, decoded once for everybody (D5).
+//! The watch cache: the contents of the store, decoded once for all readers.
 //!
 //! One task follows the store's local apply stream over all objects and hands every change to the cache of its resource. The
 //! same task adds and removes rows, between two batches of events: a new row is loaded at the revision up to which the task
@@ -377,8 +377,8 @@ impl Cache {
         Ok(History { stream: self.store.watch(prefix, end, after + 1)? })
     }
 
-    /// The change that an event is; none for a value that cannot be decoded. An event whose object before has been
-    /// compacted cannot be judged (who saw the object?), so the way through history ends there.
+    /// Converts an event to a change; none for a value that cannot be decoded. If the previous object has been compacted, it is unknown
+    /// which watchers saw it, so the history cannot be read further.
     fn change_of(&self, row: &Row, event: &etcd::Event) -> Result<Option<Change>, WatchError> {
         let Some(kv) = event.kv.as_ref() else { return Ok(None) };
         if event.prev_kv.is_none() && (event.r#type == etcd::event::EventType::Delete as i32 || !is_new(kv)) {

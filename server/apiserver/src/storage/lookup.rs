@@ -48,7 +48,7 @@ pub trait StoreAccess: Send + Sync + 'static {
     fn put_operation(&self, group: &str, plural: &str, object: &Value) -> Answer<etcd::RequestOp>;
     /// Whether this server's store has the key. If that must hold at the moment of the write, add it to the write as a condition.
     fn exists(&self, key: &str) -> bool;
-    /// One object as this server's store has it: newer than the cache's by a moment, and dearer.
+    /// One object from this server's store: it may be slightly newer than the cache's, and costs more to read.
     fn newest(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Answer<Option<LookedUp>>;
     /// Writes what cannot join a mutation's transaction in one of its own, before it. The revision, or `None` if a
     /// condition did not hold. The mutation may fail all the same: only what errs on the safe side may be written so.

@@ -1,7 +1,7 @@
-//! The `kubernetes` Service and its endpoints: the servers that live, and only those.
+//! The `kubernetes` Service and its endpoints: the servers that are alive, and only those.
 //!
 //! Answers to <https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/> and upstream's
-//! `kubernetesservice` controller. Who lives is the caller's knowledge: Raft knows it better than any lease.
+//! `kubernetesservice` controller. The caller passes the live servers: Raft knows them better than any lease.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Token buckets per address: bounds how often clients without identity may ask.
+//! Token buckets per address: they limit the rate of requests from unauthenticated clients.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -24,7 +24,7 @@ pub struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// Takes `cost` from the address's bucket if there is any left. A dearer request may overdraw it.
+    /// Takes `cost` from the address's bucket if it is not empty. A request that costs more than is left may overdraw it.
     pub fn allow(&mut self, from: Option<IpAddr>, cost: u32, now: Timestamp) -> bool {
         let now_ms = now.as_millisecond();
         if self.buckets.len() >= ADDRESSES_MAX && !self.buckets.contains_key(&from) {

@@ -1,8 +1,8 @@
 //! A node's name belongs to the machine that took it first.
 //!
-//! Each node makes up a secret at its first join. Its hash is kept beside the objects; who comes later under
-//! that name must know the secret. A name becomes free again when its Node object is gone (an administrator
-//! deleted it) and the claim is not fresh.
+//! Each node generates a secret at its first join. Its hash is stored beside the objects; later joins under
+//! that name must present the secret. A name becomes free again when its Node object is gone (an administrator
+//! deleted it) and the claim is not recent.
 
 use std::sync::Arc;
 

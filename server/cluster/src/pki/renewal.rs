@@ -1,8 +1,8 @@
 //! The certificates that a server shows, and their renewal under running listeners and clients.
 //!
-//! Each is registered with what takes a new one over: a [`Shown`] certificate that a TLS configuration asks at every handshake, the
-//! store's peer identity, the administrator's kubeconfig. One is due when two thirds of its life are over. The clock comes in as an
-//! argument; who calls when is the server's wiring.
+//! Each is registered with the consumer that takes over a renewed one: a [`Shown`] certificate that a TLS configuration asks at every
+//! handshake, the store's peer identity, the administrator's kubeconfig. A certificate is due for renewal when two thirds of its lifetime
+//! are over. The time is passed in as an argument; the server schedules the calls.
 
 use std::sync::Arc;
 

@@ -318,7 +318,7 @@ impl LiveTokens {
     }
 }
 
-/// Who was let in, and by which token.
+/// The role that was granted, and the token that granted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
     /// As what.

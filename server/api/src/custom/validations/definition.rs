@@ -1,4 +1,4 @@
-//! What a definition may say in the rules of a schema: their form, and that they compile.
+//! Checks the rules in the schemas of a definition: their form, and that they compile.
 //!
 //! Upstream: `ValidateCustomResourceDefinitionOpenAPISchema` in `apiextensions-apiserver/pkg/apis/apiextensions/validation`.
 
@@ -62,7 +62,7 @@ pub fn check_expressions(schema: &At<'_>, parsed: &Structural) {
     walk(schema, parsed, types::of(parsed, true).as_ref(), None);
 }
 
-/// `apart`: the list around it whose items cannot be told apart.
+/// `apart`: the enclosing list whose items have no keys, if any.
 fn walk(at: &At<'_>, schema: &Structural, of: Option<&Type>, apart: Option<&FieldPath>) {
     let Some(of) = of else {
         if !schema.rules.is_empty() {

@@ -1,4 +1,4 @@
-//! Goes through an object beside the rules of its schema.
+//! Evaluates the rules of a schema on an object, walking both in parallel.
 //!
 //! Upstream: `Validator.validate` in `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`.
 

@@ -1,4 +1,4 @@
-//! Whether a value was there before: what an update did not touch is not held against it.
+//! Ratcheting: finds the old value of each field, so that rules on values that an update did not change do not refuse it.
 //!
 //! Upstream: `ratchetingOptions` in `apiextensions-apiserver/pkg/apiserver/schema/cel/validation.go`, `apiserver/pkg/cel/common/equality.go`.
 

@@ -52,7 +52,7 @@ impl Kind for LimitRange {
     }
 }
 
-/// For containers: default from max, default request from default, and from min where there is none.
+/// For containers: the default limit comes from max, the default request from the default limit, or from min if there is none.
 fn default_item(item: &mut Object) {
     if text(item, "type") != "Container" {
         return;

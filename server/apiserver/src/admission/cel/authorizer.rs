@@ -1,4 +1,4 @@
-//! The variable `authorizer`: what else the one who asks may do.
+//! The variable `authorizer`: checks what else the user of the request is allowed to do.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/using-api/cel/#kubernetes-authorizer-library>.
 

@@ -43,7 +43,7 @@ impl Inputs {
         })
     }
 
-    /// With `authorizer`, which answers for the one who asks.
+    /// Adds `authorizer`, which answers for the user of the request.
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: &Authorizer, request: &AdmissionRequest) -> Inputs {
         let question = Question::new(authorizer.clone(), request.user.clone());

@@ -1,4 +1,4 @@
-//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction, and the stamp of who asks.
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction, and recording the requesting user in the spec.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#authorization>.
 
@@ -19,12 +19,12 @@ use crate::error::Answer;
 const GROUP: &str = "certificates.k8s.io";
 const PLURAL: &str = "certificatesigningrequests";
 
-/// CertificateApproval: who adds or changes a decision may approve for the signer.
+/// CertificateApproval: a user who adds or changes a decision needs the permission `approve` for the signer.
 pub struct CertificateApproval {
     authorizer: Authorizer,
 }
 
-/// CertificateSigning: who issues a certificate, or says that none will be, may sign for the signer.
+/// CertificateSigning: a user who issues a certificate, or marks the request as failed, needs the permission `sign` for the signer.
 pub struct CertificateSigning {
     authorizer: Authorizer,
 }

@@ -1,4 +1,4 @@
-//! DefaultStorageClass and DefaultIngressClass: what a claim or an Ingress means when it names no class.
+//! DefaultStorageClass and DefaultIngressClass: set the default class on claims and Ingresses that name none.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -6,7 +6,7 @@
 //!
 //! A node port number belongs to one Service, whatever the protocol (upstream's allocator knows no protocols); one Service may
 //! use the number for several protocols. Dynamic allocation prefers the upper part of each range and leaves the lower one to
-//! those who choose (KEP-3070, KEP-3668).
+//! clients that choose a number themselves (KEP-3070, KEP-3668).
 //!
 //! Answers to upstream's `pkg/registry/core/service/storage/alloc.go`.
 

@@ -1,7 +1,7 @@
-//! How much memory the bodies of all requests may take.
+//! Limits the memory that the bodies of all requests take.
 //!
-//! One user cannot take all of it, and nodes and the cluster's own components have a reserve: whatever others send, leases are renewed
-//! and statuses are reported.
+//! One user cannot take all of it, and nodes and the cluster's own components have a reserve, so that leases are renewed and statuses
+//! are reported under any load from other users.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use crate::user::{GROUP_MASTERS, GROUP_NODES, UserInfo};
 
-/// What all bodies together may take.
+/// The limit of all bodies together, in bytes.
 const SHARED_BYTES: usize = 128 * 1024 * 1024;
-/// What nodes and components may take beyond that.
+/// The additional reserve for nodes and components, in bytes.
 const RESERVE_BYTES: usize = 32 * 1024 * 1024;
-/// What the bodies of one user may take.
+/// The limit of the bodies of one user, in bytes.
 const USER_BYTES: usize = 48 * 1024 * 1024;
 /// The same for a node: it sends few bodies at once.
 const NODE_BYTES: usize = 8 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Fixed numbers of places, by kind of request.
+//! Fixed limits on requests in flight, by kind of request.
 
 use std::sync::Arc;
 

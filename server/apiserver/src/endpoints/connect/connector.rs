@@ -1,4 +1,4 @@
-//! What is told about one connecting subresource.
+//! The description of one connecting subresource.
 
 use futures::future::BoxFuture;
 use http::Response;

@@ -1,4 +1,4 @@
-//! Where a request is carried on to, and the connection that is made there.
+//! The destination of a forwarded request, and the connection to it.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub enum Security {
 pub struct Destination {
     /// A host or an address, as it is named to the other side.
     pub host: String,
-    /// What is connected to: the host, or the address that was judged in its place.
+    /// The connection target: the host, or the address that was resolved and checked for it.
     pub dial: String,
     /// The port.
     pub port: u16,

@@ -1,4 +1,4 @@
-//! Passing a request on, and its answer back.
+//! Forwards a request, and returns its answer.
 //!
 //! Answers to upstream's `UpgradeAwareHandler` (`apimachinery/pkg/util/proxy`).
 

@@ -1,4 +1,4 @@
-//! The proxies of pods, Services and nodes: what a browser needs beyond bytes that are passed on.
+//! The proxies of pods, Services and nodes: the changes to requests and answers that browsers need.
 //!
 //! Answers to upstream's `UpgradeAwareHandler` with its `Transport` (`apimachinery/pkg/util/proxy`).
 

@@ -1,4 +1,4 @@
-//! Where the kubelet of a node is.
+//! The address and port of a node's kubelet.
 //!
 //! Answers to upstream's `NodeConnectionInfoGetter` (`pkg/kubelet/client`).
 

@@ -134,7 +134,7 @@ impl Waiters {
     }
 }
 
-/// One watcher's place among those who wait.
+/// The registration of one waiting watcher.
 #[derive(Debug)]
 pub struct Subscription {
     /// Present until the drop.
@@ -149,7 +149,7 @@ impl Subscription {
         self.changed.as_mut().is_none_or(|changed| *changed.borrow_and_update() > position)
     }
 
-    /// Waits for the next change; false when there are none any more.
+    /// Waits for the next change; false when there will be no more changes.
     pub async fn changed(&mut self) -> bool {
         match &mut self.changed {
             Some(changed) => changed.changed().await.is_ok(),

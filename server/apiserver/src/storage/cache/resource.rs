@@ -218,7 +218,7 @@ impl ResourceCache {
         Changes::Ready(found, covered)
     }
 
-    /// A place among those who wait for changes, woken by what concerns `interest`.
+    /// Registers a watcher, which is woken by changes that match `interest`.
     pub fn subscribe(&self, interest: Interest) -> Subscription {
         self.waiters.join(interest)
     }

@@ -1,4 +1,4 @@
-//! Formats in the schemas of a definition that mean nothing: their author is told.
+//! Warnings about unknown formats in the schemas of a definition.
 
 use std::collections::BTreeSet;
 

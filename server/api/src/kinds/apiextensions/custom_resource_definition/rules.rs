@@ -1,6 +1,6 @@
 //! The rules of a definition. Upstream: `apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go`.
 //!
-//! Upstream judges an internal form in which what all versions share stands once, above them: an error about the only schema is
+//! Upstream validates an internal form in which fields that all versions share are at the top level: an error about the only schema is
 //! reported at `spec.validation`, not below `spec.versions`. Clients know those paths, so they are kept.
 
 use std::collections::{BTreeSet, HashSet};

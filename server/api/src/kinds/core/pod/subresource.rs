@@ -1,4 +1,4 @@
-//! What an update of `ephemeralcontainers` or `resize` leaves as it is stored.
+//! Restores the stored fields that an update of `ephemeralcontainers` or `resize` may not change.
 //!
 //! Upstream: `dropNonEphemeralContainerUpdates` and `dropNonResizeUpdates` in `pkg/registry/core/pod/strategy.go`.
 
@@ -9,7 +9,7 @@ use crate::meta;
 use crate::resource::{carry, carry_own_metadata};
 use crate::time::{self, Timestamp};
 
-/// Says why the pod ends, for those who count failures of pods that were not the pods' own.
+/// Sets the condition `DisruptionTarget`, so that controllers can tell a disruption from a failure of the pod itself.
 pub(crate) fn mark_evicted(pod: &mut Value, now: Timestamp) {
     let since = meta::list_at(pod, &["status", "conditions"]).iter().find(|c| c["type"] == "DisruptionTarget" && c["status"] == "True");
     let since = since.map_or_else(|| json!(time::format(now)), |condition| condition["lastTransitionTime"].clone());

@@ -1,7 +1,7 @@
 //! Allocated fields of a Service that its author may leave out, and fields that only one type has.
 //!
-//! A client that knows nothing of cluster IPs or node ports must be able to PUT what it once read, or to change the type
-//! alone. Which addresses and ports there are is the allocator's business.
+//! A client that knows nothing of cluster IPs or node ports must be able to PUT what it once read, or to change only the type. The
+//! allocator chooses addresses and ports.
 
 use serde_json::{Map, Value};
 
