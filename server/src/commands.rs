@@ -60,7 +60,7 @@ pub fn check_config(path: &Path) -> Result<String, String> {
     }
 }
 
-/// clap explains at length; a person who mistyped needs the line that says what is wrong, and what would be right.
+/// Reduces clap's long error to the lines that a user needs: the mistake, and the suggestion.
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());

@@ -1,6 +1,6 @@
-//! What a panic ends: a request, or the process.
+//! Decides whether a panic ends a request or the process.
 //!
-//! A panic in a request unwinds: its connection closes, everybody else is served on, so no client can stop a server. A panic on a
+//! A panic in a request unwinds: its connection closes and all others are served, so no client can stop a server. A panic on a
 //! thread of the store ends the process at once: a replica that goes on after a broken invariant could acknowledge what it does not
 //! hold. The service manager starts it again, and it recovers from its log.
 

@@ -38,18 +38,18 @@ use crate::admission::request::AdmissionRequest;
 use crate::error::Answer;
 use crate::storage::lookup::{LookedUp, ObjectReader};
 
-/// What the registry asks about every mutation, in this order.
+/// The calls that the registry makes for every mutation, in this order.
 pub trait Admission: Send + Sync + 'static {
     /// Changes the object before it has its final form.
     fn admit<'a>(&'a self, request: &'a mut AdmissionRequest) -> BoxFuture<'a, Answer<Effects>>;
 
-    /// Allocates what the object needs for itself. It has its name; it is not validated yet.
+    /// Allocates addresses and ports for the object. The object has its name; it is not validated yet.
     fn allocate(&self, request: &mut AdmissionRequest, effects: &mut Effects) -> Answer<()>;
 
     /// Judges the object in the form in which it will be stored.
     fn validate<'a>(&'a self, request: &'a AdmissionRequest, effects: &'a mut Effects) -> BoxFuture<'a, Answer<()>>;
 
-    /// Frees what an object holds whose removal is part of the transaction.
+    /// Releases the allocations of an object that the transaction removes.
     fn release(&self, removed: Removed<'_>, object: &Value, effects: &mut Effects);
 }
 

@@ -69,7 +69,7 @@ impl Conversions {
         converted.into_iter().next().ok_or_else(|| Status::internal("no object was converted").into())
     }
 
-    /// Cached objects of `row` as they are in `version`, in their order; with what they are selected by there.
+    /// Converts cached objects of `row` to `version`, in their order, with the labels and fields by which they are selected in it.
     pub async fn cached(&self, row: &Row, version: &str, mut objects: Vec<Arc<Cached>>) -> Answer<Vec<Arc<Cached>>> {
         if row.webhook.is_none() {
             return Ok(objects);

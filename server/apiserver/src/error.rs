@@ -43,7 +43,7 @@ pub fn store_status(error: &StoreError, resource: &GroupResource, operation: &st
             Status::server_timeout(resource, operation, 1)
         }
         StoreError::Corrupt(what) | StoreError::MustRejoin(what) => {
-            // From here on this member is fenced; the next attempt meets another one, or this one rebuilt.
+            // From now on this member is fenced: the next attempt reaches another member, or this one after its repair.
             tracing::error!(what, "a request met damage");
             Status::server_timeout(resource, operation, 1)
         }

@@ -1,4 +1,4 @@
-//! What an API server is started with.
+//! The options of an API server.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct ApiServerOptions {
     pub watch_window_bytes: usize,
     /// The way to nodes and pods that no tunnel leads to.
     pub egress: Arc<dyn Egress>,
-    /// For what the tunnels of agents are used.
+    /// Which connections use the tunnels of agents.
     pub tunnels: TunnelUse,
     /// TLS towards kubelets: our client certificate, and the CA that signed theirs. None: no logs, no exec.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,

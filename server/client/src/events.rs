@@ -144,7 +144,7 @@ async fn write_all(client: Client, mut receiver: mpsc::Receiver<Record>) {
                     .await;
                 match patched {
                     Err(error) if error.is_not_found() => {
-                        // It expired: say it anew.
+                        // The stored event has expired: create it again.
                         correlator.forget(&record);
                         let Decision::New { name, message } = correlator.decide(&record, now) else { continue };
                         let event = body(&record, &namespace, &name, &message, now);

@@ -127,7 +127,7 @@ impl HttpsTransport {
         self.servers().into_iter().next()
     }
 
-    /// Asks the server in use twice a second how it is, until cancelled: one that answers and is of no use (it lost its cluster) is
+    /// Checks the health of the server in use twice a second, until cancelled: one that answers but is not ready (it lost its cluster) is
     /// left too.
     pub async fn check_health(&self, cancel: CancellationToken) {
         let mut period = tokio::time::interval(CHECK_INTERVAL);

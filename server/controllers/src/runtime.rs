@@ -1,4 +1,4 @@
-//! What all controllers are made of: their declaration, the informers they share, and their life under one leadership.
+//! The runtime of all controllers: their declaration, the informers they share, and their lifetime within one leadership.
 //!
 //! Owns: the trait [`Controller`], the informers by type ([`Informers`]), and the start and end of every controller with a
 //! leadership ([`Lead`]).

@@ -409,7 +409,7 @@ async fn pods_of_a_deleted_node_are_collected() {
     cluster.cancel.cancel();
 }
 
-/// Whatever comes late and in whatever order: at no time are there more pods than wanted, and in the end there are as many.
+/// Under any delay and order of events, there are never more pods than wanted, and in the end exactly as many.
 #[tokio::test(start_paused = true)]
 async fn ownership_holds_under_any_interleaving() {
     for seed in 0..24_u64 {

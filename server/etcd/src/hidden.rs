@@ -1,4 +1,4 @@
-//! Keys that clients of the etcd API do not get to see: neither to read, nor to write, nor to watch.
+//! Keys that clients of the etcd API can neither read nor write nor watch.
 
 use std::sync::Arc;
 

@@ -39,12 +39,12 @@ use trireme_raft::Store;
 use backend::Backend;
 pub use hidden::HiddenKeys;
 
-/// The release of etcd whose API this is, with our mark: what tools parse where they choose what to use.
+/// The etcd release whose API is served, with a suffix of ours. Tools parse it to choose the features they use.
 pub const VERSION: &str = "3.6.0+trireme";
 /// The same for the cluster as a whole.
 pub const CLUSTER_VERSION: &str = "3.6.0";
 
-/// Messages may be that much larger than [`kv::MAX_REQUEST_BYTES`], so that what is too large is told so by us.
+/// The limit of gRPC messages: larger than [`kv::MAX_REQUEST_BYTES`], so that a request that is too large gets etcd's error.
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
 /// What an [`EtcdApi`] is made of.

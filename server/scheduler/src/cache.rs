@@ -15,7 +15,7 @@ use crate::world::World;
 #[derive(Default)]
 pub(crate) struct Cache {
     nodes: BTreeMap<String, NodeInfo>,
-    /// Where each pod counts, and whether only we say so.
+    /// The node of each pod, and whether the placement is only assumed.
     places: HashMap<String, Place>,
     /// Pods on nodes that we do not know (yet).
     homeless: HashMap<String, BTreeMap<String, Arc<PodInfo>>>,
@@ -32,7 +32,7 @@ struct Place {
 }
 
 impl Cache {
-    /// What a decision is made on.
+    /// The snapshot for one decision.
     pub(crate) fn snapshot<'a>(&'a self, world: &'a dyn World) -> Snapshot<'a> {
         Snapshot {
             nodes: self.nodes.values().collect(),
@@ -43,7 +43,7 @@ impl Cache {
         }
     }
 
-    /// How many nodes, pods with a place, and pods of which only we say so.
+    /// The numbers of nodes, of placed pods, and of assumed pods among them.
     pub(crate) fn size(&self) -> (usize, usize, usize) {
         (self.nodes.len(), self.places.len(), self.places.values().filter(|place| place.assumed).count())
     }

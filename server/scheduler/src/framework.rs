@@ -1,4 +1,4 @@
-//! What a plugin is.
+//! The interface of scheduler plugins.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -41,7 +41,7 @@ pub(crate) enum Wake {
     NodeChanged,
     /// A node went.
     NodeGone,
-    /// A pod left its node, or gave up its claim to one.
+    /// A pod left its node, or gave up its nomination.
     PodFreed,
     /// A pod came to a node.
     PodPlaced,
@@ -71,7 +71,7 @@ impl Wake {
     }
 }
 
-/// What one decision is made on.
+/// The state on which one decision is based.
 pub(crate) struct Snapshot<'a> {
     /// All nodes, ordered by name.
     pub(crate) nodes: Vec<&'a NodeInfo>,
@@ -103,8 +103,7 @@ pub(crate) trait Plugin: Send + Sync {
         Ok(None)
     }
 
-    /// What filter and score need to know beyond the node, worked out once for a pod. `None`: the plugin has no opinion on
-    /// this pod.
+    /// The state that filter and score need beyond the node, computed once per pod. `None`: the plugin does not apply to this pod.
     fn prepare<'a>(&self, pod: &'a PodInfo, snapshot: &'a Snapshot<'a>) -> Option<Box<dyn Prepared + 'a>>;
 
     /// How much the score counts; zero: it does not score.
@@ -112,11 +111,11 @@ pub(crate) trait Plugin: Send + Sync {
         0
     }
 
-    /// Whether a pod that this plugin refused may be lucky after this.
+    /// Whether this event may make a pod schedulable that this plugin refused.
     fn wakes_on(&self, wake: Wake) -> bool;
 }
 
-/// What is imagined to happen to a pod that is there.
+/// A simulated change of an existing pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// It comes to the node.

@@ -1,4 +1,4 @@
-//! What a scheduler reads.
+//! The informers that a scheduler reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use trireme_client::Informer;
 /// How long an informer may be silent before it is asked how far it is.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What a scheduler reads. Share them with the controllers of the same server.
+/// The informers that a scheduler reads. Share them with the controllers of the same server.
 #[derive(Clone)]
 pub struct SchedulerInformers {
     /// All pods.

@@ -199,7 +199,7 @@ impl Metrics {
         self.attempt_duration.with_label_values(&labels).observe(took.as_secs_f64());
     }
 
-    /// A pod has a node, so many attempts and so much time after it came.
+    /// Records that a pod was placed, with the number of its attempts and the time since it was queued.
     pub(crate) fn placed(&self, attempts: u32, waited: Duration) {
         self.pod_attempts.observe(f64::from(attempts));
         // Upstream counts the rest as one.

@@ -41,7 +41,7 @@ impl PodInfo {
         self.pod.uid()
     }
 
-    /// When its node began with it; what has not begun is the latest.
+    /// When the kubelet started it, in seconds; a pod that has not started sorts last.
     pub(crate) fn started_secs(&self) -> i64 {
         let time = self.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
         time.map_or(i64::MAX, |time| time.0.as_second())

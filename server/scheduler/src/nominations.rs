@@ -1,4 +1,4 @@
-//! The pods that have a node in view: others were asked to leave it for them. No I/O.
+//! The pods with a nominated node: other pods are being preempted there for them. No I/O.
 //!
 //! A pod that is scheduled meanwhile treats a nominated pod of equal or higher priority as if it were on the node already.
 

@@ -1,7 +1,7 @@
 //! Makes room for a pod that fits nowhere: which pods of lower priority would have to leave which node. No I/O.
 //!
-//! Owns the choice of victims: [`victims`] finds the fewest on one node, [`choice`] compares nodes, [`budgets`] says whose
-//! leaving breaks a disruption budget. Must not: delete anything (the shell does), or take a pod of equal or higher priority.
+//! Owns the choice of victims: [`victims`] finds the fewest on one node, [`choice`] compares nodes, [`budgets`] finds the pods whose
+//! preemption violates a disruption budget. Must not: delete anything (the shell does), or preempt a pod of equal or higher priority.
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/scheduling-eviction/pod-priority-preemption/#preemption> and upstream's
 //! plugin DefaultPreemption.

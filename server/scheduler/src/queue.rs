@@ -1,9 +1,9 @@
 //! The pods that wait for a node: ready to be tried, backing off, or waiting for something to change. No I/O; time is given.
 //!
 //! A pod that found no node waits in `unschedulable` until an event that may help one of the plugins that refused it; then it
-//! backs off for what is left of its wait and becomes active. An event that comes while a pod is being tried counts for
-//! it too. A pod that backs off is tried earlier when there is nothing else to try: waiting is for the sake of others. One
-//! whose attempt ended in an error waits in any case.
+//! stays in backoff for the rest of its delay and becomes active. An event that arrives while a pod is being tried counts for
+//! it too. A pod in backoff is tried earlier when no other pod is active: the delay only serves other pods. A pod whose attempt
+//! ended in an error waits in any case.
 //!
 //! Answers to: upstream's plugin PrioritySort and its feature SchedulerPopFromBackoffQ.
 
@@ -29,7 +29,7 @@ type Due = (u64, Rank);
 enum State {
     Active(Rank),
     Backoff(Due),
-    /// Waits after an error, not for want of a node.
+    /// In backoff after an error; `Backoff` is for pods that found no node.
     Failed(Due),
     Unschedulable {
         since: Instant,

@@ -1,4 +1,4 @@
-//! What plugins look up beyond nodes and pods.
+//! The objects beyond nodes and pods that plugins look up.
 
 use std::sync::Arc;
 

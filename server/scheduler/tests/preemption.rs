@@ -112,7 +112,7 @@ async fn who_was_promised_a_place_keeps_it_until_a_more_important_pod_comes() {
     api.until("medium says why not", |api| message(api, "medium").contains("1 Insufficient scheduling.k8s.io/foo")).await;
     assert!(node_of(&api, "medium").is_null());
 
-    // When the promise is no longer needed, those who respected it are tried again.
+    // When the nomination ends, the pods that it kept out are tried again.
     api.create("pods", foo_pod("equal", "1", 1000));
     api.delete("pods", "ns", "high", "Background");
     api.until("the more important of the two is next", |api| node_of(api, "equal") == "n1").await;

@@ -3,7 +3,7 @@
 const WIDTH: usize = 100;
 const GAP: &str = "  ";
 
-/// Lines of a table. Where it would be too wide, the widest columns give way, and what was cut ends in an ellipsis.
+/// The lines of a table. If it is too wide, the widest columns are cut, and cut cells end in an ellipsis.
 pub fn lines(header: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = header.iter().map(|title| title.chars().count()).collect();
     for row in rows {

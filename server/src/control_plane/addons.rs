@@ -58,8 +58,8 @@ fn is_default(class: &Value) -> bool {
     class["metadata"]["annotations"][DEFAULT_CLASS] == "true"
 }
 
-/// A volume is a folder on the node of the first pod that uses it. Of several default classes the newest counts: in a cluster that has
-/// one already, this is none.
+/// A volume is a folder on the node of the first pod that uses it. `default` is false in a cluster that already has a default class: of
+/// several, the newest would win.
 fn local_class(default: bool) -> Value {
     json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",

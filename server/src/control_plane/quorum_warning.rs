@@ -1,4 +1,4 @@
-//! Tells the operator of a cluster of two: it has twice the chance to stop of a cluster of one.
+//! Warns the operator of a cluster of two servers: it stops when either one fails, twice as likely as a cluster of one.
 
 use std::time::Duration;
 

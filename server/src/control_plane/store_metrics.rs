@@ -1,6 +1,6 @@
-//! What only this store can say, and etcd has no name for: how many members vote, how many of them answer, how far each lags.
+//! Store metrics without an equivalent in etcd: the number of voters, how many of them answer, how far each lags.
 //!
-//! Read at each scrape. The leader alone knows of the others, so followers show nothing about them.
+//! Read on each scrape. Only the leader knows the state of the others, so followers show nothing about them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,7 +54,7 @@ impl StoreCollector {
 }
 
 impl StoreCollector {
-    /// The store counts, this shows: each counter is set anew to what the store says.
+    /// The store counts; on each scrape every counter here is set to the store's value.
     fn damage(&self) -> Vec<MetricFamily> {
         let DamageCounters { state, diverged, snapshot, log, rebuilt, reseeded } = &self.store.metrics().damage;
         let show = |family: &IntCounterVec, label: &str, count: &AtomicU64| {

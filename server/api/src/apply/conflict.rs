@@ -69,7 +69,7 @@ impl ApplyError {
     pub fn to_status(&self) -> Status {
         match self {
             ApplyError::Refused(why) => Status::bad_request(why.as_str()),
-            // As upstream, whose code has no better word for it.
+            // As upstream, which has no more specific reason for this.
             ApplyError::Unfit(why) => Status::failure(500, "", why.as_str()),
             ApplyError::Conflicts(conflicts) => {
                 conflicts.iter().fold(Status::failure(409, "Conflict", text(conflicts)), |status, conflict| {

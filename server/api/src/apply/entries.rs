@@ -12,7 +12,7 @@ const UPDATERS_MAX: usize = 10;
 /// The manager name of merged entries.
 const ANCIENT: &str = "ancient-changes";
 
-/// How a manager came to its fields.
+/// The kind of write by which a manager got its fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// By server-side apply.

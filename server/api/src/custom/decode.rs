@@ -33,7 +33,7 @@ pub fn conform(object: Value, schema: &Structural) -> Result<Conformed, String> 
     Ok(Conformed { object, problems })
 }
 
-/// Shows a stored object as its schema has it now: what is no longer named is gone, and what has a default since then has it.
+/// Adapts a stored object to the current schema: fields that the schema no longer names are dropped, and new defaults are set.
 pub fn restore(object: &mut Value, schema: &Structural) {
     if let Some(metadata) = object.get_mut("metadata")
         && crate::schema::conform_metadata(metadata.clone(), "metadata").is_err()

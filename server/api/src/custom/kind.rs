@@ -95,7 +95,7 @@ impl CustomKind {
         self.check_rules(object, found.take(), old);
     }
 
-    /// Reports what was found, and what the rules have against the object. Rules are for values of the right types and sizes.
+    /// Reports the errors found so far, and those of the CEL rules. Rules are evaluated only on values of valid types and sizes.
     fn check_rules(&self, object: &At<'_>, found: FieldErrors, old: Option<&Value>) {
         let blocked = found.iter().any(|error| is_blocking(error.kind));
         report(object, found);

@@ -35,7 +35,7 @@ fn is_meta(key: &str) -> bool {
 }
 
 impl Pruner {
-    /// `keeps`: what has no schema stays, because the schema around it preserves unknown fields.
+    /// `keeps`: fields without a schema stay, because an enclosing schema preserves unknown fields.
     fn value(&mut self, value: &mut Value, schema: Option<&Structural>, embedded: bool, keeps: bool) {
         let keeps = keeps || schema.is_some_and(|schema| schema.preserves_unknown);
         match value {

@@ -15,8 +15,8 @@ use crate::field::{BadValue, ErrorKind, FieldError, FieldErrors, FieldPath, quot
 /// More errors than this are not reported.
 const ERRORS_MAX: usize = 100;
 
-/// The errors of a value whose schema this is. `at` is where the value stands in its object (empty: it is the object), `old` what
-/// stood there before an update.
+/// The errors of a value under `schema`. `at` is the path of the value in its object (empty for the object itself), `old` the value
+/// before an update.
 pub fn check(value: &Value, old: Option<&Value>, schema: &Structural, at: &str) -> FieldErrors {
     let mut errors = Checked::of(value, old, schema, "").errors;
     errors.truncate(ERRORS_MAX);
@@ -32,7 +32,7 @@ pub fn check(value: &Value, old: Option<&Value>, schema: &Structural, at: &str) 
     errors
 }
 
-/// What a look at one value gave.
+/// The result of checking one value.
 #[derive(Default)]
 struct Checked {
     errors: FieldErrors,
@@ -294,7 +294,7 @@ impl Checked {
     }
 }
 
-/// What an item of a list was before, where items can be told apart: by the keys of a map.
+/// The old items of a list, by key. Only lists of type `map` have keys.
 struct Before<'a> {
     items: std::collections::HashMap<String, &'a Value>,
     keys: &'a [String],

@@ -39,7 +39,7 @@ const LIST_PARAMETERS: [(&str, &str); 10] = [
     ("watch", "boolean"),
 ];
 
-/// What one operation is made of.
+/// The parts of one operation.
 struct Operation<'a> {
     method: &'static str,
     /// x-kubernetes-action

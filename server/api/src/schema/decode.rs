@@ -142,8 +142,7 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, String> {
     super::yaml::parse(body).map(Node::into_value)
 }
 
-/// A configuration that is to be applied, in YAML or JSON, and what is wrong with it all the same: keys that it has twice. Of these the
-/// last one counts.
+/// Reads a configuration to apply, in YAML or JSON. The second value is a message if a key occurs twice in a map; the last one counts.
 pub fn parse_configuration(body: &[u8]) -> Result<(Value, Option<String>), String> {
     let node = read(body, ContentType::Yaml)?;
     let known = || super::yaml::duplicate(body).unwrap_or_else(|| "yaml: a key is already set in its map".to_owned());

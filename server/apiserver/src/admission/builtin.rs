@@ -143,7 +143,7 @@ fn all(environment: &Environment) -> Vec<Box<dyn Plugin>> {
         Box::new(PrivilegeEscalation::new(environment)),
         Box::new(ServiceAllocation::new(environment)),
         Box::new(DisruptionBudget::new(environment)),
-        // Last: what it charges for is written.
+        // Last: a quota is charged only for objects that no other plugin refuses.
         Box::new(ResourceQuota::new(environment)),
     ]
 }

@@ -38,7 +38,7 @@ pub struct Environment {
 pub enum Phase {
     /// Changes the object. Runs before the object has its final form; may run more than once.
     Admit,
-    /// Takes what the object needs for itself alone (addresses, ports). The object has its name; it is not validated yet.
+    /// Allocates addresses and ports for the object. The object has its name; it is not validated yet.
     Allocate,
     /// Judges the object in the form in which it will be stored.
     Validate,

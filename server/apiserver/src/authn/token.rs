@@ -297,7 +297,7 @@ impl ServiceAccountTokens {
         if let Some(pod) = &bound.pod {
             self.check_one("pods", namespace, pod, now)?;
         } else if let Some(node) = &bound.node {
-            // Beside a pod the node is information only; alone it is what the token is bound to.
+            // A token is bound to the node only if it names no pod; otherwise the node is only information.
             self.check_one("nodes", "", node, now)?;
         }
         Ok(())

@@ -52,7 +52,7 @@ impl EscalationCheck<'_> {
             return Ok(());
         }
         if aggregated.is_some() {
-            // An aggregated role can come to hold anything.
+            // An aggregated role may get any rule later: its author must hold all permissions.
             let star = || vec!["*".to_owned()];
             let everything = [
                 PolicyRule { api_groups: star(), resources: star(), verbs: star(), ..PolicyRule::default() },

@@ -27,7 +27,7 @@ impl Origin {
         self.closing.store(closing, Ordering::Release);
     }
 
-    /// The revision of the object's last change: what a new object of the row is made under.
+    /// The revision of the object's last change. A create of an object of the row requires that this is still the current one.
     pub fn revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
     }

@@ -26,7 +26,7 @@ fn checks(server: &Server, kind: &str) -> Vec<Check> {
     let bootstrapped = server.bootstrapped.load(std::sync::atomic::Ordering::Acquire);
     checks.push(("poststarthook/bootstrap", (kind != "livez" && !bootstrapped).then(|| "not finished".to_owned())));
     if kind == "readyz" {
-        // With `etcd` excluded this is what is left of it: an election is waited for.
+        // For balancers that exclude `etcd`: fails only when contact is lost for longer than an election takes.
         let lost = server.contact_lost.note(server.has_contact());
         checks.push(("etcd-lost", lost.then(|| "no contact to a quorum of the cluster for too long".to_owned())));
         checks.push(("shutdown", server.stopping.is_cancelled().then(|| "process is shutting down".to_owned())));

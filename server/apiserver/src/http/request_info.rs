@@ -63,7 +63,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 impl RequestInfo {
     /// Parses method, path and query as they were sent.
     pub fn parse(method: &Method, raw_path: &str, raw_query: &str) -> Result<RequestInfo, InvalidPath> {
-        // Decoded before it is split, as Go's URL.Path is: `%2F` separates, and what is authorized is what is answered.
+        // Decoded before it is split, as Go's URL.Path: `%2F` separates parts, and authorization and endpoints see the same path.
         let path = unescape(raw_path, false).ok_or(InvalidPath)?;
         let mut info = RequestInfo {
             verb: method.as_str().to_ascii_lowercase(),

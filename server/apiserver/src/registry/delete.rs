@@ -26,7 +26,7 @@ pub enum Cause {
     Eviction(Value),
 }
 
-/// What a delete led to.
+/// The result of a delete.
 pub enum Deleted {
     /// The object is gone; this was its last state.
     Gone(Value),
@@ -34,7 +34,7 @@ pub enum Deleted {
     Pending(Value),
 }
 
-/// What one try came to.
+/// The result of one attempt.
 enum Attempt {
     /// Done, or shown what would be done.
     Done(Deleted),

@@ -1,5 +1,5 @@
 //! The state that the steps of every mutation share: the user, the resource, the version, and the calls into strategy,
-//! admission and allocation.
+//! admission and allocation (D6).
 //!
 //! Order, as upstream's registry has it: decode → convert → default → managers of fields → mutating admission → default
 //! again → prepare → allocate → validate → canonicalize → validating admission → conditional write.

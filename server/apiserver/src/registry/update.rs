@@ -31,7 +31,7 @@ pub enum UpdateKind {
     Special,
 }
 
-/// What an update led to.
+/// The result of an update.
 pub struct Updated {
     /// The object in the version that is worked on.
     pub object: Value,
@@ -63,7 +63,7 @@ impl Mutation<'_> {
                 // The write may have happened all the same: a second attempt could do it twice (D3).
                 Ok(Attempt::Failed(status)) => return Err(status),
                 Ok(Attempt::Stale(newer)) => {
-                    // The object is what it was: something else that admission or allocation relied on has changed.
+                    // The object is unchanged: another object that admission or allocation relied on has changed.
                     if newer.as_ref().map(|s| s.mod_revision) == existing.as_ref().map(|s| s.mod_revision) {
                         self.storage.refresh(self.row).await?;
                     }

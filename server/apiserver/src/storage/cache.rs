@@ -1,4 +1,4 @@
-//! The watch cache: the contents of the store, decoded once for all readers.
+//! The watch cache: the contents of the store, decoded once for all readers (D5).
 //!
 //! One task follows the store's local apply stream over all objects and hands every change to the cache of its resource. The
 //! same task adds and removes rows, between two batches of events: a new row is loaded at the revision up to which the task

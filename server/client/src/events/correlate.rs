@@ -122,7 +122,7 @@ impl Correlator {
         false
     }
 
-    /// Forgets everything rather than grow; the price is an event told twice.
+    /// When full, all state is dropped instead of growing; the cost is an event that is recorded twice.
     fn bound(&mut self) {
         if self.seen.len() >= MEMORY {
             self.seen.clear();

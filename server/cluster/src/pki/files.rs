@@ -84,7 +84,7 @@ impl ServerFiles {
     }
 }
 
-/// Whether a certificate from disk can go on serving. Damage counts as "no": it is made anew.
+/// Whether a certificate from disk can still be used. A damaged one cannot: a new one is made.
 fn is_good(kept: &Issued, profile: &Profile, authority: &Authority, now: Timestamp) -> bool {
     let (Ok(key), Ok(wanted), Ok(ca)) = (rcgen::KeyPair::from_pem(&kept.key_pem), profile.wanted_names(), authority.certificate_der())
     else {

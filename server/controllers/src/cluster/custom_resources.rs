@@ -1,8 +1,8 @@
 //! CustomResourceDefinitions: grants their names, establishes them, and empties those that are being deleted.
 //!
 //! Owns the conditions and accepted names in their status, and the finalizer `customresourcecleanup.apiextensions.k8s.io`. A group is
-//! reconciled as a whole, one definition after the other, so that a name is never granted twice. Serving the resources is not its
-//! affair: each API server follows the definitions itself.
+//! reconciled as a whole, one definition after the other, so that a name is never granted twice. It does not serve the resources: each
+//! API server follows the definitions itself.
 //!
 //! Answers to: <https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/>.
 

@@ -7,7 +7,7 @@ use trireme_client::{Index, Informer, Object, ObjectKey};
 
 /// Ties an EndpointSlice to its Service.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Names who writes an EndpointSlice.
+/// The component that writes an EndpointSlice.
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Is there if the Service has no cluster address.
 pub(super) const HEADLESS: &str = "service.kubernetes.io/headless";

@@ -1,6 +1,6 @@
-//! Node lifecycle: notices nodes that went silent, taints what is not well, and evicts pods that do not tolerate it.
+//! Node lifecycle: detects nodes that stop reporting, taints unhealthy nodes, and evicts pods that do not tolerate the taints.
 //!
-//! Owns the node conditions a silent kubelet cannot write, the `node.kubernetes.io/*` taints that mirror conditions, and the
+//! Owns the node conditions that a kubelet without contact cannot write, the `node.kubernetes.io/*` taints that mirror conditions, and the
 //! deletion of pods from NoExecute-tainted nodes. When no node at all is ready, nothing is evicted: then it is more likely
 //! that this server is cut off.
 //!

@@ -27,7 +27,7 @@ impl Next {
     }
 }
 
-/// One controller: what it is called, what it reads, which events concern it, and how it makes one key right.
+/// One controller: its name, the informers it reads, the events that enqueue a key, and the reconciliation of one key.
 pub(crate) trait Controller: Send + Sync + Sized + 'static {
     /// The ServiceAccount in kube-system whose permissions it has, and the manager of the fields it writes; upstream's name.
     const NAME: &'static str;

@@ -25,7 +25,7 @@ use crate::Error;
 use crate::runtime::{Context, Controller, Next, Watches};
 use binder::Binder;
 
-/// What is to be made right.
+/// The object to reconcile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
     Claim(ObjectKey),

@@ -97,7 +97,7 @@ impl Controller for DaemonSets {
             self.recorder.record(&*set, EventKind::Warning, "SelectingAll", message);
             return Ok(Next::Wait);
         }
-        // Its revisions may be gone before its pods: what is outdated can no longer be told.
+        // The set's revisions may be deleted before its pods: without them, outdated pods cannot be identified.
         if set.metadata.deletion_timestamp.is_some() {
             return Ok(Next::Wait);
         }

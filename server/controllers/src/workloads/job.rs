@@ -2,7 +2,7 @@
 //!
 //! Owns pods (by owner reference), the finalizer `batch.kubernetes.io/job-tracking` on them, and the Job's status. A finished pod
 //! keeps the finalizer until the status lists its uid as uncounted; the uid moves to the counters when the finalizer is gone.
-//! So each pod is counted once, whatever dies in between.
+//! So each pod is counted once, even if a pod or the controller fails in between.
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/workloads/controllers/job/>.
 

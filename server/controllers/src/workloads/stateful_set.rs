@@ -2,8 +2,8 @@
 //!
 //! Owns pods and ControllerRevisions (by owner reference), the claims of the set's templates, and the set's status. Each template
 //! that the set had is a revision; a pod says in its label `controller-revision-hash` which one it was made from. The status holds
-//! the revision that all pods had when the last update was complete (`currentRevision`) and the one that they shall have
-//! (`updateRevision`): what a pod that is missing is made from follows from these and the partition.
+//! the revision that all pods had when the last update was complete (`currentRevision`) and the one that they are updated to
+//! (`updateRevision`): these and the partition determine the revision of a pod that is created.
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/>.
 

@@ -20,7 +20,7 @@ use super::Page;
 use crate::backend::{Backend, has_leader, requires_leader};
 use crate::error;
 
-/// Methods that are counted, each with its kind: names from strangers make no series.
+/// Methods that are counted, each with its kind: a name that a client makes up must not create a series.
 const METHODS: &[(&str, &str, &[&str])] = &[
     ("etcdserverpb.KV", "unary", &["Range", "Put", "DeleteRange", "Txn", "Compact"]),
     ("etcdserverpb.Watch", "bidi_stream", &["Watch"]),

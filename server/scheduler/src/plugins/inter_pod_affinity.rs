@@ -126,7 +126,7 @@ impl Rules<'_> {
         let domains: Option<Vec<Domain>> = terms.iter().map(|term| domain(term, node)).collect();
         // Every key has to be there, even for the first of its kind.
         let Some(domains) = domains else { return false };
-        // The pod that would satisfy its own affinity may go anywhere while there is none like it.
+        // A pod that matches its own affinity terms may go anywhere while no existing pod matches them.
         domains.iter().all(|domain| self.matched.contains_key(domain)) || (self.matched.is_empty() && self.matches_all(self.pod))
     }
 }

@@ -1,4 +1,4 @@
-//! Whose leaving breaks a disruption budget. No I/O.
+//! Finds the pods whose preemption violates a disruption budget. No I/O.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use trireme_client::{Object, labels};
 
 use crate::node_info::PodInfo;
 
-/// Splits pods, most important first, into those whose leaving breaks a budget, if all before them leave, and the rest; both
-/// in the same order.
+/// Splits pods, most important first, into those whose preemption violates a budget if all before them leave, and the rest. Both
+/// keep the order.
 pub(crate) fn split(pods: Vec<Arc<PodInfo>>, budgets: &[Arc<PodDisruptionBudget>]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
     let allowed = |budget: &Arc<PodDisruptionBudget>| budget.status.as_ref().and_then(|status| status.disruptions_allowed).unwrap_or(0);
     let mut left: Vec<i32> = budgets.iter().map(allowed).collect();

@@ -1,4 +1,4 @@
-//! Which node is emptied. No I/O.
+//! Chooses the node on which pods are preempted. No I/O.
 
 use std::cmp::Reverse;
 

@@ -82,7 +82,7 @@ impl Shared {
         }
     }
 
-    /// The decision came to nothing; whether it did, the informer tells: then the pod leaves the queue.
+    /// The binding failed: the pod is tried again. If it succeeded nevertheless, the informer reports it, and the pod leaves the queue.
     fn retry(&self, pod: &Pod) {
         self.cache.lock().forget(pod.uid());
         let none = BTreeSet::new();

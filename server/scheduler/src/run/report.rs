@@ -1,4 +1,4 @@
-//! Tells why a pod has no node: its condition, an event, and the node that it has in view.
+//! Reports why a pod has no node: its condition, an event, and its nominated node.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -117,8 +117,8 @@ fn set(field: &mut String, value: String) -> Stage {
     Stage::Resource
 }
 
-/// An expression cannot wait. The authorizer does so only for a kubelet whose relation to an object is not visible here yet: that is
-/// no permission yet.
+/// An expression cannot wait. The authorizer waits only for a kubelet whose relation to an object is not visible here yet; in that case
+/// the answer is no.
 fn decide(authorizer: &Authorizer, attributes: &Attributes) -> Decision {
     let decided = authorizer.authorize(attributes).now_or_never();
     decided.unwrap_or_else(|| Decision { allowed: false, reason: "the relation to the object is not known here yet".to_owned() })

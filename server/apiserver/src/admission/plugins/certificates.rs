@@ -24,7 +24,7 @@ pub struct CertificateApproval {
     authorizer: Authorizer,
 }
 
-/// CertificateSigning: a user who issues a certificate, or marks the request as failed, needs the permission `sign` for the signer.
+/// CertificateSigning: a user who changes the certificate or the conditions in a status needs the permission `sign` for the signer.
 pub struct CertificateSigning {
     authorizer: Authorizer,
 }
@@ -32,8 +32,8 @@ pub struct CertificateSigning {
 /// CertificateSubjectRestriction: no client certificate for `system:masters`.
 pub struct CertificateSubjectRestriction;
 
-/// Writes the requester into a new request: a client cannot ask in another's name. Upstream does this in the kind's strategy, which
-/// here has no user.
+/// Sets the requesting user in the spec of a new request, so that a client cannot ask in the name of another user. Upstream does this
+/// in the kind's strategy, which does not know the user here.
 pub struct CertificateRequester;
 
 impl CertificateApproval {

@@ -71,7 +71,7 @@ pub async fn create(ctx: &Context, name: &str) -> Answer<Response<Body>> {
                 meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
             }
             set_condition(&mut pod, json!({"type": "PodScheduled", "status": "True"}));
-            // The node that it had in view says nothing any more.
+            // The nomination is obsolete once the pod is bound.
             meta::map_at(&mut pod, "status").remove("nominatedNodeName");
             Ok(pod)
         })

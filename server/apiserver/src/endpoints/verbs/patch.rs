@@ -138,7 +138,7 @@ fn patch_type(ctx: &Context) -> Answer<PatchType> {
     }
 }
 
-/// 415. As upstream, whose router refuses what no built-in resource reads, the formats are listed for custom resources alone.
+/// 415. As upstream, the accepted formats are listed for custom resources only: for built-in ones the router refuses the request.
 fn unsupported(is_typed: bool) -> Box<Status> {
     if is_typed {
         return unsupported_media_type();

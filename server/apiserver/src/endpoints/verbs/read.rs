@@ -51,7 +51,8 @@ fn one(ctx: &Context, view: &View, row: &Row, object: &Cached) -> Answer<Respons
     Ok(respond::object(200, ctx.form.encoding, &transform::single(view, value, ctx.form, include, Timestamp::now())))
 }
 
-/// Whether objects are sent as they come: in the storage version they are cached, and what a webhook has converted is in the addressed one.
+/// Whether objects need no conversion: the cache holds them in the storage version, and those that a webhook has converted are in the
+/// requested version already.
 pub fn is_as_cached(view: &View, row: &Row, version: &str) -> bool {
     row.webhook.is_some() || view.resource.gvk(version).is_some_and(|gvk| gvk == row.storage_gvk())
 }

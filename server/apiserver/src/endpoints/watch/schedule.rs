@@ -16,9 +16,9 @@ use crate::storage::cache::Subscription;
 const DEFAULT_TIMEOUT_SECS: u64 = 1800;
 /// No watch lasts longer, whatever `timeoutSeconds` says.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 86_400);
-/// How often progress is announced to those who asked for it.
+/// How often progress is announced to watchers that asked for bookmarks.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(45);
-/// The first announcement comes soon: a server that has just become the leader opens its watches anew to learn that its
+/// The first bookmark is sent soon: a server that has just become the leader reopens its watches to learn that its
 /// caches are complete, and must not have to list for that.
 const FIRST_BOOKMARK: Duration = Duration::from_millis(100);
 /// How often a watcher looks whether the server still has contact to its cluster.

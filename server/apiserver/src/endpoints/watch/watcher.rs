@@ -156,7 +156,7 @@ impl Watcher {
     }
 
     async fn read_window(&mut self) -> Answer<Option<Bytes>> {
-        // First what the cache has passed, then whether something in there concerns this watch.
+        // The order matters: first the revision that the cache has passed, then whether a change up to it concerns this watch.
         let ingested = self.cache.ingested();
         if !self.changed.may_have_changed(self.position) {
             self.position = self.position.max(ingested);

@@ -208,7 +208,7 @@ impl Graph {
         Verdict::Delete { propagation, unblock: false }
     }
 
-    /// The dependents for which a foreground deletion waits: those in other namespaces are none of its.
+    /// The dependents for which a foreground deletion waits. Objects in other namespaces do not count: they cannot have this owner.
     fn blocking(&self, uid: &str) -> Vec<String> {
         let Some(owner) = self.get(uid) else { return Vec::new() };
         let blocks = |reference: &OwnerReference| reference.uid == uid && reference.block_owner_deletion == Some(true);

@@ -28,7 +28,7 @@ pub(super) struct Plan {
     pub(super) create: Vec<EndpointSlice>,
     pub(super) update: Vec<EndpointSlice>,
     pub(super) delete: Vec<Arc<EndpointSlice>>,
-    /// Addresses that are none.
+    /// Addresses that are invalid.
     pub(super) invalid: usize,
     /// Addresses that are not mirrored, the invalid ones among them.
     pub(super) skipped: usize,

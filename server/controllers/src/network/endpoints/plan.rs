@@ -1,4 +1,4 @@
-//! `v1` Endpoints, for those who still read them. No I/O.
+//! `v1` Endpoints, for clients that still read them. No I/O.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

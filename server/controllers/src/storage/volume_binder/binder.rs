@@ -186,7 +186,7 @@ impl Binder {
         Ok(Arc::new(written))
     }
 
-    /// Writes what a claim's status says of its volume, if that is something else.
+    /// Writes the claim's status for its volume, if it differs.
     pub(super) async fn set_claim_status(
         &self,
         key: &ObjectKey,

@@ -1,4 +1,4 @@
-//! Makes one claim right.
+//! Reconciles one claim.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is to become of a claim or a volume. No I/O.
+//! Decides the next action for a claim or a volume. No I/O.
 
 use std::sync::Arc;
 
@@ -25,10 +25,10 @@ impl Said {
     }
 }
 
-/// What is to become of a claim.
+/// The action for a claim.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Claim {
-    /// It is bound to this volume, or gets what its binding lacks.
+    /// It is bound to this volume, or its incomplete binding is completed.
     Bind(Arc<PersistentVolume>),
     /// It waits.
     Pend(Option<Said>),
@@ -76,7 +76,7 @@ pub(super) fn claim(claim: &PersistentVolumeClaim, around: &Surroundings<'_>) ->
     }
 }
 
-/// One whose binding was completed once.
+/// A claim whose binding was completed before.
 fn bound(claim: &PersistentVolumeClaim, around: &Surroundings<'_>) -> Claim {
     let name = storage::volume_of(claim);
     if name.is_empty() {
@@ -139,7 +139,7 @@ fn unbound(claim: &PersistentVolumeClaim, around: &Surroundings<'_>) -> Claim {
     Claim::Provision(Arc::clone(class))
 }
 
-/// What is to become of a volume.
+/// The action for a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Volume {
     /// No claim is bound to it, or it is reserved for a claim that is not bound to it yet.

@@ -1,4 +1,4 @@
-//! What becomes of a volume that its claim has left.
+//! Reclaims a volume that its claim has released.
 //!
 //! Only volumes that the local provisioner made are deleted here, with their data, which the node's kubelet removes; other volumes are
 //! their provisioners' business.

@@ -1,4 +1,4 @@
-//! Makes one volume right.
+//! Reconciles one volume.
 
 use trireme_client::storage;
 

@@ -53,7 +53,7 @@ pub(super) fn new_pod(set: &DaemonSet, newest: &Newest<'_>, node: &str) -> Pod {
     pod
 }
 
-/// Puts the node in place of what the affinity required: the controller has looked at that already.
+/// Replaces the required node affinity by the name of the node: the controller has evaluated the affinity already.
 fn bind(affinity: &mut Affinity, node: &str) {
     let name = NodeSelectorRequirement { key: NAME_FIELD.to_owned(), operator: "In".to_owned(), values: Some(vec![node.to_owned()]) };
     let term = NodeSelectorTerm { match_fields: Some(vec![name]), ..NodeSelectorTerm::default() };

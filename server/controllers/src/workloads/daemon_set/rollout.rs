@@ -2,7 +2,7 @@
 //!
 //! Without surge old pods are deleted, and the nodes without a pod are filled again: no more than `maxUnavailable` nodes lack an
 //! available pod for that. With surge new pods are made beside old ones, on no more than `maxSurge` nodes, and the old ones go when
-//! the new ones are available. An old pod that is not available is replaced without counting: it is of no use to anybody.
+//! the new ones are available. An old pod that is not available is replaced without counting against the limits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What there is to say about the pods of an owner. No I/O.
+//! The status of a ReplicaSet or ReplicationController. No I/O.
 
 use std::sync::Arc;
 

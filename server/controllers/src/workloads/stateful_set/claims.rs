@@ -1,7 +1,7 @@
 //! The claims of a StatefulSet's pods: their names and owner references. No I/O.
 //!
-//! A claim outlives its pod, and by default its set. Where `persistentVolumeClaimRetentionPolicy` says otherwise, it is owned by
-//! what it shall go with, and the garbage collector deletes it: by the set, or by the pod while that one is being scaled away.
+//! A claim outlives its pod, and by default its set. With `persistentVolumeClaimRetentionPolicy`, it is owned by the set, or by its pod
+//! while the set is scaled down below it, and the garbage collector deletes it together with its owner.
 //!
 //! Answers to:
 //! <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/#persistentvolumeclaim-retention>.

@@ -1,4 +1,4 @@
-//! Which revisions a StatefulSet has: the one that its pods had, the one that they shall have, and older ones.
+//! The revisions of a StatefulSet: the current one, the update revision, and older ones.
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ use crate::node_info::NodeInfo;
 use crate::world::World;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
-/// Topology key and largest skew of the constraints that a pod has which has none of its own.
+/// Topology key and maximum skew of the default constraints, for pods without constraints of their own.
 const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), ("topology.kubernetes.io/zone", 5)];
 
 /// A soft constraint, with what is counted for it.
