@@ -69,7 +69,7 @@ pub fn read(path: &Path) -> Result<Vec<(String, Option<String>)>, ConfigError> {
     }
     let one_line =
         |e: serde_saphyr::Error| malformed(e.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned());
-    // Strict: a node may be named `n`, and `y` is no switch.
+    // Strict booleans: `n` may be the name of a node, and `y` is not `true`.
     let document: Value = serde_saphyr::from_str_with_options(&text, serde_saphyr::options! { strict_booleans: true }).map_err(one_line)?;
     let Value::Object(map) = document else {
         return Err(malformed("expected a mapping of option names to values, such as `node-name: a`".into()));

@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(cli) => dispatch(cli.command),
         Err(error) if is_help(&error) => show(&error),
         Err(error) => {
-            // Arguments that are right without the file make the file the cause.
+            // If the arguments are valid without the configuration file, the error is in the file.
             let place = merged.file.filter(|_| Cli::try_parse_from(args).is_ok());
             let place = place.map(|file| format!("config file {file}: ")).unwrap_or_default();
             complain(&format!("{place}{}", commands::one_line(&error)), USAGE)

@@ -89,7 +89,7 @@ impl Authorizer {
     /// The compiled roles and bindings as of now. Recompiled when one of them changed.
     pub fn index(&self) -> Arc<RbacIndex> {
         let reader = &self.inner.reader;
-        // Read before the lists: a change in between compiles once more than needed, never once too few.
+        // Read before the lists: a change in between causes one compilation too many, never one too few.
         let revisions = RBAC_RESOURCES.map(|resource| reader.last_change(RBAC_GROUP, resource));
         let mut cached = self.inner.index.lock();
         if let Some((at, index)) = cached.as_ref()

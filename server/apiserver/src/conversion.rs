@@ -75,7 +75,7 @@ impl Conversions {
             return Ok(objects);
         }
         let to = GroupVersionKind { version: version.to_owned().into(), ..row.storage_gvk() };
-        // Every payload begins so.
+        // Every stored payload begins with kind and apiVersion.
         let head = format!("{{\"kind\":{},\"apiVersion\":{},", Value::from(&*to.kind), Value::from(to.api_version()));
         let foreign = |object: &Arc<Cached>| !object.json().starts_with(head.as_bytes());
         let places: Vec<usize> = (0..objects.len()).filter(|at| objects.get(*at).is_some_and(foreign)).collect();

@@ -137,7 +137,7 @@ impl HttpsTransport {
                 _ = period.tick() => {}
                 () = cancel.cancelled() => return,
             }
-            // Where there is no choice, nothing is to be known.
+            // With a single server there is no alternative, and no need to probe.
             let order = self.shared.servers.lock().order();
             let [server, _, ..] = order.as_slice() else { continue };
             if !self.shared.probe(server).await {

@@ -58,7 +58,7 @@ where
         Ok(OneAnswer { status, headers, body: collected.into(), is_whole: true })
     };
     tokio::pin!(answered);
-    // Together, so that nothing is left behind when the caller's patience ends.
+    // Request and connection are polled together, so that dropping this future on a timeout ends both.
     tokio::select! {
         answer = &mut answered => answer,
         ended = connection => {

@@ -122,7 +122,7 @@ impl<K: Clone + Eq + Hash> WorkQueue<K> {
             return self.add(key);
         }
         if self.shared.state.lock().add_later(key, Instant::now() + delay) {
-            // Every waiter may be sleeping towards a later time.
+            // Waiters may sleep until a later time: all are woken to compute their wait again.
             self.shared.wake.notify_waiters();
             self.shared.wake.notify_one();
         }

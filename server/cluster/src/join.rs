@@ -126,7 +126,7 @@ impl JoinService {
         if request.node_name != node {
             return Err(Box::new(Status::forbidden_path(&format!("node {node:?} cannot get certificates of {:?}", request.node_name))));
         }
-        // The machine that has the name also has the secret that it took it with.
+        // Only the machine that took the name has the secret that was stored with it.
         self.inner.secrets.claim(node, &request.node_password, now).await?;
         // Not what its Node object says: a kubelet writes that itself.
         let old = request.serving_certificate_pem.as_deref().unwrap_or_default();

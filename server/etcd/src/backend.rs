@@ -95,7 +95,7 @@ impl Backend {
         let mut response = if request.range_end.is_empty() {
             self.store().range(&request).map_err(status)?
         } else {
-            // Many keys may mean much reading from the disk.
+            // A range may read much from the disk: it runs on a blocking thread.
             let backend = self.clone();
             blocking(move || backend.store().range_outside(&request, backend.hidden().ranges()).map_err(status)).await?
         };

@@ -34,7 +34,7 @@ pub(crate) async fn stream(backend: &Backend) -> Result<SnapshotStream, Status> 
         match backup.next().await {
             Some(Ok(piece)) => {
                 tail.update(&piece);
-                // How much is to come is not known before it is read; the checksum is, at least.
+                // The remaining size is unknown until everything is read: report at least the size of the checksum.
                 let least = tail.to_bytes().len() as u64;
                 Some((answer(piece, least), Rest::Archive(backup, tail)))
             }

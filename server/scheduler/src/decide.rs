@@ -56,7 +56,7 @@ pub(crate) fn decide(plugins: &[Box<dyn Plugin>], pod: &PodInfo, snapshot: &Snap
     };
     let mut waiting = Waiting { message: unfit.message(), plugins: unfit.plugins.clone(), searched: unfit.nodes > 0, view: View::Withdraw };
     if unfit.nodes == 0 {
-        // Any node will change that.
+        // Without nodes, every new node must wake the pod: NodeName is woken by each.
         waiting.plugins.insert(NODE_NAME);
         return Decision::Wait(waiting);
     }

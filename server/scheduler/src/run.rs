@@ -68,7 +68,7 @@ pub(crate) async fn run(
         () = schedule_all(&shared, &mut bindings) => {}
     }
     drop(subscriptions);
-    // A binding that was sent is fenced; one that was not need not be.
+    // Bindings may be aborted: one that was sent already carries the fence, and one that was not sent is dropped.
     bindings.shutdown().await;
 }
 

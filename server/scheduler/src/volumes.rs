@@ -148,7 +148,7 @@ impl PodVolumes {
 
     /// Whether a volume can be made for a claim on a node.
     fn is_provisioned(&self, claim: &PersistentVolumeClaim, node: &Node, snapshot: &Snapshot<'_>) -> bool {
-        // One that names the claim and cannot be reached from the node is the claim's all the same: a second one would be one too many.
+        // If an existing volume names the claim but cannot be used on this node, no second volume may be provisioned for the claim.
         let has_another = || self.volumes.iter().any(|volume| storage::is_meant_for(volume, claim) && !storage::is_usable_on(volume, node));
         let class = snapshot.world.class(storage::class_of_claim(claim));
         !has_another()

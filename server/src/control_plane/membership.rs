@@ -89,7 +89,7 @@ pub async fn obtain(args: &ServerArgs, this: &ThisServer<'_>, server_dir: &Path)
             finish(&files, keys, kept, this, WhenEmpty::Refuse, initializing)
         }
         _ if kept.initializing => finish(&files, keys, kept, this, WhenEmpty::Initialize, true),
-        // Its store was removed, or it was killed before it had one.
+        // The store of this server was removed, or the process was killed before it created one.
         Some(server) => join(server, Some(given.unwrap_or(kept.server_secret)), this, &files).await,
         None => Err(Failure::usage(format!(
             "--data-dir: {} has a cluster's keys but no store: give --server to join that cluster again, or an empty directory",

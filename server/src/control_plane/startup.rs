@@ -229,7 +229,7 @@ impl<'a> Startup<'a> {
         Ok(ServingNames {
             node_name: self.name.clone(),
             node_ips: self.node_ips(),
-            // The cluster's, not the flags': a restart or a restore repeats none.
+            // From the cluster's facts, not from flags: a restart or a restore may omit the flags.
             service_ips: vec![first_service_ip(facts.service_cidr.parse()?)],
             cluster_domain: facts.cluster_domain.clone(),
             extra: self.args.tls_san.clone(),

@@ -173,7 +173,7 @@ impl ServiceAccountTokens {
             return Err(format!("token audiences {:?} is invalid for the target audiences {wanted:?}", claims.aud));
         }
         if let Err(first) = self.check_objects(&claims, now) {
-            // What is missing here may exist already: created through another server a moment ago.
+            // An object that is missing here may have been created through another server a moment ago.
             if !self.reader.refresh().await {
                 return Err(first);
             }
@@ -196,7 +196,7 @@ impl ServiceAccountTokens {
             return Err(format!("the token is for the API server, not for the target audiences {wanted:?}"));
         }
         if let Err(first) = self.check_legacy_objects(claims, token, now) {
-            // What is missing here may exist already: created through another server a moment ago.
+            // An object that is missing here may have been created through another server a moment ago.
             if !self.reader.refresh().await {
                 return Err(first);
             }

@@ -74,7 +74,7 @@ impl EscalationCheck<'_> {
             return Ok(());
         }
         let Some(role) = RoleRef::from_value(&self.new["roleRef"], self.namespace) else {
-            // Validation has more to say about a roleRef that names no role.
+            // Validation refuses a roleRef that names no role, with a better message.
             return Ok(());
         };
         let (resource, name) = match &role {

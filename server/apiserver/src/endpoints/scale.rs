@@ -81,7 +81,7 @@ pub async fn write(ctx: &Context) -> Answer<Response<Body>> {
         .update(&ctx.info.name, UpdateKind::Main, |mutation, existing| {
             let rules = mutation.definition().kind.clone();
             let live = match scale_of(rules.as_ref(), existing) {
-                // It is about to say how many it wants.
+                // The object has no replicas yet: this update sets them.
                 Err(_) if sent_patch.is_none() => scale_with(existing, &Scaled::default()),
                 shown => shown?,
             };

@@ -30,7 +30,7 @@ impl Target {
     /// Looks the names up.
     pub fn resolve(rows: &Rows, info: &RequestInfo) -> Target {
         if !info.resource_request {
-            // A tunnel lasts.
+            // Tunnels are the only long-running requests outside of resources.
             return Target { long_running: info.path == trireme_tunnel::PATH, ..Target::default() };
         }
         let view = rows.view(&info.group, &info.resource).filter(|view| view.resource.serves(&info.version));
@@ -88,7 +88,7 @@ impl Target {
     }
 
     fn check_subresource(&self, info: &RequestInfo, subresource: &Subresource) -> Answer<()> {
-        // The old forms `/watch/` and `/proxy/` are authorized by that word: they lead to objects and collections only.
+        // The old forms `/watch/` and `/proxy/` are authorized with that verb: they exist for objects and collections only.
         let takes_path = self.connector.is_some_and(|connector| connector.takes_path);
         if info.verb_in_path || !(takes_path || matches!(info.remainder.as_str(), "" | "/")) {
             return Err(Status::resource_not_found().into());

@@ -236,7 +236,7 @@ mod tests {
         assert_eq!((info.name.as_str(), info.field_selector.as_deref()), ("x", Some("metadata.name=x")));
         let info = parse(Method::GET, "/api/v1/namespaces/a/secrets?fieldSelector=&fieldSelector=metadata.name%3Dx");
         assert_eq!((info.name.as_str(), info.field_selector.as_deref()), ("", Some("")));
-        // Escaped commas belong to the value: no name is required by half a term.
+        // An escaped comma belongs to the value: the text after it is no term that requires a name.
         let info = parse(Method::GET, "/api/v1/secrets?fieldSelector=a%3Db%5C,metadata.name%3Dx");
         assert_eq!(info.name, "");
         assert_eq!(parse(Method::GET, "/api/v1/watch/secrets?fieldSelector=metadata.name%3Dx").field_selector, None);

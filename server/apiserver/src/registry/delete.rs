@@ -63,7 +63,7 @@ impl Mutation<'_> {
                 Ok(Attempt::Failed(status)) => return Err(status),
                 Ok(Attempt::Unchanged(deleted)) if fresh => return Ok(deleted),
                 Err(status) if fresh => return Err(status),
-                // On what may be old: or the object, or something that admission relied on, has changed.
+                // The decision was based on a possibly stale object, or the object or something that admission relied on has changed.
                 Ok(Attempt::Unchanged(_) | Attempt::Stale) | Err(_) => {
                     self.storage.refresh(self.row).await?;
                     existing = self.stored(&key).await?;

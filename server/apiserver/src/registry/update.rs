@@ -105,7 +105,7 @@ impl Mutation<'_> {
         object = request.take_object();
         self.settle_version(name, &mut object, stored)?;
         self.check_uid(name, &object, &existing)?;
-        // Who manages what is settled: neither the system's fields nor the rules of the kind touch it.
+        // managedFields are final here: neither the system fields nor the rules of the kind change them.
         let managers = take_managers(&mut object);
         identity::keep_system_fields(&mut object, &existing);
         let definition = self.definition().clone();
@@ -170,7 +170,7 @@ impl Mutation<'_> {
                 meta::set_resource_version(&mut object, &revision.to_string());
                 Ok(Attempt::Done(object))
             }
-            // Once more, on what is true now: a resourceVersion of the client's then no longer matches.
+            // Try again on the current state. If the client gave a resourceVersion, it no longer matches then.
             Ok(Commit::Stale(newer)) => Ok(Attempt::Stale(newer)),
             Err(status) => {
                 self.forget_lease();

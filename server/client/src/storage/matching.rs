@@ -239,7 +239,7 @@ mod tests {
         for seed in 0..3000 {
             let mut rng = StdRng::seed_from_u64(seed);
             let mut volumes: Vec<Value> = (0..rng.random_range(0..8)).map(|nth| some_volume(&mut rng, nth)).collect();
-            // Two that name the claim would leave the choice to their order.
+            // At most one volume names the claim: with two, the result would depend on their order.
             let mut seen = false;
             volumes.retain(|volume| volume["spec"]["claimRef"].is_null() || !std::mem::replace(&mut seen, true));
             let spec = some_claim(&mut rng);

@@ -68,7 +68,7 @@ impl Members {
         let leader = status.leader.map(|leader| leader.node_id);
         let (alive, lags) = (self.store.alive(ALIVE_WITHIN), self.store.lags());
         let others = status.voters.into_iter().filter(|id| Some(*id) != leader);
-        // A follower knows neither: then the first voter that is not the leader.
+        // A follower knows neither liveness nor lag: then the first voter that is not the leader is chosen.
         let best = others.min_by_key(|id| (!alive.contains(id), lags.get(id).copied().unwrap_or(u64::MAX), *id));
         best.ok_or_else(|| Box::new(Status::failure(409, "Conflict", "there is no other voter to take the lead")))
     }

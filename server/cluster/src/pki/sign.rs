@@ -64,7 +64,7 @@ impl<'a> Signer<'a> {
     pub fn sign(&self, request: &SignRequest<'_>, now: Timestamp) -> Result<String, PkiError> {
         let subject = request.request.subject();
         check(request.signer, subject, request.usages).map_err(PkiError::Refused)?;
-        // The very bytes that were judged.
+        // The same bytes that were checked are signed.
         let csr = CertificateSigningRequestParams::from_der(&request.request.der().into())?;
         let repeated = subject.organizations.len() > 1;
         if repeated {

@@ -215,7 +215,7 @@ impl LiveTokens {
         let expires = (ttl_secs > 0).then(|| now.as_second().saturating_add(ttl_secs));
         let record = TokenRecord { hash: text.hash(), usages, description, created: now.as_second(), expires };
         if record.usages.contains(&TokenUsage::Server) {
-            // First: a token that admits servers is of no use without.
+            // The bundle is written before the token: without it, a token for servers could not be used.
             let bundle = self.seal(text.secret.clone()).await?;
             self.inner.store.sealed_put(&bundle_name(&text.id), bundle, 0).await?;
         }

@@ -50,7 +50,7 @@ impl Controller for CustomResources {
         self.written.settle(&key_of(group)).await?;
         let mut members: Vec<Arc<Definition>> = self.definitions.list();
         members.retain(|member| member.spec.group == *group);
-        // Who asked first keeps a name.
+        // The oldest definition that asks for a name gets it.
         members.sort_by(|a, b| (&a.metadata.creation_timestamp, a.name()).cmp(&(&b.metadata.creation_timestamp, b.name())));
         let mut granted: BTreeMap<&str, accept::Names> = members.iter().map(|member| (member.name(), member.accepted())).collect();
         let (mut next, mut errors) = (Next::Wait, Vec::new());

@@ -150,7 +150,7 @@ impl Collector {
             Verdict::Delete { propagation, unblock } => {
                 let Some(live) = self.live(uid, &vertex).await? else { return Ok(()) };
                 if live.metadata.owner_references.as_deref().unwrap_or_default() != vertex.owners {
-                    // The graph is behind: its next event brings us back, and so does this.
+                    // The graph is stale: the object is judged again on its next event, or when this error is retried.
                     return Err(Error::StaleCache);
                 }
                 if unblock {

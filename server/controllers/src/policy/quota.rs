@@ -80,7 +80,7 @@ impl Controller for Quotas {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Error> {
-        // Who is followed before the count misses no deletion after it.
+        // The monitors start before the count, so that no deletion after the count is missed.
         let followed = self.monitors.follow(self.bounded()).await?;
         let Some(quota) = self.quotas.get_key(key) else { return Ok(Next::Wait) };
         let count = Count::of(&quota, &self.monitors, &self.client, clock::now()).await?;

@@ -233,7 +233,7 @@ impl CronJobs {
         if *wanted == old {
             return Ok(());
         }
-        // A spec that changed meanwhile does not make a Job that was started unstarted.
+        // Written whatever the current revision: the Job was started even if the spec has changed meanwhile.
         let patch = status_patch_any_revision(cron, &old, wanted)?;
         match self.client.patch_status::<CronJob>(Some(cron.namespace()), cron.name(), &patch).await {
             Ok(written) => {

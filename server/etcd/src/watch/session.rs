@@ -231,7 +231,7 @@ impl Session {
         }
         let revision = self.backend.store().revision();
         for (id, synced) in quiet {
-            // One that waits for a revision of the future has nothing to say of it.
+            // A watcher that starts at a future revision must not report progress beyond the current one.
             self.answer_at(etcd::WatchResponse { watch_id: id, ..Default::default() }, synced.min(revision));
         }
     }

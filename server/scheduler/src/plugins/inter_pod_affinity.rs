@@ -54,7 +54,7 @@ impl Plugin for InterPodAffinity {
             scores: Counts::new(),
         };
         for node in &snapshot.nodes {
-            // Most pods have no wishes: then only those that have matter.
+            // If the pod has no affinity of its own, as most pods, only pods with affinity terms matter.
             let others = if rules.own.is_some() { &node.pods } else { &node.wishing };
             for other in others.values() {
                 rules.count(other, node, 1);
@@ -124,7 +124,7 @@ impl Rules<'_> {
 
     fn has_affinity_fulfilled(&self, terms: &[Term], node: &NodeInfo) -> bool {
         let domains: Option<Vec<Domain>> = terms.iter().map(|term| domain(term, node)).collect();
-        // Every key has to be there, even for the first of its kind.
+        // The node must have every topology key, even for the first pod of a group.
         let Some(domains) = domains else { return false };
         // A pod that matches its own affinity terms may go anywhere while no existing pod matches them.
         domains.iter().all(|domain| self.matched.contains_key(domain)) || (self.matched.is_empty() && self.matches_all(self.pod))

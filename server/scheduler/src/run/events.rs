@@ -77,7 +77,7 @@ impl Shared {
                     withdrawn = before.is_some_and(|before| before != node);
                     cache.nominate(Arc::new(PodInfo::new(Arc::clone(pod))), node);
                 }
-                // Without a node before either, it is one that we chose and the API does not know yet.
+                // If the old pod had no nomination either, the nomination is ours and not yet written to the API: it stays.
                 None if before.is_some() => {
                     withdrawn = cache.withdraw(pod.uid());
                 }

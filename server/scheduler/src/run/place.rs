@@ -70,7 +70,7 @@ impl Shared {
         }
         match waited {
             Waited::Bound => self.bind(pod, node, attempt, began).await,
-            // Its events have taken it out of cache and queue, or will.
+            // The pod is gone: its deletion event removes it from cache and queue.
             Waited::Gone => self.happened(Wake::VolumeChanged),
             Waited::Failed(why) => {
                 debug!(namespace = pod.namespace(), pod = pod.name(), node, why, "its volumes are not bound");

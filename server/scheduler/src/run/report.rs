@@ -37,7 +37,7 @@ impl Shared {
         if let View::Preempt { node, victims } = &waiting.view {
             self.metrics.preemption_victims.observe(u32::try_from(victims.len()).unwrap_or(u32::MAX).into());
             if !self.evict(pod, node, victims).await {
-                // Time alone may help.
+                // The eviction failed: the pod is retried after its backoff, without waiting for an event.
                 plugins = BTreeSet::new();
             }
         }

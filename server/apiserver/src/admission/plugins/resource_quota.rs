@@ -117,7 +117,7 @@ impl ResourceQuota {
             self.add(&charge, &mut ahead)?;
             let Some(revision) = self.store.write_ahead(ahead).await? else { return Ok(false) };
             let quota = &charge.quota.object;
-            // Should the controller count before the object is there, the object's transaction does not pass.
+            // If the quota controller recounts before the object exists, this condition fails the object's transaction.
             effects.require(&keys::object_key(GROUP, PLURAL, meta::namespace(quota), meta::name(quota)), revision);
             charged.insert(meta::name(quota).to_owned());
         }

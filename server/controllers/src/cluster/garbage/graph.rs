@@ -129,7 +129,7 @@ impl Graph {
             }
         }
         if deleting && !was_deleting {
-            // It may have been what its owner waits for with blockOwnerDeletion off.
+            // An owner may have been waiting for this object although blockOwnerDeletion is off: the owners are examined again.
             touched.check.extend(new_owners.iter().cloned());
         }
         if vertex.orphan {
@@ -200,7 +200,8 @@ impl Graph {
         }
         let dependents = self.dependents_of(uid);
         if of(Owner::Waiting).next().is_some() && !dependents.is_empty() {
-            // Its owner waits for it, so it waits for its own. If one of those waits too, it may be for us: a circle.
+            // Its owner waits for it in a foreground deletion, so it must wait for its own dependents. If one of these waits too, there
+            // may be a cycle of owners, which is broken by unblocking.
             let circle = dependents.iter().any(|dependent| self.get(dependent).is_some_and(|one| one.foreground));
             return Verdict::Delete { propagation: Propagation::Foreground, unblock: circle };
         }

@@ -68,7 +68,7 @@ fn adjust(
     wanted: &[ResourceType],
     complete: bool,
 ) {
-    // An API that did not answer is not one that is gone.
+    // Monitors are removed only after a complete discovery: a group that did not answer may still exist.
     if complete {
         monitors.retain(|resource, monitor| {
             let keep = wanted.contains(resource);

@@ -80,7 +80,7 @@ impl Count {
     /// How long it holds, if that is known.
     pub(super) fn changes_in(&self, now: Timestamp) -> Option<Duration> {
         let secs = self.changes_at?.as_second().saturating_sub(now.as_second()).max(0);
-        // A pod is charged until its time is over, not only until it comes.
+        // One second more: a pod is charged until the second in which its time ends is over.
         Some(Duration::from_secs(secs.unsigned_abs() + 1))
     }
 }

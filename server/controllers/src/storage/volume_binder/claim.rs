@@ -26,7 +26,7 @@ pub(super) async fn sync(binder: &Binder, key: &ObjectKey) -> Result<Next, Error
             binder.set_claim_status(key, claim, "Pending", None).await?;
         }
         plan::Claim::Lose(said) => {
-            // Lost for good is told once. The cache may lack a volume that has just been made.
+            // The event is recorded once. The API is asked first, as the cache may lack a volume that has just been created.
             if storage::claim_phase(&claim) != "Lost" && !is_there(binder, &claim).await? {
                 say(binder, &claim, said);
                 binder.set_claim_status(key, claim, "Lost", None).await?;

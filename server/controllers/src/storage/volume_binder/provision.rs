@@ -57,7 +57,7 @@ async fn local(binder: &Binder, key: &ObjectKey, claim: &PersistentVolumeClaim, 
             binder.tell(claim, "ProvisioningSucceeded", message);
             Ok(())
         }
-        // The cache will show it, and if it is the claim's it is bound then.
+        // The volume exists but is not in the cache yet. If it belongs to the claim, a later reconcile binds it.
         Err(error) if error.is_already_exists() => Err(Error::StaleCache),
         Err(error) => {
             binder.warn(claim, "ProvisioningFailed", format!("failed to provision volume with StorageClass {:?}: {error}", class.name()));

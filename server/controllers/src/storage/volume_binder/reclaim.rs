@@ -83,7 +83,7 @@ async fn delete(binder: &Binder, key: &ObjectKey, volume: Arc<PersistentVolume>)
     if fresh.metadata.deletion_timestamp.is_some() {
         return let_go(binder, key, &fresh).await;
     }
-    // The event of the deletion brings the volume back here, to be let go.
+    // The event of this deletion enqueues the volume again; then its finalizer is removed.
     let preconditions = Preconditions { uid: fresh.metadata.uid.clone(), resource_version: None };
     let options = DeleteOptions { preconditions: Some(preconditions), ..DeleteOptions::default() };
     match binder.client.delete::<PersistentVolume>(None, fresh.name(), &options).await {

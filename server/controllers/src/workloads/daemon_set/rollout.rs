@@ -51,7 +51,7 @@ pub(super) fn limits(set: &DaemonSet, nodes: usize) -> Limits {
     let count = |value: &IntOrString| usize::try_from(scaled(value, nodes, true)).unwrap_or(0);
     let surge = rolling.and_then(|rolling| rolling.max_surge.as_ref()).map_or(0, count);
     let unavailable = rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).map_or(1, count);
-    // Both zero would never get anywhere.
+    // With both limits at zero, the rollout would never make progress.
     Limits { surge, unavailable: if surge == 0 { unavailable.max(1) } else { unavailable } }
 }
 
@@ -127,7 +127,7 @@ fn surge(situation: &Situation<'_>, limits: Limits, desired: &BTreeSet<&str>) ->
             OnNode::Old(_) => candidates.push(node.clone()),
         }
     }
-    // Surge promises that the application loses nothing: a pod that moves to another node goes when there are enough without it.
+    // With surge, the application must not lose capacity: a pod on a wrong node is deleted only when enough others are available.
     misplaced.truncate(available.saturating_sub(desired.len()));
     step.delete.extend(misplaced);
     candidates.truncate(limits.surge.saturating_sub(surging));

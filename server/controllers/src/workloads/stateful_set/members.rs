@@ -55,7 +55,7 @@ impl Members {
             }
             // In a namespace that goes away nothing is created, and that is no error.
             Err(error) if error.is_namespace_terminating() => Ok(()),
-            // Someone else's pod has the name: nothing to tell as long as it is there.
+            // A pod of another owner has the name: no event is recorded, and the reconcile is retried.
             Err(error) if error.is_already_exists() => Err(error.into()),
             Err(error) => {
                 let error = Error::from(error);

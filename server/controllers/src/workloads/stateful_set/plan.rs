@@ -136,7 +136,7 @@ fn each_claim(situation: &Situation<'_>, ordinal: i32) -> impl Iterator<Item = A
 fn replica(situation: &Situation<'_>, pod: &Arc<Pod>, ordinal: i32, task: &mut Task) -> Go {
     let view = &situation.view;
     if pods::is_terminal(pod) {
-        // Whatever its containers' exit codes: it was evicted or its node went down, and the set wants it to run.
+        // A finished pod is replaced whatever its containers' exit codes: pods of a StatefulSet always run.
         if !pods::is_terminating(pod) {
             task.push(Action::Delete(Arc::clone(pod)));
         }
@@ -174,7 +174,7 @@ fn leaving(situation: &Situation<'_>, condemned: &ByOrdinal<'_>) -> Vec<Task> {
         return condemned.values().rev().filter(|pod| !pods::is_terminating(pod)).map(|pod| delete(pod)).collect();
     }
     let Some((_, last)) = condemned.last_key_value() else { return Vec::new() };
-    // The lowest pod that is not available may go although it is not; one above it waits until those below are.
+    // The last pod is deleted if it is available, or if no pod below it is unavailable; otherwise it waits for those below.
     let first_unavailable = condemned.values().find(|pod| is_unavailable(situation, pod));
     let may_go = pods::phase(last) == "Running" && is_available(situation, last);
     let is_first = first_unavailable.is_some_and(|pod| pod.uid() == last.uid());

@@ -86,7 +86,7 @@ pub async fn once(storage: &Storage, fence: Option<Fence>) -> Result<Repaired, S
         let owner = String::from_utf8_lossy(&allocation.value).into_owned();
         match holders.remove(&key) {
             Some((holder, _)) if holder == owner => {}
-            // The key says another Service than the one that holds it: it is rewritten below, once it is free.
+            // The key names another Service than its holder, or has none: it is deleted here and, for a holder, written again below.
             _ => {
                 let owner_revision = services.get(&owner).copied().unwrap_or(0);
                 let conditions =
