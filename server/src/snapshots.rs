@@ -192,7 +192,7 @@ pub fn header_of(path: &Path) -> Result<BackupHeader, SnapshotError> {
     Ok(reader.header().clone())
 }
 
-/// What a file says of itself.
+/// Reads the description of a snapshot file from its header.
 pub fn look_at(path: &Path) -> Snapshot {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let size_bytes = fs::metadata(path).map_or(0, |meta| meta.len());

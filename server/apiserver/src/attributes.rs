@@ -8,7 +8,7 @@ use crate::user::UserInfo;
 /// One request as authorization sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Attributes {
-    /// Who asks.
+    /// The user of the request.
     pub user: UserInfo,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for non-resource requests the
     /// lower-case HTTP method.

@@ -24,11 +24,11 @@ use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
 use crate::storage::Storage;
 
-/// What decides about requests.
+/// The components that decide about requests.
 pub struct Security {
     /// Which user asks.
     pub authenticator: Authenticator,
-    /// Whether the user may.
+    /// Authorizes requests.
     pub authorizer: Authorizer,
     /// Whether and how it is written.
     pub admission: Chain,

@@ -72,7 +72,7 @@ pub struct HttpsOptions {
     pub servers: Vec<String>,
     /// The authorities that may vouch for a server, PEM.
     pub ca_pem: String,
-    /// Who we are.
+    /// The credentials of this client.
     pub credentials: Credentials,
 }
 

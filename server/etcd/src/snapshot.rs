@@ -15,7 +15,7 @@ use crate::error::status;
 /// The pieces of a snapshot.
 pub(crate) type SnapshotStream = BoxStream<'static, Result<etcd::SnapshotResponse, Status>>;
 
-/// What is left to be sent.
+/// The part of the snapshot that is still to be sent.
 enum Rest {
     Archive(Box<Backup>, EtcdTail),
     Nothing,

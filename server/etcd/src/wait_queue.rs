@@ -35,7 +35,7 @@ pub(crate) struct Waiter {
     pub(crate) key: Bytes,
     pub(crate) lease: i64,
     pub(crate) create_revision: i64,
-    /// What the key holds.
+    /// The value of the key.
     pub(crate) value: Bytes,
     own_lease: bool,
     kept: bool,

@@ -24,7 +24,7 @@ pub(crate) enum Decision {
 pub(crate) struct Waiting {
     /// The message of the condition and event, in upstream's wording.
     pub(crate) message: String,
-    /// Who refused it.
+    /// The plugins that refused it.
     pub(crate) plugins: BTreeSet<&'static str>,
     /// Whether victims were looked for.
     pub(crate) searched: bool,

@@ -22,7 +22,7 @@ use crate::framework::Wake;
 /// By priority, then by the time of the last attempt (or of arrival), oldest first.
 type Rank = (Reverse<i32>, Instant, u64, String);
 
-/// When the wait is over, in whole seconds since the queue began: within one, importance counts.
+/// When the wait is over, in whole seconds since the start of the queue: within one second, the order is by priority.
 type Due = (u64, Rank);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,20 +60,20 @@ pub(crate) struct Queue {
     initial: Duration,
     max: Duration,
     flush: Duration,
-    /// Counts what comes into which part, and why.
+    /// Counts the pods that enter each part, by the cause.
     incoming: Option<IntCounterVec>,
 }
 
-/// What the queue knows of a pod that is being tried.
+/// The attempt to schedule a pod, as the queue counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    /// This one counted.
+    /// The number of attempts, including this one.
     pub(crate) number: u32,
-    /// When the pod came.
+    /// When the pod was added to the queue.
     pub(crate) queued_at: Instant,
 }
 
-/// How many pods wait where.
+/// The number of pods in each part of the queue.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lengths {
     pub(crate) active: usize,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::framework::{Reason, Refusal};
 
-/// Why no node will do.
+/// The reasons why no node fits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Unfit {
     /// How many nodes there are.

@@ -30,7 +30,7 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// What is known of a file.
+/// The state of a manifest file.
 struct Known {
     stamp: Stamp,
     /// When it is tried again, and the wait after that; none: it is applied.

@@ -11,7 +11,7 @@ use crate::status::Status;
 /// A field that a configuration changes and another manager manages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Who manages it.
+    /// The manager that owns it.
     pub manager: Entry,
     /// The version in which it is managed.
     pub api_version: String,

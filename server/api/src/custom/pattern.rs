@@ -105,7 +105,7 @@ enum Class {
     Inside,
 }
 
-/// One sign in a class.
+/// One character in a character class.
 fn in_class<'a>(text: &'a str, first: bool, out: &mut String) -> &'a str {
     let named = text.starts_with("[:").then(|| text.find(":]")).flatten();
     if let Some(end) = named {

@@ -61,7 +61,7 @@ pub enum Additional {
 /// How the items of a list relate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
-    /// One value.
+    /// Replaced as a whole.
     #[default]
     Atomic,
     /// Values, each once.

@@ -16,9 +16,9 @@ const PROBLEMS_MAX: usize = 100;
 /// An object made to fit its type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conformed {
-    /// What is left.
+    /// The object without unknown fields.
     pub object: Value,
-    /// What was dropped: `unknown field "a.b"`, `duplicate field "a.b"`.
+    /// The dropped fields: `unknown field "a.b"`, `duplicate field "a.b"`.
     pub problems: Vec<String>,
 }
 

@@ -55,7 +55,7 @@ pub enum Kind {
 /// How the items of a list relate (x-kubernetes-list-type).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListType {
-    /// One value.
+    /// Replaced as a whole.
     Atomic,
     /// Scalars, each once.
     Set,

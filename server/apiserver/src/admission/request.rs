@@ -125,7 +125,7 @@ pub struct AdmissionRequest {
     pub namespace: String,
     /// Name; may be empty on create with `generateName`.
     pub name: String,
-    /// Who asks.
+    /// The user of the request.
     pub user: UserInfo,
     /// The stored object, present on update and delete.
     pub old_object: Option<Arc<Value>>,

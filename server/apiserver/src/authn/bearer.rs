@@ -14,7 +14,7 @@ const PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 pub enum Bearer {
     /// The request has no token.
     None,
-    /// This one.
+    /// The token.
     Token(String),
     /// The token is malformed.
     Invalid,

@@ -73,7 +73,7 @@ pub struct Claims {
 /// A token that was found good.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
-    /// Who it proves.
+    /// The user that it authenticates.
     pub user: UserInfo,
     /// The audiences asked for that it is meant for.
     pub audiences: Vec<String>,

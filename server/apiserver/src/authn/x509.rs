@@ -29,7 +29,7 @@ pub enum Peer {
     None,
     /// A certificate of the client authority.
     Client {
-        /// Who it names.
+        /// The user that it names.
         user: UserInfo,
         /// Seconds since the epoch after which it proves nothing any more.
         not_after: i64,

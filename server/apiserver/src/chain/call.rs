@@ -16,7 +16,7 @@ use crate::http::negotiate::{self, Encoding};
 use crate::http::request_info::{InvalidPath, RequestInfo};
 use crate::user::UserInfo;
 
-/// Who sends a request.
+/// The sender of a request.
 pub enum Source {
     /// A client behind a socket: its credentials must be judged.
     Network,

@@ -20,14 +20,14 @@ use super::{Egress, Place, Stream};
 /// Tunnels that one node may hold to this server: an old one and its successor, and one more through a balancer.
 const OF_ONE_NODE: usize = 3;
 
-/// For what tunnels are used.
+/// Which connections use tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelUse {
     /// For nothing; agents that ask for one are refused.
     Nothing,
-    /// For kubelets.
+    /// Only connections to kubelets.
     Kubelets,
-    /// For kubelets and pods.
+    /// Connections to kubelets and to pods.
     KubeletsAndPods,
 }
 

@@ -45,7 +45,7 @@ pub struct Mutation<'a> {
     pub namespace: &'a str,
     /// The addressed subresource, or empty.
     pub subresource: &'a str,
-    /// Who writes.
+    /// The user of the request.
     pub user: &'a UserInfo,
     /// The leadership under which it is written.
     pub fence: Option<Fence>,

@@ -16,15 +16,15 @@ pub enum SealingError {
     /// The bytes are no envelope.
     #[error("value of {key} is no stored object: {cause}")]
     Malformed {
-        /// Whose value.
+        /// The key of the value.
         key: String,
-        /// What the decoder says.
+        /// The error of the decoder.
         cause: prost::DecodeError,
     },
     /// The envelope is from a newer release.
     #[error("value of {key} has format {format}, this release knows {FORMAT_STORED_VALUE}")]
     Format {
-        /// Whose value.
+        /// The key of the value.
         key: String,
         /// Its format.
         format: u32,
@@ -32,7 +32,7 @@ pub enum SealingError {
     /// No such encryption key here.
     #[error("value of {key} is sealed under the unknown key {key_id:?}")]
     UnknownKey {
-        /// Whose value.
+        /// The key of the value.
         key: String,
         /// The key that is missing.
         key_id: String,
@@ -40,7 +40,7 @@ pub enum SealingError {
     /// The seal is broken.
     #[error("value of {key} does not open under key {key_id:?}")]
     Broken {
-        /// Whose value.
+        /// The key of the value.
         key: String,
         /// The key that was tried.
         key_id: String,
@@ -48,7 +48,7 @@ pub enum SealingError {
     /// The system gave no random bytes, or the payload is too long.
     #[error("value of {key} cannot be sealed")]
     CannotSeal {
-        /// Whose value.
+        /// The key of the value.
         key: String,
     },
 }

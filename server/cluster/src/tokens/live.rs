@@ -321,7 +321,7 @@ impl LiveTokens {
 /// The role that was granted, and the token that granted it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// As what.
+    /// The role.
     pub role: TokenRole,
     /// The token that an administrator made; none for the cluster's own.
     pub token_id: Option<String>,

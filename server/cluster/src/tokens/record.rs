@@ -19,11 +19,11 @@ const ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 /// What the store keeps of a token: never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRecord {
-    /// SHA-256 of the secret, hex. The secret is random, so this leads nowhere.
+    /// SHA-256 of the secret, hex. The secret is random, so the hash cannot be reversed by guessing.
     pub hash: String,
-    /// What it admits.
+    /// The roles that it grants.
     pub usages: Vec<TokenUsage>,
-    /// For people.
+    /// A description for administrators.
     pub description: String,
     /// When it was made, seconds since the epoch.
     pub created: i64,
@@ -36,7 +36,7 @@ pub struct TokenRecord {
 pub struct TokenText {
     /// Its name.
     pub id: String,
-    /// What proves it.
+    /// The secret part.
     pub secret: String,
 }
 
@@ -55,7 +55,7 @@ impl TokenText {
         (fits(id, ID_LEN) && fits(secret, SECRET_LEN)).then(|| TokenText { id: id.to_owned(), secret: secret.to_owned() })
     }
 
-    /// What is kept of the secret.
+    /// The hash of the secret, which is stored in place of it.
     pub fn hash(&self) -> String {
         hex::encode(Sha256::digest(&self.secret))
     }

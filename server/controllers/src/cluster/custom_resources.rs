@@ -75,7 +75,7 @@ fn key_of(group: &str) -> ObjectKey {
 }
 
 impl CustomResources {
-    /// Grants what a definition asks for, as far as it is free.
+    /// Grants a definition the names that it asks for, as far as they are free.
     async fn grant<'a>(&self, member: &'a Definition, granted: &mut BTreeMap<&'a str, accept::Names>) -> Result<(), Error> {
         let Some(status) = accept::settle(&member.claim(), granted.values(), clock::now()) else { return Ok(()) };
         if let Some(written) = self.write_status(member, status).await? {

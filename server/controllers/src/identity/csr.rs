@@ -35,10 +35,10 @@ pub trait Signer: Send + Sync {
 /// Why a request was not signed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// It never will be: the request asks for what the signer does not give.
+    /// The signer never signs such a request.
     #[error("{0}")]
     Refused(String),
-    /// Not now.
+    /// It could not be signed now; a later attempt may succeed.
     #[error("{0}")]
     Unavailable(String),
 }

@@ -95,7 +95,7 @@ impl Controller for Quotas {
 }
 
 impl Quotas {
-    /// What any quota bounds.
+    /// The subjects that any quota limits.
     fn bounded(&self) -> BTreeSet<Subject> {
         self.quotas.list().iter().flat_map(|quota| subjects(quota)).collect()
     }
@@ -116,7 +116,7 @@ impl Quotas {
     }
 }
 
-/// The resources whose objects a quota bounds.
+/// The subjects that a quota limits.
 fn subjects(quota: &ResourceQuota) -> BTreeSet<Subject> {
     let hard = quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten());
     hard.filter_map(|(name, _)| Subject::of_name(name)).collect()

@@ -108,7 +108,7 @@ fn of_volume(binder: &Binder, event: &Event<PersistentVolume>) -> Vec<Key> {
     keys
 }
 
-/// A node that comes or tells of its folder helps claims, one that goes helps volumes whose folder went with it.
+/// A new node, or one that announces its folder, enqueues claims; a deleted node enqueues the volumes whose folders were on it.
 fn of_node(binder: &Binder, event: &Event<Node>) -> Vec<Key> {
     let node = event.object();
     let folder = |node: &Node| storage::annotation(node, storage::LOCAL_FOLDER).map(str::to_owned);

@@ -90,7 +90,7 @@ impl Controller for Deployments {
     }
 }
 
-/// What a step adds to the status beside what the ReplicaSets say.
+/// The changes of one step to the status, in addition to the counts from the ReplicaSets.
 pub(crate) struct DeploymentStatusDraft {
     /// A condition reason and message to set on Progressing.
     progress: Option<(&'static str, String)>,

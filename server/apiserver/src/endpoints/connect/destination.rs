@@ -13,7 +13,7 @@ use crate::error::Answer;
 /// How the other side is spoken to.
 #[derive(Clone)]
 pub enum Security {
-    /// In the clear.
+    /// Without TLS.
     Plain,
     /// TLS without a look at the certificate: what `https:` in the name of a proxied Service or pod means.
     Unverified,
@@ -32,7 +32,7 @@ pub struct Destination {
     pub port: u16,
     /// Which part of the cluster is behind the address.
     pub place: Place,
-    /// How it is spoken to.
+    /// The transport security of the connection.
     pub security: Security,
     /// Path and query.
     pub path: String,

@@ -32,7 +32,7 @@ impl Vertex {
     }
 }
 
-/// What to look at after an event.
+/// The objects to examine after an event.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Touched {
     /// Objects that may have to be deleted, or may be done waiting.
@@ -43,7 +43,7 @@ pub(super) struct Touched {
     pub(super) misplaced: Vec<(String, OwnerReference)>,
 }
 
-/// What is known about an owner.
+/// The state of an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owner {
     /// It exists and stays, or goes without waiting.

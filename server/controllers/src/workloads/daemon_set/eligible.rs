@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::{Node, PodSpec, Toleration};
 use trireme_client::Object;
 use trireme_client::placement::{accepts, has_untolerated_taint};
 
-/// What a node is to a DaemonSet.
+/// Whether a node is eligible for a pod of a DaemonSet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     /// It should have a pod.
     Runs,
-    /// It gets no pod, but one that runs there stays: the taint that keeps it away does not drive it away.
+    /// It gets no new pod, but an existing one stays: an untolerated taint has only the effect NoSchedule.
     Keeps,
     /// It should have none.
     Refuses,

@@ -14,7 +14,7 @@ use super::pod::{ByNode, Newest};
 use crate::pods;
 use crate::workloads::history::{REVISION_LABEL, label};
 
-/// What the plan is made from.
+/// The state from which the plan is made.
 pub(super) struct Situation<'a> {
     pub(super) nodes: &'a [Arc<Node>],
     pub(super) pods: &'a ByNode,
@@ -32,7 +32,7 @@ impl Situation<'_> {
     }
 }
 
-/// What is to be done.
+/// The changes to make.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     /// The nodes that get a pod.
@@ -66,7 +66,7 @@ fn lost(situation: &Situation<'_>) -> Vec<Arc<Pod>> {
     unknown.filter(|pod| pods::node_name(pod).is_none() && !pods::is_terminating(pod)).cloned().collect()
 }
 
-/// What to do about the pods of a node that may have one.
+/// Plans for the pods of a node that may have one.
 fn keep(situation: &Situation<'_>, node: &str, fit: Fit, all: &[Arc<Pod>], plan: &mut Plan) {
     let mut running: Vec<&Arc<Pod>> = Vec::new();
     for pod in all.iter().filter(|pod| !pods::is_terminating(pod)) {

@@ -24,7 +24,7 @@ pub(super) struct Limits {
     pub(super) unavailable: usize,
 }
 
-/// What is to be done.
+/// The changes to make.
 #[derive(Debug, Default)]
 pub(super) struct Step {
     /// The nodes that get a pod beside their old one.
