@@ -45,7 +45,7 @@ impl Status {
             .is_some_and(|causes| causes.iter().any(|cause| cause.get("reason").and_then(|r| r.as_str()) == Some(reason)))
     }
 
-    /// The server's wish for when to come back.
+    /// The server's Retry-After.
     #[must_use]
     pub fn retry_after_secs(&self) -> Option<u64> {
         self.details.as_ref()?.get("retryAfterSeconds")?.as_u64()

@@ -225,13 +225,13 @@ impl<T: Object> Informer<T> {
         self.wait(|progress| progress.synced).await;
     }
 
-    /// Waits until everything up to this revision is in.
+    /// Waits until the informer holds everything up to this revision.
     pub async fn wait_revision(&self, revision: i64) {
         self.wait(|progress| progress.synced && progress.revision >= revision).await;
     }
 
-    /// Waits until everything up to this revision is in. If neither events nor bookmarks say so, asks: a watch that is
-    /// opened anew soon says how far it is, and if even that does not help, a list does.
+    /// Waits until the informer holds everything up to this revision. If neither events nor bookmarks show this in time, the watch is
+    /// reopened, as a new watch soon sends a bookmark; if that does not help either, the informer lists.
     pub async fn ensure_revision(&self, revision: i64, patience: Duration) {
         const EVENTS_IN_FLIGHT: Duration = Duration::from_millis(50);
         if tokio::time::timeout(EVENTS_IN_FLIGHT, self.wait_revision(revision)).await.is_ok() {

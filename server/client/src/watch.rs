@@ -12,11 +12,11 @@ use crate::{Body, Error, Status};
 /// One event of a watch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WatchEvent<T> {
-    /// The object came into view.
+    /// The object was added to the selection.
     Added(T),
     /// The object changed.
     Modified(T),
-    /// The object left the view; its last content.
+    /// The object left the selection or was deleted; its last content.
     Deleted(T),
     /// Nothing else happened up to this resourceVersion.
     Bookmark {

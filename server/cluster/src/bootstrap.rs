@@ -56,7 +56,7 @@ struct Task {
 /// What is to be done with an object that exists.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Repair {
-    /// It is good as it is.
+    /// It needs no change.
     Nothing,
     /// Write this.
     Update(Value),

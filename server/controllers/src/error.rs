@@ -9,7 +9,7 @@ pub enum Error {
     /// The own cache has not yet seen what was just written.
     #[error("the cache has not caught up with our own writes")]
     StaleCache,
-    /// Several things went wrong; the first of them.
+    /// Several errors; the first of them.
     #[error("{count} of the steps failed, first: {first}")]
     Several {
         /// How many.

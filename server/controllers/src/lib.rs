@@ -102,7 +102,7 @@ pub struct Controllers {
     options: Arc<ControllerOptions>,
 }
 
-/// The Lease that tells who leads.
+/// The Lease that names the leader.
 const LEASE: &str = "kube-controller-manager";
 
 impl Controllers {

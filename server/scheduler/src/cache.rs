@@ -114,24 +114,24 @@ impl Cache {
         self.displace(uid) || claimed
     }
 
-    /// The pod has this node in view.
+    /// Nominates this node for the pod.
     pub(crate) fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
         if !self.places.contains_key(pod.uid()) {
             self.nominations.set(pod, node);
         }
     }
 
-    /// The node that a pod has in view.
+    /// The pod's nominated node.
     pub(crate) fn nomination(&self, uid: &str) -> Option<&str> {
         self.nominations.node_of(uid)
     }
 
-    /// The pod has no node in view any more; whether it had.
+    /// Withdraws the nomination of the pod; returns whether it had one.
     pub(crate) fn withdraw(&mut self, uid: &str) -> bool {
         self.nominations.remove(uid)
     }
 
-    /// The pods below this priority that have the node in view.
+    /// The pods below this priority that are nominated for the node.
     pub(crate) fn nominated_below(&self, node: &str, priority: i32) -> Vec<Arc<PodInfo>> {
         self.nominations.on(node).filter(|pod| pod.priority < priority).cloned().collect()
     }

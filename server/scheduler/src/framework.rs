@@ -34,24 +34,24 @@ impl Refusal {
     }
 }
 
-/// Something that may make room for a waiting pod.
+/// An event that may make a waiting pod schedulable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Wake {
-    /// A node came, or its labels, taints, capacity or schedulability changed.
+    /// A node was added, or its labels, taints, capacity or schedulability changed.
     NodeChanged,
-    /// A node went.
+    /// A node was removed.
     NodeGone,
     /// A pod left its node, or gave up its nomination.
     PodFreed,
-    /// A pod came to a node.
+    /// A pod was placed on a node.
     PodPlaced,
     /// A pod on a node has other labels, asks for less, or began to terminate.
     PodChanged,
-    /// A claim came or changed.
+    /// A claim was added or changed.
     ClaimChanged,
-    /// A volume came or changed.
+    /// A volume was added or changed.
     VolumeChanged,
-    /// A storage class came or changed.
+    /// A storage class was added or changed.
     ClassChanged,
 }
 
@@ -118,9 +118,9 @@ pub(crate) trait Plugin: Send + Sync {
 /// A simulated change of an existing pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// It comes to the node.
+    /// The pod is added to the node.
     Comes,
-    /// It leaves the node.
+    /// The pod is removed from the node.
     Goes,
 }
 

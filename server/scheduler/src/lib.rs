@@ -65,7 +65,7 @@ pub struct SchedulerOptions {
     pub metrics: ComponentMetrics,
 }
 
-/// The Lease that tells who leads.
+/// The Lease that names the leader.
 const LEASE: &str = "kube-scheduler";
 
 impl Default for SchedulerOptions {

@@ -21,7 +21,7 @@ pub(crate) struct PodInfo {
     /// With scoring's defaults.
     pub(crate) scored_requests: Amounts,
     pub(crate) host_ports: Vec<HostPort>,
-    /// Its wishes about other pods.
+    /// Its terms of affinity and anti-affinity to other pods.
     pub(crate) terms: Option<Terms>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct NodeInfo {
     pub(crate) requested: Amounts,
     pub(crate) scored_requested: Amounts,
     pub(crate) pods: BTreeMap<String, Arc<PodInfo>>,
-    /// Those of the pods that have wishes about other pods.
+    /// The pods among them that have terms of affinity or anti-affinity.
     pub(crate) wishing: BTreeMap<String, Arc<PodInfo>>,
     pub(crate) used_ports: BTreeSet<HostPort>,
 }

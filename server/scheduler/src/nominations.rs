@@ -16,7 +16,7 @@ pub(crate) struct Nominations {
 }
 
 impl Nominations {
-    /// The pod has this node in view, and no other.
+    /// Nominates this node for the pod, in place of any other.
     pub(crate) fn set(&mut self, pod: Arc<PodInfo>, node: &str) {
         let uid = pod.pod.uid().to_owned();
         self.remove(&uid);
@@ -24,7 +24,7 @@ impl Nominations {
         self.by_node.entry(node.to_owned()).or_default().insert(uid, pod);
     }
 
-    /// The pod has no node in view any more; whether it had.
+    /// Withdraws the nomination of the pod; returns whether it had one.
     pub(crate) fn remove(&mut self, uid: &str) -> bool {
         let Some(node) = self.node_of.remove(uid) else { return false };
         if let Some(pods) = self.by_node.get_mut(&node) {
@@ -36,12 +36,12 @@ impl Nominations {
         true
     }
 
-    /// The node that a pod has in view.
+    /// The pod's nominated node.
     pub(crate) fn node_of(&self, uid: &str) -> Option<&str> {
         self.node_of.get(uid).map(String::as_str)
     }
 
-    /// The pods that have this node in view.
+    /// The pods that are nominated for this node.
     pub(crate) fn on(&self, node: &str) -> impl Iterator<Item = &Arc<PodInfo>> {
         self.by_node.get(node).into_iter().flat_map(BTreeMap::values)
     }

@@ -31,7 +31,7 @@ const MIN_CANDIDATES_PERCENT: usize = 10;
 pub(crate) enum Preemption {
     /// These leave the node, most important first; the pod waits for their place.
     Evict { node: String, victims: Vec<Arc<PodInfo>> },
-    /// The pod is not to push anybody out (now). A node that it has in view stays so.
+    /// The pod must not preempt others (now). Its nominated node, if any, stays.
     NotEligible(String),
     /// No eviction helps.
     Hopeless(String),

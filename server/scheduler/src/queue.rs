@@ -189,7 +189,8 @@ impl Queue {
         Some(Arc::clone(&entry.pod))
     }
 
-    /// The pod found no node, because of these plugins; none: something went wrong on the way, so time alone may help.
+    /// The pod found no node because of these plugins. If there are none, the attempt ended in an error, and the pod is retried after its
+    /// backoff.
     pub(crate) fn failed(&mut self, uid: &str, plugins: BTreeSet<&'static str>, wakes: impl Fn(&str, Wake) -> bool, now: Instant) {
         let Some(entry) = self.entries.get_mut(uid) else { return };
         entry.last_failure = now;

@@ -132,7 +132,7 @@ impl Managed {
         Some(entries.into_iter().map(|(entry, owned)| entry_value(entry, owned)).collect())
     }
 
-    /// Merges the oldest `Update` entries of each version until at most [`UPDATERS_MAX`] are left.
+    /// Merges the oldest `Update` entries of each version until at most `UPDATERS_MAX` are left.
     pub fn cap(&mut self) {
         let mut updaters: Vec<(Option<String>, Entry)> = self
             .entries

@@ -163,7 +163,7 @@ async fn conflicts_are_told_and_force_ends_them() {
     assert!(fields(&forced, "kubectl", "Update")["f:spec"].get("f:replicas").is_none());
     assert_eq!(forced["spec"]["template"]["spec"]["containers"][0]["image"], "nginx:latest", "the rest is as it was");
 
-    // Who no longer applies a field that another manager has too leaves it to that one.
+    // A field that one manager no longer applies and another one owns too stays.
     let image = |image: &str| deployment("d", json!({"template": {"spec": {"containers": [{"name": "nginx", "image": image}]}}}));
     let (code, third) = apply(&cluster, &target, "third", image("nginx:latest")).await;
     assert_eq!(code, 200, "{third}");
@@ -220,7 +220,7 @@ async fn subresources_have_managers_of_their_own() {
     let (code, _) = apply(&cluster, &format!("{DEPLOYMENTS}/none/status"), "robot", status).await;
     assert_eq!(code, 404, "a subresource makes no object");
 
-    // Through scale, replicas go to who scales.
+    // An apply through scale makes its manager the manager of the replicas.
     let scale = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 4}});
     let (code, conflict) = apply(&cluster, &format!("{target}/scale"), "scaler", scale.clone()).await;
     assert_eq!(code, 409, "{conflict}");

@@ -435,7 +435,7 @@ async fn rules_of_a_schema_judge_new_objects_and_changes() {
         "{refused}"
     );
 
-    // The rule becomes stricter: what is there may stay, and other changes are not refused for it.
+    // The rule becomes stricter: an unchanged value that violates it stays valid, and other changes are accepted.
     let stricter = json!([{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/x-kubernetes-validations",
         "value": [{"rule": "self.sails < 5"}]}]);
     let json_patch = [("content-type", "application/json-patch+json")];

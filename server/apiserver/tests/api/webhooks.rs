@@ -111,7 +111,7 @@ async fn what_cannot_be_asked_fails_or_is_ignored_as_configured() {
     cluster.seen(&changed).await;
     assert_eq!(create(&cluster, "two", json!({})).await.0, 201);
 
-    // Another authority than the one that vouches for it.
+    // The configuration names another authority than the one that signed the webhook's certificate.
     let liar = hook(says(json!({"allowed": true}))).await;
     let bundle = json!({"clientConfig": {"url": liar.url, "caBundle": slow.ca}});
     register(&cluster, "MutatingWebhookConfiguration", "liar", &liar, bundle).await;

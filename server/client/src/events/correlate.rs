@@ -8,7 +8,7 @@ use super::Record;
 
 /// Events of one kind remembered at a time.
 const MEMORY: usize = 4096;
-/// From this many different messages for one reason on, they are told as one.
+/// From this many different messages for one reason on, they are combined into one event.
 const SIMILAR_MAX: u32 = 10;
 /// The window in which messages are similar.
 const SIMILAR_WINDOW_SECS: i64 = 600;

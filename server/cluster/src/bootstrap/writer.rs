@@ -54,7 +54,7 @@ impl Writer {
         }))
     }
 
-    /// Creates an object; one that exists meanwhile is as good.
+    /// Creates an object; that it exists already is no error.
     pub async fn create(&self, collection: &str, object: &Value) -> Result<(), WriteError> {
         self.write(Method::POST, collection, Some(object), &[409]).await
     }
@@ -64,7 +64,7 @@ impl Writer {
         self.write(Method::PUT, item, Some(object), &[409]).await
     }
 
-    /// Deletes an object; one that is gone is as good.
+    /// Deletes an object; that it is gone already is no error.
     pub async fn delete(&self, item: &str) -> Result<(), WriteError> {
         self.write(Method::DELETE, item, None, &[404]).await
     }

@@ -157,7 +157,7 @@ impl NamespaceDeletion {
         }
     }
 
-    /// Takes our finalizer away. The object goes back as it came, undecoded.
+    /// Removes our finalizer. The object is written back undecoded.
     async fn finalize(&self, namespace: &Namespace) -> Result<(), Error> {
         let resource = ResourceType::of::<Namespace>();
         let mut fresh: Value = match self.client.get_any(&resource, None, namespace.name()).await {

@@ -120,7 +120,7 @@ impl TokenSecrets {
             && annotation(secret, ACCOUNT_UID) == Some(account.uid())
     }
 
-    /// Fills what is missing. The object goes back as it came, undecoded, in the revision that was looked at.
+    /// Fills the missing keys. The object is written back undecoded, under its resourceVersion.
     async fn fill(&self, secret: &Secret, account: &ServiceAccount) -> Result<(), Error> {
         let resource = ResourceType::of::<Secret>();
         let namespace = Some(secret.namespace());

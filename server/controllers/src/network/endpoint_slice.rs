@@ -110,7 +110,7 @@ impl EndpointSlices {
     }
 }
 
-/// The zones of nodes, as far as they were told of.
+/// The zones of the nodes whose events have arrived.
 #[derive(Default)]
 struct Zones(Mutex<HashMap<String, Option<String>>>);
 

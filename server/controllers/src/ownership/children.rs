@@ -144,7 +144,7 @@ impl<O: Typed, C: Typed> Children<O, C> {
     }
 }
 
-/// Pods tell of their creation and deletion in events of the owner.
+/// For pods, creation and deletion are recorded as events of the owner.
 impl<O: Typed> Children<O, Pod> {
     /// The pod that an owner's template describes, named after the owner.
     pub(crate) fn pod_of(owner: &O, template: &PodTemplateSpec) -> Pod {

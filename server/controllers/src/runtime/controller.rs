@@ -46,7 +46,7 @@ pub(crate) trait Controller: Send + Sync + Sized + 'static {
     /// Says which events put which keys into the queue.
     fn watch(self: &Arc<Self>, watches: &mut Watches<'_, Self::Key>);
 
-    /// Makes the key right. Never runs twice at once for a key.
+    /// Reconciles the key. Never runs twice at once for a key.
     fn reconcile(&self, key: &Self::Key) -> impl Future<Output = Result<Next, Error>> + Send;
 }
 

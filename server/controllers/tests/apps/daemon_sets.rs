@@ -203,7 +203,7 @@ async fn equal_revisions_become_one() {
         "labels": {"app": "log", "controller-revision-hash": "twin"}});
     twin["revision"] = json!(2);
     api.create("controllerrevisions", twin);
-    // That a revision is made is nothing to the controller; that its number changes is.
+    // The creation of a revision does not enqueue the set; a change of its number does.
     api.edit("controllerrevisions", "ns", "log-twin", |twin| twin["revision"] = json!(3));
     api.until("the older one goes", |api| api.list("controllerrevisions").iter().map(name).eq(["log-twin"])).await;
     api.until("its pod has a new label", |api| is_complete(api, &["n1"], "i:1") && revision(&api.list("pods")[0]) == "twin").await;

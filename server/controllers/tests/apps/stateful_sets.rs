@@ -147,7 +147,7 @@ async fn a_partition_is_a_canary_and_a_rollback_restarts_nothing() {
     assert_eq!((text(&now["currentRevision"]), &now["currentReplicas"]), (first.as_str(), &json!(2)), "{now}");
     assert_ne!(now["updateRevision"], now["currentRevision"]);
 
-    // What is deleted comes back as it was: below the partition from the current revision.
+    // A deleted pod is recreated in its revision: below the partition, the current one.
     api.delete("pods", "ns", "db-0", "Background");
     api.delete("pods", "ns", "db-2", "Background");
     api.until("both are back", |api| images(api) == ["i:1", "i:1", "i:2"] && uids(api)[0] != before[0]).await;

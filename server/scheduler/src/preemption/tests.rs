@@ -41,7 +41,7 @@ fn began(minute: u32) -> Value {
 
 #[test]
 fn least_harm_is_done_in_upstreams_order() {
-    // Each row: pods of nodes a and b, and who has to leave for a pod of priority 100 that needs a whole node.
+    // Each row: pods of nodes a and b, and the victims for a pod of priority 100 that needs a whole node.
     let one = |name: &str, cpu: &str, extra: Value| pod(name, cpu, extra);
     type Row = (&'static str, Vec<Arc<Pod>>, Vec<Arc<Pod>>, Vec<Arc<PodDisruptionBudget>>, &'static str, &'static [&'static str]);
     let rows: Vec<Row> = vec![

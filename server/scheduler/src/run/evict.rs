@@ -33,7 +33,7 @@ impl Shared {
         well && self.evict_one(preemptor, node, last).await
     }
 
-    /// Less important pods that have the node in view may not fit any more, and look for another one.
+    /// Pods of lower priority that are nominated for the node may not fit any more: their nominations are withdrawn.
     async fn withdraw_less_important(&self, preemptor: &Pod, node: &str) {
         let priority = preemptor.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
         let others = self.cache.lock().nominated_below(node, priority);

@@ -23,7 +23,7 @@ pub(super) type Owners =
 pub(super) struct Expected {
     pub(super) pods: i32,
     pub(super) healthy: i32,
-    /// Some pod has no controller, so that a share of all cannot be told.
+    /// A pod has no controller, so a percentage of the expected pods cannot be computed.
     pub(super) unmanaged: bool,
 }
 

@@ -93,7 +93,7 @@ async fn delete(binder: &Binder, key: &ObjectKey, volume: Arc<PersistentVolume>)
     }
 }
 
-/// Has the node's kubelet remove the folder; a node that is gone took it along. The inner error says what to tell people.
+/// Asks the node's kubelet to remove the folder. If the node is gone, so is the folder. The inner error is a message for users.
 async fn delete_data(binder: &Binder, volume: &PersistentVolume) -> Result<Result<(), String>, Error> {
     let Some(name) = storage::annotation(volume, storage::LOCAL_NODE).filter(|name| is_plain(name)) else {
         return Ok(Err(format!("the volume does not say on which node it is (annotation {})", storage::LOCAL_NODE)));
