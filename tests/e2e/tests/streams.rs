@@ -135,8 +135,9 @@ fn cp_moves_files_in_and_out() -> anyhow::Result<()> {
 fn logs_go_on_and_reach_back() -> anyhow::Result<()> {
     let cluster = Cluster::single()?;
     let ns = cluster.namespace("logs")?;
-    // Says a line whenever the file asks for one, and ends when it says so.
-    let script = "echo begin; while read -r line < /tmp/say; do echo \"$line\"; [ \"$line\" != end ] || exit 3; done";
+    // Says a line whenever the pipe asks for one, and ends when it says so. It holds both ends of the pipe: a writer that closes late would
+    // else end the next read.
+    let script = "exec 3<>/tmp/say; echo begin; while read -r line <&3; do echo \"$line\"; [ \"$line\" != end ] || exit 3; done";
     pod(&ns, "talker", &format!("mkfifo /tmp/say; {script}"))?;
     let say = |line: &str| ns.kubectl(&["exec", "talker", "--", "sh", "-c", &format!("echo {line} > /tmp/say")]);
     let mut follow = Running::start(&ns, &["logs", "-f", "talker"])?;
