@@ -1,7 +1,10 @@
 //! Discovery documents, from rows: `/api`, `/apis`, `/apis/GROUP`, one list per group version, and the aggregated form.
 //!
-//! Rows come in as an iterator, so that CRDs (and extension servers) join by adding theirs. Answers to
+//! Rows come in as an iterator, so that custom resources join by adding theirs; what extension servers answer is added afterwards
+//! ([`extension`]). Answers to
 //! <https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api>.
+
+pub mod extension;
 
 use std::cmp::Ordering;
 
@@ -110,7 +113,7 @@ fn parse_version(version: &str) -> Option<(u8, u32, u32)> {
     }
 }
 
-fn group_version(group: &str, version: &str) -> String {
+pub(super) fn group_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 

@@ -84,12 +84,14 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
     }
     impersonation::filter(server, call).await?;
     authorization::authorize(server, &call.attributes()).await?;
+    call.target.remote = server.aggregation.route(&call.info);
     // A resource that was defined a moment ago may be known to other servers only.
     if call.target.is_unknown(&call.info) && server.storage.refresh_all().await {
         call.target = Target::resolve(&server.rows, &call.info);
+        call.target.remote = server.aggregation.route(&call.info);
     }
     call.target.check(&call.info)?;
-    let form = context::form(&call.headers, &call.info, call.target.view.as_ref(), call.target.connector.is_some())?;
+    let form = context::form(&call.headers, &call.info, call.target.view.as_ref(), call.target.streams_body())?;
     let (bytes, _room) = body::filter(server, call).await?;
     let place = flowcontrol::filter(server, call)?;
     let limit = deadline::limit(server.options.request_timeout, call)?;

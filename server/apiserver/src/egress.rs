@@ -3,7 +3,9 @@
 //! Callers name the destination and its node; this module decides whether the connection is made directly or through the tunnel that the
 //! node's agent opened.
 
+pub mod authority;
 mod direct;
+pub mod insecure;
 pub mod services;
 mod tunnels;
 pub mod webhooks;

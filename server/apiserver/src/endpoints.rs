@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod context;
+pub mod extension;
 pub mod health;
 pub mod nodes;
 pub mod openapi;
@@ -31,6 +32,9 @@ use verbs::{delete, patch, read, write};
 
 /// Answers a request that passed all filters. [`Target::check`] has refused what has no endpoint.
 pub async fn dispatch(target: &Target, ctx: Context) -> Answer<Response<Body>> {
+    if let Some(remote) = &target.remote {
+        return extension::answer(ctx, remote).await;
+    }
     let deprecation = ctx.view.as_ref().and_then(|view| view.definition.kind.deprecation(&ctx.info.version));
     let mut response = answer(target, ctx).await?;
     if let Some(text) = deprecation {

@@ -7,6 +7,7 @@
 //! pipeline into one transaction.
 
 pub mod admission;
+pub mod aggregation;
 pub mod attributes;
 pub mod authn;
 pub mod authz;
@@ -84,6 +85,8 @@ impl ApiServer {
         let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), keys.service_account, storage.clone()));
         let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?;
         let tunnels = Arc::new(egress::Tunnels::new(options.tunnels, options.egress.clone()));
+        let aggregation =
+            aggregation::Aggregation::new(storage.clone(), rows.clone(), tunnels.clone(), options.aggregator_identity.clone());
         let conversions = Arc::new(conversion::Conversions::new(tunnels.clone(), storage.clone()));
         let environment = admission::plugin::Environment {
             reader: storage.clone(),
@@ -104,6 +107,7 @@ impl ApiServer {
             rows,
             storage,
             conversions,
+            aggregation,
             security,
             metrics,
             inflight,
@@ -118,7 +122,9 @@ impl ApiServer {
             contact_lost: endpoints::health::contact::ContactLost::default(),
             store_status,
         };
-        Ok(ApiServer { server: Arc::new(server) })
+        let server = Arc::new(server);
+        tokio::spawn(aggregation::availability::run(server.clone()));
+        Ok(ApiServer { server })
     }
 
     /// Serves HTTPS until `shutdown`, then drains connections. `tls` must ask for, and accept, any client certificate

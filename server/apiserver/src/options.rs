@@ -34,6 +34,8 @@ pub struct ApiServerOptions {
     pub tunnels: TunnelUse,
     /// TLS towards kubelets: our client certificate, and the CA that signed theirs. None: no logs, no exec.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate by which extension servers know that the headers about the user are true. None: they must ask who it is.
+    pub aggregator_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
 }
 
 impl Default for ApiServerOptions {
@@ -51,6 +53,7 @@ impl Default for ApiServerOptions {
             egress: Arc::new(Direct::default()),
             tunnels: TunnelUse::KubeletsAndPods,
             kubelet_tls: None,
+            aggregator_identity: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_raft::StoreStatus;
 
 use crate::admission::chain::Chain;
+use crate::aggregation::Aggregation;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::catalog::rows::Rows;
@@ -44,6 +45,8 @@ pub struct Server {
     pub storage: Arc<Storage>,
     /// The way to other versions of them, where webhooks convert.
     pub conversions: Arc<Conversions>,
+    /// The servers that answer further groups and versions.
+    pub aggregation: Aggregation,
     /// Identity, authorization, admission.
     pub security: Security,
     /// What `/metrics` shows.

@@ -189,6 +189,7 @@ impl<'a> Startup<'a> {
         };
         self.args.upstream.apply_to_api_server(&mut options);
         options.kubelet_tls = Some(Arc::new(kubelet_tls(&member.keys, certificates)?));
+        options.aggregator_identity = Some(certificates.show("front-proxy-client", Profile::FrontProxyClient, Timestamp::now())?);
         let api = ApiServer::start(options, keys.api_server_keys()?, store.clone()).await?;
         api.set_extra_routes(Arc::new(JoinService::new(JoinOptions {
             store: store.clone(),

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use rand::seq::IndexedRandom;
 use serde_json::Value;
 use trireme_api::meta;
 
-use super::is_global_unicast;
+use super::{Place, is_global_unicast};
 use crate::storage::lookup::ObjectReader;
 
 /// One ready address behind a Service.
@@ -28,6 +29,22 @@ pub fn port_name(service: &Value, number: u16) -> Option<String> {
     let ports = meta::list_at(service, &["spec", "ports"]);
     let port = ports.iter().find(|port| port["port"].as_i64() == Some(i64::from(number)))?;
     Some(port.get("name").and_then(Value::as_str).unwrap_or_default().to_owned())
+}
+
+/// What to connect to for a Service's port: host, port and place of one of its endpoints, or of its external name.
+///
+/// # Errors
+/// Why there is none.
+pub fn resolve(reader: &dyn ObjectReader, namespace: &str, name: &str, port: u16) -> Result<(String, u16, Place), String> {
+    let service = reader.get("", "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
+    if meta::str_at(&service.object, &["spec", "type"]) == "ExternalName" {
+        return Ok((meta::str_at(&service.object, &["spec", "externalName"]).to_owned(), port, Place::Elsewhere));
+    }
+    let port_name = port_name(&service.object, port).ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
+    let addresses = endpoints(reader, namespace, name, &port_name);
+    let chosen = addresses.choose(&mut rand::rng()).ok_or_else(|| format!("no endpoints available for service {name:?}"))?;
+    let place = if chosen.node.is_empty() { Place::Elsewhere } else { Place::Pod(chosen.node.clone()) };
+    Ok((chosen.address.to_string(), chosen.port, place))
 }
 
 /// The ready endpoints of a Service's port. Addresses of this host, or that only its network reaches, are skipped: a user who may write

@@ -15,15 +15,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rand::seq::SliceRandom;
-use rustls::pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio_rustls::TlsConnector;
 use trireme_api::meta;
 
-use super::services::{self, Address};
-use super::{Egress, Place, Stream};
+use super::{Egress, Place, Stream, authority, services};
 use crate::storage::lookup::ObjectReader;
 
 /// The longest answer.
@@ -111,13 +108,7 @@ fn url_target(url: &str) -> Result<(Target, String), String> {
 }
 
 fn tls(bundle: &str) -> Result<Arc<rustls::ClientConfig>, String> {
-    use base64::Engine;
-    let pem = base64::engine::general_purpose::STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
-    }
+    let roots = authority::roots(bundle)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let config = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
@@ -192,21 +183,10 @@ impl Client {
     }
 
     fn resolve(&self, target: &Target) -> Result<(String, u16, Place), String> {
-        let (namespace, name, port) = match target {
-            Target::Host(host, port) => return Ok((host.clone(), *port, Place::Elsewhere)),
-            Target::Service { namespace, name, port } => (namespace, name, *port),
-        };
-        let service = self.reader.get("", "services", namespace, name).ok_or_else(|| format!("service {name:?} not found"))?;
-        if meta::str_at(&service.object, &["spec", "type"]) == "ExternalName" {
-            return Ok((meta::str_at(&service.object, &["spec", "externalName"]).to_owned(), port, Place::Elsewhere));
+        match target {
+            Target::Host(host, port) => Ok((host.clone(), *port, Place::Elsewhere)),
+            Target::Service { namespace, name, port } => services::resolve(&*self.reader, namespace, name, *port),
         }
-        let port_name =
-            services::port_name(&service.object, port).ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-        let mut addresses = services::endpoints(&*self.reader, namespace, name, &port_name);
-        addresses.shuffle(&mut rand::rng());
-        let Address { address, port, node, .. } =
-            addresses.into_iter().next().ok_or_else(|| format!("no endpoints available for service {name:?}"))?;
-        Ok((address.to_string(), port, if node.is_empty() { Place::Elsewhere } else { Place::Pod(node) }))
     }
 }
 

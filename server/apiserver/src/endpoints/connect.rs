@@ -9,7 +9,6 @@ pub mod connector;
 pub mod connectors;
 pub mod destination;
 pub mod forward;
-mod insecure;
 pub mod name;
 mod options;
 pub mod proxied;

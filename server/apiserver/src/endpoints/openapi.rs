@@ -7,6 +7,7 @@ pub mod kept;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, VARY};
 use http::{HeaderValue, Response};
+use serde_json::json;
 use trireme_api::gvk::GroupVersion;
 use trireme_api::openapi::{self, Served};
 
@@ -31,7 +32,13 @@ pub fn answer(ctx: &Context, rest: &[&str]) -> Response<Body> {
                 respond::tagged(&ctx.headers, &hash, || document(ctx, "application/json", &format!("v2/{hash}"), || openapi::v2(&rows)))
             }
         }
-        ["v3"] => respond::object(200, ctx.form.encoding, &openapi::v3_index(&rows)),
+        ["v3"] => {
+            let mut index = openapi::v3_index(&rows);
+            for (path, address) in ctx.server.aggregation.openapi() {
+                index["paths"][path] = json!({"serverRelativeURL": address});
+            }
+            respond::object(200, ctx.form.encoding, &index)
+        }
         ["v3", "api", version] => v3(ctx, &rows, &GroupVersion::new("", (*version).to_owned())),
         ["v3", "apis", group, version] => v3(ctx, &rows, &GroupVersion::new((*group).to_owned(), (*version).to_owned())),
         _ => path_not_found(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use trireme_api::discovery;
+use trireme_api::discovery::{self, extension};
 use trireme_api::resources::Resource;
 
 use crate::endpoints::context::Context;
@@ -46,10 +46,13 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
         ["api"] => groups(ctx, true),
         ["apis"] => groups(ctx, false),
         ["api", version] => group_version(ctx, "", version),
-        ["apis", group] => match discovery::api_group(resources(ctx).iter().map(AsRef::as_ref), group) {
-            Some(document) => respond::object(200, ctx.form.encoding, &document),
-            None => path_not_found(),
-        },
+        ["apis", group] => {
+            let own = discovery::api_group(resources(ctx).iter().map(AsRef::as_ref), group);
+            match extension::group(own, group, &ctx.server.aggregation.groups()) {
+                Some(document) => respond::object(200, ctx.form.encoding, &document),
+                None => path_not_found(),
+            }
+        }
         ["apis", group, version] => group_version(ctx, group, version),
         ["openapi", rest @ ..] => openapi::answer(ctx, rest),
         [".well-known", "openid-configuration"] => {
@@ -72,7 +75,10 @@ fn resources(ctx: &Context) -> Vec<Arc<Resource>> {
 fn groups(ctx: &Context, core: bool) -> Response<Body> {
     let rows = resources(ctx);
     if ctx.form.aggregated_discovery {
-        let document = discovery::aggregated(rows.iter().map(AsRef::as_ref), core);
+        let mut document = discovery::aggregated(rows.iter().map(AsRef::as_ref), core);
+        if !core {
+            extension::add_to_aggregated(&mut document, &ctx.server.aggregation.groups());
+        }
         let hash = hex::encode_upper(Sha256::digest(document.to_string()));
         let mut response = respond::tagged(&ctx.headers, &hash, || respond::object(200, ctx.form.encoding, &document));
         let headers = response.headers_mut();
@@ -83,7 +89,9 @@ fn groups(ctx: &Context, core: bool) -> Response<Body> {
     let document = if core {
         discovery::api_versions(&ctx.server.options.advertise_address)
     } else {
-        discovery::api_group_list(rows.iter().map(AsRef::as_ref))
+        let mut document = discovery::api_group_list(rows.iter().map(AsRef::as_ref));
+        extension::add_to_list(&mut document, &ctx.server.aggregation.groups());
+        document
     };
     let mut response = respond::object(200, ctx.form.encoding, &document);
     response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
@@ -120,6 +128,10 @@ fn root(ctx: &Context) -> Response<Body> {
         if !group.is_empty() {
             paths.push(format!("/apis/{group}"));
         }
+    }
+    for group in ctx.server.aggregation.groups() {
+        paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{}", group.name, version.version)));
+        paths.push(format!("/apis/{}", group.name));
     }
     paths.sort();
     paths.dedup();

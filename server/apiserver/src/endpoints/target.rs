@@ -3,9 +3,12 @@
 //! Owns the answers "no such resource" (404) and "not with this verb" (405): a path that upstream's router has no route for reaches
 //! no handler. Metrics use only the resources and endpoints that are resolved here as label values.
 
+use std::sync::Arc;
+
 use trireme_api::resources::{Resource, Subresource};
 use trireme_api::status::Status;
 
+use crate::aggregation::table::Remote;
 use crate::catalog::rows::{Rows, View};
 use crate::endpoints::connect::connector::Connector;
 use crate::endpoints::connect::connectors;
@@ -18,6 +21,8 @@ use crate::http::respond::method_not_allowed;
 pub struct Target {
     /// The resource, if one is served under the names and the version in the path.
     pub view: Option<View>,
+    /// The extension server that answers instead.
+    pub remote: Option<Arc<Remote>>,
     /// The endpoint that carries the request on to a node or a pod.
     pub connector: Option<&'static Connector>,
     /// Whether group and version are served at all.
@@ -40,6 +45,7 @@ impl Target {
         Target {
             long_running: info.verb == "watch" || connector.is_some_and(|connector| connector.is_long_running(&info.query)),
             group_version_served: view.is_some() || rows.serves_group_version(&info.group, &info.version),
+            remote: None,
             connector,
             view,
         }
@@ -52,12 +58,12 @@ impl Target {
 
     /// Whether the path names a resource that this server does not know.
     pub fn is_unknown(&self, info: &RequestInfo) -> bool {
-        info.resource_request && self.view.is_none()
+        info.resource_request && self.view.is_none() && self.remote.is_none()
     }
 
-    /// Whether the endpoint passes the body on without reading it.
+    /// Whether another server answers, which negotiates the form by itself and reads the body.
     pub fn streams_body(&self) -> bool {
-        self.connector.is_some()
+        self.connector.is_some() || self.remote.is_some()
     }
 
     /// Refuses what no endpoint answers. `Ok` with `None` for paths that name no resource, and for unknown groups.

@@ -9,6 +9,7 @@ mod apply;
 mod conversion;
 mod crd;
 mod crud;
+mod extension;
 mod https;
 mod kinds;
 mod once;

@@ -1,5 +1,7 @@
 //! A whole API server in this process: a store of one member in memory, HTTPS on a free port, an administrator.
 
+#[path = "support/extension.rs"]
+pub mod extension;
 #[path = "support/hook.rs"]
 pub mod hook;
 

@@ -16,12 +16,12 @@ impl Kind for ApiService {
         false
     }
 
-    fn accepts_bare_finalizers(&self) -> bool {
-        true
+    fn missing_behaviour(&self) -> &'static str {
+        "objects for the groups that the server itself answers; documents of extension servers in /openapi/v2"
     }
 
-    fn missing_actor(&self) -> Option<&'static str> {
-        Some("API aggregation")
+    fn accepts_bare_finalizers(&self) -> bool {
+        true
     }
 
     fn name_rule(&self) -> NameRule {

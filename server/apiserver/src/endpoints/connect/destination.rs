@@ -6,8 +6,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::{CertificateDer, ServerName};
 use trireme_api::status::Status;
 
-use crate::egress::{Egress, Place, Stream};
-use crate::endpoints::connect::insecure;
+use crate::egress::{Egress, Place, Stream, insecure};
 use crate::error::Answer;
 
 /// How the other side is spoken to.
@@ -17,6 +16,8 @@ pub enum Security {
     Plain,
     /// TLS without a look at the certificate: what `https:` in the name of a proxied Service or pod means.
     Unverified,
+    /// TLS as this configuration has it: the certificate must name the host.
+    Verified(Arc<rustls::ClientConfig>),
     /// TLS to the kubelet of this node: its certificate must be of the cluster and name the node.
     Kubelet(Arc<rustls::ClientConfig>, String),
 }
@@ -55,6 +56,7 @@ impl Destination {
         let (config, node) = match &self.security {
             Security::Plain => return Ok(TokioIo::new(stream)),
             Security::Unverified => (insecure::client_config(), None),
+            Security::Verified(config) => (config.clone(), None),
             Security::Kubelet(config, node) => (config.clone(), Some(node)),
         };
         let name = ServerName::try_from(self.host.clone()).map_err(|error| unreachable(&error))?;
