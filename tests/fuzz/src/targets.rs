@@ -42,3 +42,21 @@ pub fn all() -> Vec<Target> {
 fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mutate::input;
+
+    /// The long runs are `ops/test chaos fuzz`; this one runs each target once a gate.
+    #[test]
+    fn valid_inputs_and_some_mutations_end_no_target() {
+        for target in all() {
+            let corpus = (target.corpus)();
+            assert!(!corpus.is_empty(), "{}: nothing to start from", target.name);
+            for number in 0..corpus.len() as u64 + 200 {
+                (target.run)(&input(&corpus, 1, number));
+            }
+        }
+    }
+}
