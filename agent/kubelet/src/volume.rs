@@ -1,7 +1,7 @@
 //! A pod's volumes on this host: made before its containers, kept fresh while it runs, taken away after it.
 //!
 //! Paths are deterministic (`pods/<uid>/volumes/<plugin>/<name>`, upstream's layout) and setting up is idempotent, so a restarted
-//! agent finds what it made: what exists on disk is the record of what has to be taken down. Each kind of volume is a [`Plugin`].
+//! agent finds what it made: the directories on disk record which volumes must be torn down. Each kind of volume is a [`Plugin`].
 //! Answers to <https://kubernetes.io/docs/concepts/storage/volumes/>.
 
 mod claim;

@@ -230,7 +230,7 @@ impl Engine for RocksEngine {
             Role::Log => options.set_sync(durability == Durability::Synced),
             Role::State => {
                 options.disable_wal(true);
-                // A write that would have to wait is refused instead: where a full disk has stopped the flushes it would wait for ever.
+                // RocksDB refuses a write that would stall. Without this, a write would block for ever once a full disk stops flushes.
                 options.set_no_slowdown(true);
             }
         }

@@ -309,7 +309,7 @@ fn field_of(of: &Type, field: &str) -> Option<Type> {
     }
 }
 
-/// The type of what an operator gives; None: it does not take these.
+/// The result type of an operator; None if it does not accept these operands.
 fn binary(operator: Operator, left: &Type, right: &Type) -> Option<Type> {
     let known = if left.is_dyn() { right } else { left };
     let numbers = left.is_number() && right.is_number();

@@ -208,7 +208,7 @@ pub fn is_known(name: &str) -> bool {
     TABLE.iter().any(|(known, ..)| *known == name)
 }
 
-/// The type of what a call gives.
+/// The result type of a call.
 ///
 /// # Errors
 /// Why it cannot be called so.

@@ -95,7 +95,7 @@ impl Type {
         }
     }
 
-    /// The type of what is one or the other.
+    /// The common type of two branches.
     pub fn joined(&self, other: &Type) -> Type {
         match (self, other) {
             (Type::Dyn, known) | (known, Type::Dyn) => known.clone(),

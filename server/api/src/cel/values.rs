@@ -52,7 +52,7 @@ pub fn from_option(json: Option<&Json>) -> Value {
     json.map_or(Value::Null, from_json)
 }
 
-/// A value of what a client sent or what is stored. Their depth is bounded where they are decoded.
+/// Converts JSON from a request or from the store. The decoder has bounded its depth.
 pub fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,

@@ -102,7 +102,7 @@ pub fn accept(original: &Value, mut converted: Value, to: &GroupVersionKind) -> 
     Ok(converted)
 }
 
-/// The metadata of the original, with labels and annotations of what was made of it.
+/// The metadata of the original object, with the labels and annotations of the converted one.
 fn restored(original: &Value, converted: &Value) -> Result<Map<String, Value>, String> {
     let given = match converted.get("metadata") {
         None => return Err("missing metadata in converted object".to_owned()),

@@ -56,7 +56,7 @@ pub fn add_to_aggregated(document: &mut Value, groups: &[ExtensionGroup]) {
     }
 }
 
-/// `/apis/GROUP`, where `own` is what this server itself has of the group; None if nobody has any.
+/// `/apis/GROUP`. `own` is the document of the versions that this server answers itself. None if no server answers the group.
 pub fn group(own: Option<Value>, name: &str, groups: &[ExtensionGroup]) -> Option<Value> {
     let Some(group) = groups.iter().find(|group| group.name == name) else { return own };
     let mut versions = group.plain_versions();

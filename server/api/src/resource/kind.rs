@@ -90,7 +90,7 @@ pub trait Kind: Send + Sync {
         false
     }
 
-    /// How long an object is kept after its last write, in seconds; None is for ever.
+    /// How long an object is kept after its last write, in seconds. None: it does not expire.
     fn ttl_secs(&self) -> Option<i64> {
         None
     }

@@ -14,7 +14,7 @@ pub(crate) fn remove(object: &mut Value, key: &str) {
     }
 }
 
-/// Puts back a top-level field of what is stored.
+/// Restores a top-level field from the stored object.
 pub(crate) fn carry(object: &mut Value, old: &Value, key: &str) {
     let Some(map) = object.as_object_mut() else { return };
     match old.get(key) {
