@@ -8,6 +8,7 @@ mod cluster;
 #[path = "support/small_disk.rs"]
 mod small_disk;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use cluster::{Ca, PATIENCE, Seat, get, log_to_stderr, put, until};
 use rand::RngCore;
 use small_disk::{fill, on_small_disk};
 use trireme_proto::etcd;
+use trireme_raft::engine::rocks::{RocksEngine, RocksOptions, Role};
+use trireme_raft::engine::{Durability, Engine, Table, WriteBatch};
 use trireme_raft::{Engines, RocksEngines, SpaceLevel, Store, StoreError, StoreOptions, Upkeep, WhenEmpty};
 
 fn options(seat: &mut Seat, when_empty: WhenEmpty) -> StoreOptions {
@@ -162,6 +165,50 @@ async fn filled_by_somebody_else(store: &Store, disk: &Path) {
     level(store, |level| level == SpaceLevel::Ample, "space again").await;
     accepted(store, || put("small", "4")).await;
     assert_eq!(get(store, "small").as_deref(), Some("4"));
+}
+
+/// RocksDB recovers from a full disk by a flush that waits for the write in progress. A write that in turn waited for the recovery, because
+/// both memtables are full, would never end.
+#[test]
+fn no_write_of_the_log_blocks_the_recovery_of_its_engine() {
+    let Some(disk) = on_small_disk("no_write_of_the_log_blocks_the_recovery_of_its_engine", 64) else { return };
+    let (folder, mut left) = (disk.join("log"), 0);
+    let mut options = RocksOptions::default();
+    options.write_buffer_bytes = 1 << 20;
+    // How much space is left decides which write fails first: the journal's or the flush's.
+    while left < 8 << 20 {
+        let engine = Arc::new(RocksEngine::open(&folder, Role::Log, &options).unwrap());
+        let junk = fill(&disk);
+        let file = File::options().write(true).open(&junk).unwrap();
+        file.set_len(file.metadata().unwrap().len() - left).unwrap();
+        let (done, ended) = std::sync::mpsc::sync_channel(1);
+        let writer = engine.clone();
+        let thread = std::thread::spawn(move || {
+            let refused = (0_u64..64).map(|index| writer.write(entry(index), Durability::Synced)).find(Result::is_err);
+            let _ = done.send(refused);
+        });
+        let refused = ended.recv_timeout(Duration::from_secs(2)).or_else(|_| {
+            std::fs::remove_file(&junk).unwrap();
+            ended.recv_timeout(PATIENCE)
+        });
+        let refused = refused.unwrap_or_else(|_| panic!("a write hangs although there is space again; {left} bytes were left"));
+        assert!(matches!(refused, Some(Err(StoreError::NoSpace)) | None), "{refused:?}");
+        // It holds the engine.
+        thread.join().unwrap();
+        drop(engine);
+        let _ = std::fs::remove_file(&junk);
+        std::fs::remove_dir_all(&folder).unwrap();
+        left += 1 << 20;
+    }
+}
+
+/// A log entry of 256 KiB that nothing compresses.
+fn entry(index: u64) -> WriteBatch {
+    let mut value = vec![0; 256 << 10];
+    rand::rng().fill_bytes(&mut value);
+    let mut batch = WriteBatch::new();
+    batch.put(Table::Entry, &index.to_be_bytes(), value);
+    batch
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
@@ -27,8 +27,12 @@ use crate::StoreError;
 
 mod journal;
 
-/// How long a write waits for flushes to catch up. They fall behind for a second at most, unless the disk is full.
+/// How long a write of the state waits for flushes to catch up. They fall behind for a second at most, unless the disk is full.
 const STALL_LIMIT: Duration = Duration::from_secs(10);
+/// The same for a write of the log, whose failure costs a Raft instance: a slow disk is waited for.
+const LOG_STALL_LIMIT: Duration = Duration::from_secs(30);
+/// Tables of the log's first level at which its writes stop.
+const LOG_STOP_TABLES: i32 = 36;
 const STALL_PAUSE: Duration = Duration::from_millis(2);
 
 /// What an instance holds, and so how it is written.
@@ -105,29 +109,28 @@ impl RocksEngine {
     }
 
     /// Writes, or returns `Busy` where the write would have to wait.
-    fn write_promptly(&self, writes: rocksdb::WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
-        self.db.write_opt(writes, options).map_err(|error| match error.kind() {
+    fn write_promptly(&self, batch: &WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
+        self.db.write_opt(encoded(batch), options).map_err(|error| match error.kind() {
             rocksdb::ErrorKind::Incomplete => StoreError::Busy,
             _ => self.failed(&error),
         })
     }
 
     /// Writes, waiting for flushes and merges to catch up where they have to, but not for ever.
-    fn write_patiently(&self, writes: rocksdb::WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
-        let kept = (self.role == Role::State).then(|| writes.data().to_vec());
-        let mut result = self.db.write_opt(writes, options);
-        for _ in 0..STALL_LIMIT.as_millis() / STALL_PAUSE.as_millis() {
-            match (&result, &kept) {
-                (Err(error), Some(kept)) if error.kind() == rocksdb::ErrorKind::Incomplete => {
-                    std::thread::sleep(STALL_PAUSE);
-                    result = self.db.write_opt(rocksdb::WriteBatch::from_data(kept), options);
+    fn write_patiently(&self, batch: &WriteBatch, options: &WriteOptions) -> Result<(), StoreError> {
+        let limit = match self.role {
+            Role::Log => LOG_STALL_LIMIT,
+            Role::State => STALL_LIMIT,
+        };
+        let deadline = Instant::now() + limit;
+        loop {
+            match self.db.write_opt(encoded(batch), options) {
+                Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete && Instant::now() < deadline => {
+                    std::thread::sleep(STALL_PAUSE)
                 }
-                _ => break,
+                Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => return Err(StoreError::NoSpace),
+                result => return result.map_err(|error| self.failed(&error)),
             }
-        }
-        match result {
-            Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => Err(StoreError::NoSpace),
-            result => result.map_err(|error| self.failed(&error)),
         }
     }
 
@@ -140,6 +143,20 @@ impl RocksEngine {
         options.set_wait(true);
         self.db.flush_opt(&options).map_err(|error| self.failed(&error))
     }
+}
+
+/// A batch as RocksDB takes it.
+fn encoded(batch: &WriteBatch) -> rocksdb::WriteBatch {
+    let mut writes = rocksdb::WriteBatch::default();
+    for write in batch.writes() {
+        match write {
+            Write::Put(key, value) => writes.put(key, value),
+            Write::Delete(key) => writes.delete(key),
+            Write::DeleteRange(start, end) if start < end => writes.delete_range(start, end),
+            Write::DeleteRange(..) => {}
+        }
+    }
+    writes
 }
 
 /// The value of one key of a checkpoint, which is left as it is.
@@ -200,6 +217,10 @@ fn db_options(role: Role, options: &RocksOptions) -> Options {
             db.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
             db.set_track_and_verify_wals_in_manifest(true);
             db.set_max_total_wal_size(64 << 20);
+            // A write that would be slowed down is refused, as one that would be stopped: nothing is gained by slowing down first.
+            db.set_level_zero_slowdown_writes_trigger(LOG_STOP_TABLES);
+            db.set_level_zero_stop_writes_trigger(LOG_STOP_TABLES);
+            db.set_soft_pending_compaction_bytes_limit(0);
         }
         Role::State => {
             db.set_atomic_flush(true);
@@ -216,28 +237,18 @@ impl Engine for RocksEngine {
     }
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
-        let mut writes = rocksdb::WriteBatch::default();
-        for write in batch.writes() {
-            match write {
-                Write::Put(key, value) => writes.put(key, value),
-                Write::Delete(key) => writes.delete(key),
-                Write::DeleteRange(start, end) if start < end => writes.delete_range(start, end),
-                Write::DeleteRange(..) => {}
-            }
-        }
         let mut options = WriteOptions::default();
+        // RocksDB refuses a write that would stall. Without this, a write would block for ever once a full disk stops flushes: the flush with
+        // which RocksDB recovers waits for the write in progress, and that one for the recovery.
+        options.set_no_slowdown(true);
         match self.role {
             Role::Log => options.set_sync(durability == Durability::Synced),
-            Role::State => {
-                options.disable_wal(true);
-                // RocksDB refuses a write that would stall. Without this, a write would block for ever once a full disk stops flushes.
-                options.set_no_slowdown(true);
-            }
+            Role::State => options.disable_wal(true),
         }
         if durability == Durability::Prompt {
-            return self.write_promptly(writes, &options);
+            return self.write_promptly(&batch, &options);
         }
-        self.write_patiently(writes, &options)?;
+        self.write_patiently(&batch, &options)?;
         if self.role == Role::State && durability == Durability::Synced { self.flush_memtable() } else { Ok(()) }
     }
 

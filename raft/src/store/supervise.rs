@@ -245,13 +245,17 @@ async fn disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + 
 
 impl Pauses {
     fn take(&mut self, space: SpaceLevel) -> Duration {
-        if self.started.elapsed() > PAUSE_MAX * 2 {
+        if self.started.elapsed() > PAUSE_MAX * 2 || space == SpaceLevel::Full {
             self.next = PAUSE_MIN;
+        }
+        self.started = Instant::now();
+        if space == SpaceLevel::Full {
+            // What fails now says nothing about the first attempt after there is space.
+            return PAUSE_FULL;
         }
         let pause = self.next;
         self.next = (pause * 2).min(PAUSE_MAX);
-        self.started = Instant::now();
-        if space == SpaceLevel::Full { pause.min(PAUSE_FULL) } else { pause }
+        pause
     }
 }
 
@@ -278,5 +282,21 @@ impl Core {
             }
         })
         .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_but_not_while_the_disk_is_full() {
+        let mut pauses = Pauses { next: PAUSE_MIN, started: Instant::now() };
+        let mut take = |space| pauses.take(space).as_secs();
+        assert_eq!([(); 7].map(|()| take(SpaceLevel::Ample)), [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!([(); 3].map(|()| take(SpaceLevel::Full)), [2, 2, 2]);
+        assert_eq!([take(SpaceLevel::Low), take(SpaceLevel::Low)], [1, 2], "space that has come back is used at once");
+        tokio::time::advance(PAUSE_MAX * 3).await;
+        assert_eq!(take(SpaceLevel::Ample), 1, "an instance that lived long is no failure");
     }
 }
