@@ -22,6 +22,7 @@ use crate::runtime::Declaration;
 use crate::storage::ephemeral::EphemeralVolumes;
 use crate::storage::protection::{ClaimProtection, VolumeProtection};
 use crate::storage::volume_binder::VolumeBinder;
+use crate::workloads::autoscaler::Autoscalers;
 use crate::workloads::cron_job::CronJobs;
 use crate::workloads::daemon_set::DaemonSets;
 use crate::workloads::deployment::Deployments;
@@ -41,6 +42,7 @@ pub(crate) fn all() -> Vec<Declaration> {
         Declaration::of::<Jobs>(),
         Declaration::of::<CronJobs>(),
         Declaration::of::<TtlAfterFinished>(),
+        Declaration::of::<Autoscalers>(),
         Declaration::of::<EndpointSlices>(),
         Declaration::of::<EndpointSliceMirroring>(),
         Declaration::of::<EndpointsController>(),

@@ -1,6 +1,7 @@
 //! Controllers of workloads: what runs pods.
 
 mod amount;
+pub(crate) mod autoscaler;
 pub(crate) mod cron_job;
 pub(crate) mod daemon_set;
 pub(crate) mod deployment;

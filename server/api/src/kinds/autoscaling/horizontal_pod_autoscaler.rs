@@ -24,14 +24,6 @@ impl Kind for HorizontalPodAutoscaler {
         true
     }
 
-    fn missing_behaviour(&self) -> &'static str {
-        "metrics in the status; tolerance"
-    }
-
-    fn missing_actor(&self) -> Option<&'static str> {
-        Some("pod autoscaler")
-    }
-
     fn default(&self, version: &str, object: &mut Value) {
         fill(object, &[Set("", "spec", Obj), Set("", "status", Obj), Set("status", "desiredReplicas", I(0))]);
         fill(object, if version == "v1" { &[Set("status", "currentReplicas", I(0))] } else { &[Set("status", "currentMetrics", Null)] });
