@@ -4,6 +4,8 @@
 
 mod admin;
 mod agent;
+mod audit;
+mod oidc;
 mod recovery;
 mod server;
 mod upstream;

@@ -86,6 +86,11 @@ impl Aggregation {
         self.table().find(group, version).filter(|_| !self.rows.serves_group_version(group, version))
     }
 
+    /// Whether an extension server answers a version of a group.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.table().by_priority().iter().any(|remote| remote.group == group)
+    }
+
     /// What discovery adds to the groups of this server: those of higher priority first.
     pub fn groups(&self) -> Vec<ExtensionGroup> {
         let mut groups: Vec<ExtensionGroup> = Vec::new();

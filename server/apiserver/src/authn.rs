@@ -14,6 +14,7 @@ pub mod bound;
 pub mod front_proxy;
 pub mod impersonation;
 pub mod legacy_token;
+pub mod oidc;
 pub mod review;
 pub mod signing_key;
 pub mod token;
@@ -33,10 +34,11 @@ use crate::error::Error;
 use crate::user::{GROUP_AUTHENTICATED, UserInfo};
 
 pub use signing_key::SigningKey;
-pub use token::ServiceAccountTokens;
+pub use token::{Authenticated, ServiceAccountTokens};
 pub use x509::{Peer, accept_any_verifier};
 
 use bearer::Bearer;
+use oidc::Oidc;
 
 /// Paths that answer to requests without credentials.
 const ANONYMOUS_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
@@ -50,6 +52,7 @@ pub struct Authenticator {
     clients: Arc<x509::ChainVerifier>,
     front_proxies: Arc<x509::ChainVerifier>,
     tokens: Arc<ServiceAccountTokens>,
+    provider: Option<Arc<Oidc>>,
     judged: Arc<Mutex<HashMap<[u8; 32], Peer>>>,
 }
 
@@ -64,8 +67,32 @@ impl Authenticator {
             clients: Arc::new(x509::ChainVerifier::new(clients)?),
             front_proxies: Arc::new(x509::ChainVerifier::new(front_proxies)?),
             tokens,
+            provider: None,
             judged: Arc::default(),
         })
+    }
+
+    /// Accepts tokens of an identity provider too.
+    pub fn with_provider(self, provider: Option<Arc<Oidc>>) -> Authenticator {
+        Authenticator { provider, ..self }
+    }
+
+    /// Judges a bearer token for one of `audiences` (the API server's own when empty), whoever issued it. The error is for logs and
+    /// TokenReview, not for the bearer.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    pub async fn judge_token(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Authenticated, String> {
+        let Some(provider) = self.provider.as_ref().filter(|provider| provider.issued(token)) else {
+            return self.tokens.authenticate(token, audiences, now).await;
+        };
+        // Such a token is meant for the API server.
+        let own = self.tokens.audiences();
+        let matching: Vec<String> = own.iter().filter(|one| audiences.is_empty() || audiences.contains(one)).cloned().collect();
+        if matching.is_empty() {
+            return Err(format!("token audiences {own:?} is invalid for the target audiences {audiences:?}"));
+        }
+        Ok(Authenticated { user: provider.authenticate(token, now).await?, audiences: matching })
     }
 
     /// The service-account tokens.
@@ -107,7 +134,7 @@ impl Authenticator {
         }
         match bearer::token(headers) {
             Bearer::Token(token) => {
-                return match self.tokens.authenticate(&token, &[], now).await {
+                return match self.judge_token(&token, &[], now).await {
                     Ok(found) => Ok(authenticated(found.user)),
                     Err(reason) => {
                         tracing::debug!(%reason, "bearer token refused");

@@ -3,7 +3,7 @@
 //! | filter | what it does |
 //! |---|---|
 //! | [`panics`] | turns a panic into a 500 and the end of the connection |
-//! | [`audit`] | names the request |
+//! | [`audit`] | names the request, and records it once its user is known and when it is answered |
 //! | [`extra_routes`] | answers the paths by which machines join, which need no identity or a node's |
 //! | [`authentication`] | determines the user, and removes the credentials from the request |
 //! | [`impersonation`] | lets a user act as another one |
@@ -37,6 +37,8 @@ use http::{HeaderValue, Method, Request, Response};
 use parking_lot::Mutex;
 use trireme_api::status::Status;
 
+use crate::audit::Record;
+use crate::audit::policy::Stage;
 use crate::endpoints;
 use crate::endpoints::context::{self, Context};
 use crate::endpoints::target::Target;
@@ -44,6 +46,7 @@ use crate::error::Answer;
 use crate::http::body::Payload;
 use crate::http::respond::{self, Body};
 use crate::metrics::RequestLabels;
+use crate::resource_metrics;
 use crate::server::Server;
 use call::{Call, Source};
 
@@ -54,15 +57,25 @@ pub async fn run(server: Arc<Server>, source: Source, request: Request<Payload>)
         Ok(call) => call,
         Err(error) => return respond::status(&Status::bad_request(error.to_string())),
     };
-    let audit_id = audit::id(&call.headers);
+    call.audit_id = audit::id(&call.headers);
     let compresses = compression::applies(&call.method, &call.headers, call.target.long_running);
     let outcome = panics::catch(filters(&server, &mut call)).await;
+    let record = call.record.take();
     let mut response = match outcome {
-        Ok(response) if compresses => server.compressor.filter(response),
-        Ok(response) => response,
-        Err(status) => refuse(&mut call, &status).await,
+        Ok(Ok(response)) => {
+            let response = audit::answered(record, response, call.target.long_running).await;
+            if compresses { server.compressor.filter(response) } else { response }
+        }
+        Ok(Err(status)) => {
+            audit::refused(record, &status, Stage::ResponseComplete).await;
+            refuse(&mut call, &status).await
+        }
+        Err(status) => {
+            audit::refused(record, &status, Stage::Panic).await;
+            refuse(&mut call, &status).await
+        }
     };
-    audit::mark(&mut response, audit_id);
+    audit::mark(&mut response, call.audit_id.take());
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let size = http_body::Body::size_hint(response.body()).exact();
     let dry_run = call.info.query.all("dryRun").any(|value| value == "All");
@@ -78,21 +91,31 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
     if let Some(response) = extra_routes::stranger(server, call).await {
         return response;
     }
-    authentication::filter(server, call).await?;
+    let has_bearer = audit::has_bearer(&call.headers);
+    if let Err(status) = authentication::filter(server, call).await {
+        audit::unauthenticated(server, call, has_bearer, &status).await;
+        return Err(status);
+    }
+    audit::begin(server, call).await?;
     if let Some(response) = extra_routes::member(server, call).await {
         return response;
     }
     impersonation::filter(server, call).await?;
-    authorization::authorize(server, &call.attributes()).await?;
-    call.target.remote = server.aggregation.route(&call.info);
+    let decision = authorization::authorize(server, &call.attributes()).await;
+    audit::decided(call, &decision);
+    decision?;
+    route(server, call);
     // A resource that was defined a moment ago may be known to other servers only.
     if call.target.is_unknown(&call.info) && server.storage.refresh_all().await {
         call.target = Target::resolve(&server.rows, &call.info);
-        call.target.remote = server.aggregation.route(&call.info);
+        route(server, call);
     }
     call.target.check(&call.info)?;
     let form = context::form(&call.headers, &call.info, call.target.view.as_ref(), call.target.streams_body())?;
     let (bytes, _room) = body::filter(server, call).await?;
+    if let Some(record) = &mut call.record {
+        record.body(&call.headers, &call.info, &bytes);
+    }
     let place = flowcontrol::filter(server, call)?;
     let limit = deadline::limit(server.options.request_timeout, call)?;
     let target = call.target.clone();
@@ -102,6 +125,7 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
         method: call.method.clone(),
         headers: std::mem::take(&mut call.headers),
         user: call.user.clone(),
+        annotations: call.record.as_ref().and_then(Record::annotations),
         fence: call.fence,
         form,
         body: bytes,
@@ -111,6 +135,12 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
         place,
     };
     deadline::within(limit, endpoints::dispatch(&target, context)).await
+}
+
+/// Which requests are not answered from the store.
+fn route(server: &Server, call: &mut Call) {
+    call.target.remote = server.aggregation.route(&call.info);
+    call.target.is_resource_metrics = call.target.remote.is_none() && resource_metrics::is_addressed(&call.info) && server.measures_usage();
 }
 
 /// The answer to a request that a filter or an endpoint refused.

@@ -5,6 +5,7 @@
 
 pub mod authority;
 mod direct;
+pub mod fetch;
 pub mod insecure;
 pub mod services;
 mod tunnels;

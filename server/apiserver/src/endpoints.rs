@@ -12,6 +12,7 @@ pub mod openapi;
 pub mod operator;
 pub mod paths;
 pub mod pods;
+pub mod resource_metrics;
 pub mod reviews;
 pub mod scale;
 pub mod services;
@@ -46,6 +47,9 @@ pub async fn dispatch(target: &Target, ctx: Context) -> Answer<Response<Body>> {
 async fn answer(target: &Target, ctx: Context) -> Answer<Response<Body>> {
     if !ctx.info.resource_request {
         return paths::answer(&ctx).await;
+    }
+    if target.is_resource_metrics {
+        return resource_metrics::answer(&ctx).await;
     }
     if !target.group_version_served {
         return Ok(respond::path_not_found());

@@ -9,6 +9,7 @@
 pub mod admission;
 pub mod aggregation;
 pub mod attributes;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod catalog;
@@ -21,6 +22,7 @@ pub mod http;
 pub mod metrics;
 mod options;
 pub mod registry;
+pub mod resource_metrics;
 pub mod server;
 mod server_keys;
 pub mod storage;
@@ -51,6 +53,7 @@ pub use server_keys::ServerKeys;
 pub use storage::lookup::{LookedUp, ObjectReader};
 pub use user::{Caller, UserInfo};
 
+use authn::oidc::Oidc;
 use authn::{Authenticator, Peer, ServiceAccountTokens};
 use catalog::rows::Rows;
 use chain::body::budget::BodyBudget;
@@ -83,8 +86,10 @@ impl ApiServer {
         let authorizer = authz::Authorizer::new(storage.clone());
         let issuer = ServiceAccountTokens::default_issuer(&options.cluster_domain);
         let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), keys.service_account, storage.clone()));
-        let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?;
         let tunnels = Arc::new(egress::Tunnels::new(options.tunnels, options.egress.clone()));
+        let provider = options.oidc.clone().map(|oidc| Oidc::new(oidc, tunnels.clone())).transpose();
+        let provider = provider.map_err(|error| Error::Option(format!("oidc-ca-file: {error}")))?.map(Arc::new);
+        let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?.with_provider(provider);
         let aggregation =
             aggregation::Aggregation::new(storage.clone(), rows.clone(), tunnels.clone(), options.aggregator_identity.clone());
         let conversions = Arc::new(conversion::Conversions::new(tunnels.clone(), storage.clone()));
@@ -100,9 +105,16 @@ impl ApiServer {
         let admission = admission::chain::Chain::new(plugins);
         let metrics = metrics::Metrics::new();
         admission.metrics().register(metrics.registry());
+        if let Some(audit) = &options.audit {
+            audit.register(metrics.registry());
+        }
         let security = Security { authenticator, admission, authorizer };
         let inflight = InFlight::new(options.max_requests_inflight, options.max_mutating_requests_inflight, metrics.inflight.clone());
+        let kubelet_tls = options.kubelet_tls.clone();
+        let resource_metrics =
+            options.resource_metrics.then(|| resource_metrics::ResourceMetrics::new(storage.clone(), tunnels.clone(), kubelet_tls));
         let server = Server {
+            resource_metrics,
             options,
             rows,
             storage,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::admission::builtin::Selection;
 use crate::admission::plugins::service_allocation::Ranges;
 use crate::admission::toleration_seconds::TolerationSeconds;
+use crate::audit::Audit;
+use crate::authn::oidc::OidcOptions;
 use crate::egress::{Direct, Egress, TunnelUse};
 
 /// Everything that [`crate::ApiServer::start`] needs besides the store.
@@ -36,6 +38,12 @@ pub struct ApiServerOptions {
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     /// The certificate by which extension servers know that the headers about the user are true. None: they must ask who it is.
     pub aggregator_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
+    /// Whether the server says what nodes and pods use (`metrics.k8s.io`) where no extension server does.
+    pub resource_metrics: bool,
+    /// The identity provider whose tokens are accepted. None: there is none.
+    pub oidc: Option<OidcOptions>,
+    /// What is recorded of requests. None: nothing.
+    pub audit: Option<Arc<Audit>>,
 }
 
 impl Default for ApiServerOptions {
@@ -54,6 +62,9 @@ impl Default for ApiServerOptions {
             tunnels: TunnelUse::KubeletsAndPods,
             kubelet_tls: None,
             aggregator_identity: None,
+            resource_metrics: true,
+            oidc: None,
+            audit: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trireme_api::discovery::extension::ExtensionGroup;
 use trireme_raft::StoreStatus;
 
 use crate::admission::chain::Chain;
@@ -23,6 +24,7 @@ use crate::endpoints::operator::OperatorRoutes;
 use crate::http::extra_routes::ExtraRoutes;
 use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
+use crate::resource_metrics::{self, ResourceMetrics};
 use crate::storage::Storage;
 
 /// The components that decide about requests.
@@ -47,6 +49,8 @@ pub struct Server {
     pub conversions: Arc<Conversions>,
     /// The servers that answer further groups and versions.
     pub aggregation: Aggregation,
+    /// What nodes and pods use; none where another component answers.
+    pub resource_metrics: Option<ResourceMetrics>,
     /// Identity, authorization, admission.
     pub security: Security,
     /// What `/metrics` shows.
@@ -76,6 +80,18 @@ pub struct Server {
 }
 
 impl Server {
+    /// Whether this server itself says what nodes and pods use: no extension server does.
+    pub fn measures_usage(&self) -> bool {
+        self.resource_metrics.is_some() && !self.aggregation.has_group(resource_metrics::GROUP)
+    }
+
+    /// The groups that discovery shows beside those in the store.
+    pub fn extension_groups(&self) -> Vec<ExtensionGroup> {
+        let mut groups = self.aggregation.groups();
+        groups.extend(self.measures_usage().then(resource_metrics::group));
+        groups
+    }
+
     /// Whether this server has contact to a quorum of its cluster.
     pub fn has_contact(&self) -> bool {
         self.store_status.borrow().has_quorum_contact

@@ -8,6 +8,8 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use trireme_apiserver::ApiServerOptions;
+use trireme_apiserver::audit::AuditOptions;
+use trireme_apiserver::authn::oidc::OidcOptions;
 use trireme_apiserver::egress::TunnelUse;
 use trireme_controllers::ControllerOptions;
 use trireme_scheduler::SchedulerOptions;
@@ -15,7 +17,7 @@ use trireme_scheduler::SchedulerOptions;
 use crate::snapshots::Schedule;
 
 use super::{
-    AgentArgs, CONFIG_FILE, DATA_DIR,
+    AgentArgs, CONFIG_FILE, DATA_DIR, audit, oidc,
     upstream::{self, ApiServerArg, ControllerArg, SchedulerArg},
     values::{self, Label, TaintArg},
 };
@@ -178,7 +180,7 @@ pub struct ServerArgs {
     #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
     pub disable_agent: bool,
     /// Packaged component to leave out; may be repeated or separated by commas
-    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage"], help_heading = "Components")]
+    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage", "metrics-server"], help_heading = "Components")]
     pub disable: Vec<String>,
     /// Socket of the container runtime
     #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]
@@ -271,9 +273,26 @@ impl UpstreamArgs {
                 ApiServerArg::DisablePlugins(names) => options.admission.disabled.clone_from(names),
                 ApiServerArg::NotReadySecs(secs) => options.tolerations.not_ready = *secs,
                 ApiServerArg::UnreachableSecs(secs) => options.tolerations.unreachable = *secs,
-                ApiServerArg::Verbosity(_) => {}
+                // They are put together (see `Self::audit` and `Self::oidc`).
+                ApiServerArg::Audit(_) | ApiServerArg::Oidc(_) | ApiServerArg::Verbosity(_) => {}
             }
         }
+    }
+
+    /// The audit log that kube-apiserver's flags ask for.
+    ///
+    /// # Errors
+    /// Flags that would record nothing.
+    pub fn audit(&self) -> Result<Option<AuditOptions>, String> {
+        audit::options(self.kube_apiserver_arg.iter().filter_map(|arg| if let ApiServerArg::Audit(arg) = arg { Some(arg) } else { None }))
+    }
+
+    /// The identity provider that kube-apiserver's flags name.
+    ///
+    /// # Errors
+    /// Flags that make no provider.
+    pub fn oidc(&self) -> Result<Option<OidcOptions>, String> {
+        oidc::options(self.kube_apiserver_arg.iter().filter_map(|arg| if let ApiServerArg::Oidc(arg) = arg { Some(arg) } else { None }))
     }
 
     /// Carries kube-controller-manager's flags out.
@@ -325,6 +344,11 @@ impl ServerArgs {
     /// Whether the cluster has a class of local volumes.
     pub fn has_local_storage(&self) -> bool {
         !self.is_disabled("local-storage")
+    }
+
+    /// Whether the server itself says what nodes and pods use.
+    pub fn has_resource_metrics(&self) -> bool {
+        !self.is_disabled("metrics-server")
     }
 
     /// The options of this server's own node, which joins at `server` with `token`.

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use trireme_apiserver::admission::builtin::Selection;
 
+use super::audit::{self, AuditArg};
+use super::oidc::{self, OidcArg};
+use super::values::number;
+
 /// A flag of kube-apiserver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ApiServerArg {
@@ -26,6 +30,10 @@ pub enum ApiServerArg {
     NotReadySecs(i64),
     /// `default-unreachable-toleration-seconds=300`
     UnreachableSecs(i64),
+    /// Flags of an identity provider.
+    Oidc(OidcArg),
+    /// Flags of the audit log.
+    Audit(AuditArg),
     /// `v=4`
     Verbosity(u8),
 }
@@ -80,7 +88,15 @@ pub fn api_server(text: &str) -> Result<ApiServerArg, String> {
         "default-unreachable-toleration-seconds" => ApiServerArg::UnreachableSecs(number(value)?),
         "v" => ApiServerArg::Verbosity(number(value)?),
         "service-cluster-ip-range" => return Err("kube-apiserver's service-cluster-ip-range is --service-cidr here".into()),
-        other => return Err(unknown("kube-apiserver", other)),
+        other => {
+            if let Some(arg) = audit::parse(other, value) {
+                ApiServerArg::Audit(arg?)
+            } else if let Some(arg) = oidc::parse(other, value) {
+                ApiServerArg::Oidc(arg?)
+            } else {
+                return Err(unknown("kube-apiserver", other));
+            }
+        }
     })
 }
 
@@ -124,10 +140,6 @@ fn unknown(component: &str, flag: &str) -> String {
 
 fn elects(value: &str, component: &str) -> Result<(), String> {
     if value == "true" { Ok(()) } else { Err(format!("{component} always has one leader; leave leader-elect out")) }
-}
-
-fn number<N: std::str::FromStr>(value: &str) -> Result<N, String> {
-    value.parse().map_err(|_| format!("expected a number that is not negative, not {value:?}"))
 }
 
 /// 0 means no limit, as upstream.
@@ -195,7 +207,7 @@ mod tests {
         assert_eq!(controllers("leader-elect"), Ok(ControllerArg::LeaderElect));
         assert_eq!(scheduler("v=4"), Ok(SchedulerArg::Verbosity(4)));
         for (error, name) in [
-            (api_server("oidc-issuer-url=https://a").unwrap_err(), "oidc-issuer-url"),
+            (api_server("tls-min-version=VersionTLS13").unwrap_err(), "tls-min-version"),
             (api_server("service-cluster-ip-range=10.0.0.0/16").unwrap_err(), "--service-cidr"),
             (api_server("enable-admission-plugins=AlwaysPullImages").unwrap_err(), "AlwaysPullImages"),
             (controllers("leader-elect=false").unwrap_err(), "leader-elect"),

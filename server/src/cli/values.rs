@@ -132,6 +132,11 @@ pub fn seconds(text: &str) -> Result<i64, String> {
     Ok(i64::from(number) * factor)
 }
 
+/// A number of the wanted type.
+pub fn number<N: std::str::FromStr>(value: &str) -> Result<N, String> {
+    value.parse().map_err(|_| format!("expected a number that is not negative, not {value:?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

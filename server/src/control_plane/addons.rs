@@ -1,4 +1,5 @@
-//! Objects of Trireme beside those that every Kubernetes cluster has: cluster DNS's Service, the class of local volumes.
+//! Objects of Trireme beside those that every Kubernetes cluster has: cluster DNS's Service, the class of local volumes, the right to
+//! read what pods use.
 
 use serde_json::{Value, json};
 use trireme_apiserver::ObjectReader;
@@ -14,6 +15,9 @@ const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 /// k3s' name for it.
 const CLASS: &str = "local-path";
 
+const RBAC: &str = "rbac.authorization.k8s.io";
+const METRICS_ROLE: &str = "system:aggregated-metrics-reader";
+
 /// The nodes answer a Service with this annotation themselves; the service proxy has the same name for it.
 const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
 
@@ -21,7 +25,8 @@ const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
 /// that another DNS can take the address.
 pub async fn install(parts: &Parts, writer: &Writer) -> Result<(), String> {
     install_dns(parts, writer).await?;
-    install_class(parts, writer).await
+    install_class(parts, writer).await?;
+    install_metrics_role(parts, writer).await
 }
 
 async fn install_dns(parts: &Parts, writer: &Writer) -> Result<(), String> {
@@ -52,6 +57,25 @@ async fn install_class(parts: &Parts, writer: &Writer) -> Result<(), String> {
         _ => Ok(()),
     };
     done.map_err(|e| e.to_string())
+}
+
+/// Whoever may view a namespace may see what its pods use; with `--disable metrics-server` that is another component's to say.
+async fn install_metrics_role(parts: &Parts, writer: &Writer) -> Result<(), String> {
+    let existing = parts.api.storage().get(RBAC, "clusterroles", "", METRICS_ROLE);
+    if !parts.has_resource_metrics || existing.is_some() {
+        return Ok(());
+    }
+    writer.create(&format!("/apis/{RBAC}/v1/clusterroles"), &metrics_role()).await.map_err(|e| e.to_string())
+}
+
+/// As the manifest of metrics-server has it.
+fn metrics_role() -> Value {
+    let aggregated = |role: &str| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), Value::from("true"));
+    let labels: serde_json::Map<String, Value> = ["admin", "edit", "view"].into_iter().map(aggregated).collect();
+    json!({
+        "apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole", "metadata": {"name": METRICS_ROLE, "labels": labels},
+        "rules": [{"apiGroups": ["metrics.k8s.io"], "resources": ["pods", "nodes"], "verbs": ["get", "list", "watch"]}],
+    })
 }
 
 fn is_default(class: &Value) -> bool {

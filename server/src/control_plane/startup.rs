@@ -19,6 +19,7 @@ use trireme_api::join::ClusterFacts;
 use trireme_apiserver::ApiServer;
 use trireme_apiserver::ApiServerOptions;
 use trireme_apiserver::admission::plugins::service_allocation::Ranges;
+use trireme_apiserver::audit::Audit;
 use trireme_apiserver::authn::{accept_any_verifier, legacy_token::LegacyClaims};
 use trireme_cluster::admin::{CertificatesOf, Members, SecretsOf, Targets, Tokens};
 use trireme_cluster::bootstrap::{Bootstrap, Writer};
@@ -171,6 +172,12 @@ impl<'a> Startup<'a> {
         Ok(tokens)
     }
 
+    /// The audit log, open, if the flags ask for one.
+    fn audit(&self) -> Result<Option<Arc<Audit>>, Failure> {
+        let opened = self.args.upstream.audit().map_err(Failure::usage)?.map(Audit::open).transpose();
+        Ok(opened.map_err(|error| Failure::usage(format!("--kube-apiserver-arg audit-*: {error}")))?.map(Arc::new))
+    }
+
     /// Starts the API server over the store, with the routes for joining and for operators.
     pub async fn start_api(
         &self,
@@ -189,6 +196,9 @@ impl<'a> Startup<'a> {
         };
         self.args.upstream.apply_to_api_server(&mut options);
         options.kubelet_tls = Some(Arc::new(kubelet_tls(&member.keys, certificates)?));
+        options.resource_metrics = self.args.has_resource_metrics();
+        options.audit = self.audit()?;
+        options.oidc = self.args.upstream.oidc().map_err(Failure::usage)?;
         options.aggregator_identity = Some(certificates.show("front-proxy-client", Profile::FrontProxyClient, Timestamp::now())?);
         let api = ApiServer::start(options, keys.api_server_keys()?, store.clone()).await?;
         api.set_extra_routes(Arc::new(JoinService::new(JoinOptions {
@@ -319,6 +329,8 @@ pub fn check(args: &ServerArgs) -> Result<(), Failure> {
     check_networks(args)?;
     timing(args)?;
     crate::commands::token(args.token.clone(), args.token_file.as_deref())?;
+    args.upstream.audit().map_err(Failure::usage)?;
+    args.upstream.oidc().map_err(Failure::usage)?;
     folder::check(&args.data_dir)
 }
 

@@ -11,12 +11,13 @@ use trireme_proto::etcd;
 
 use crate::storage::keys;
 
-/// Conditions, operations and warnings, collected over all plugins of a mutation.
+/// Conditions, operations, warnings and facts for audit events, collected over all plugins of a mutation.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     compares: Vec<etcd::Compare>,
     operations: Vec<etcd::RequestOp>,
     warnings: Vec<String>,
+    annotations: Vec<(String, String)>,
     reinvoke: bool,
     held: Vec<Arc<dyn Any + Send + Sync>>,
 }
@@ -54,6 +55,11 @@ impl Effects {
         self.warnings.push(text.into());
     }
 
+    /// Adds a fact to the audit events of the request.
+    pub fn annotate(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotations.push((key.into(), value.into()));
+    }
+
     /// Runs the mutating plugins once more: this one has changed what earlier ones may have an opinion about.
     pub fn reinvoke(&mut self) {
         self.reinvoke = true;
@@ -77,5 +83,10 @@ impl Effects {
     /// Takes the warnings out.
     pub fn take_warnings(&mut self) -> Vec<String> {
         std::mem::take(&mut self.warnings)
+    }
+
+    /// Takes the facts for audit events out.
+    pub fn take_annotations(&mut self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.annotations)
     }
 }

@@ -4,12 +4,15 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::http::parameters::escape;
 use crate::user::UserInfo;
 
 const USER: &str = "x-remote-user";
 const UID: &str = "x-remote-uid";
 const GROUP: &str = "x-remote-group";
 const EXTRA: &str = "x-remote-extra-";
+/// What the name of a header may have beside letters and digits, except `%`.
+const HEADER_NAME: &[u8] = b"!#$&'*+-.^_`|~";
 
 /// Replaces whatever such headers a request has by those of the user.
 ///
@@ -29,26 +32,13 @@ pub fn set(headers: &mut HeaderMap, user: &UserInfo) -> Result<(), String> {
         headers.append(GROUP, value(group)?);
     }
     for (key, values) in &user.extra {
-        let name = format!("{EXTRA}{}", escape(key));
+        let name = format!("{EXTRA}{}", escape(key, HEADER_NAME));
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{key:?} cannot be the name of a header"))?;
         for one in values {
             headers.append(name.clone(), value(one)?);
         }
     }
     Ok(())
-}
-
-/// Percent-encodes what the name of a header cannot have.
-fn escape(key: &str) -> String {
-    let mut out = String::with_capacity(key.len());
-    for byte in key.bytes() {
-        if byte.is_ascii_alphanumeric() || b"!#$&'*+-.^_`|~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,18 +6,18 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use trireme_api::{meta, status::Status};
 
-use super::token::ServiceAccountTokens;
+use super::Authenticator;
 use crate::user::{GROUP_AUTHENTICATED, UserInfo};
 
 /// Judges the posted token and gives the review back with its status.
-pub async fn token(tokens: &ServiceAccountTokens, mut review: Value, now: Timestamp) -> Result<Value, Box<Status>> {
+pub async fn token(authenticator: &Authenticator, mut review: Value, now: Timestamp) -> Result<Value, Box<Status>> {
     let token = meta::str_at(&review, &["spec", "token"]);
     if token.is_empty() {
         return Err(Box::new(Status::bad_request("token is required for TokenReview in authentication")));
     }
     let audiences: Vec<String> =
         meta::list_at(&review, &["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let status = match tokens.authenticate(token, &audiences, now).await {
+    let status = match authenticator.judge_token(token, &audiences, now).await {
         Ok(mut found) => {
             found.user.groups.push(GROUP_AUTHENTICATED.to_owned());
             json!({"authenticated": true, "user": user_value(&found.user), "audiences": found.audiences})

@@ -176,11 +176,10 @@ async fn token_requests_are_checked() {
     let token = elsewhere["status"]["token"].as_str().unwrap();
     assert!(world.who(token, at(1)).await.is_err(), "not meant for the API server");
     let review = json!({"spec": {"token": token, "audiences": ["vault", "else"]}});
-    let tokens = world.authenticator.tokens();
-    let judged = review::token(tokens, review, at(1)).await.unwrap();
+    let judged = review::token(&world.authenticator, review, at(1)).await.unwrap();
     assert_eq!(judged["status"]["audiences"], json!(["vault"]));
     assert_eq!(judged["status"]["user"]["username"], "system:serviceaccount:a:bot");
-    let judged = review::token(tokens, json!({"spec": {"token": token}}), at(1)).await.unwrap();
+    let judged = review::token(&world.authenticator, json!({"spec": {"token": token}}), at(1)).await.unwrap();
     assert_eq!(judged["status"]["authenticated"], Value::Null);
     assert!(judged["status"]["error"].is_string());
 }

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request};
 use hyper::upgrade::OnUpgrade;
 use trireme_raft::Fence;
 
 use crate::attributes::Attributes;
+use crate::audit::Record;
 use crate::authn::Peer;
 use crate::catalog::rows::Rows;
 use crate::endpoints::target::Target;
@@ -52,6 +53,10 @@ pub struct Call {
     pub upgrade: Option<OnUpgrade>,
     /// How a Status that ends the request is encoded.
     pub status_encoding: Encoding,
+    /// The id under which it appears in logs and audit events, once it has one.
+    pub audit_id: Option<HeaderValue>,
+    /// Its audit events, if any are recorded.
+    pub record: Option<Record>,
 }
 
 impl Call {
@@ -70,6 +75,8 @@ impl Call {
             peer: parts.extensions.get::<Arc<Peer>>().cloned().unwrap_or_default(),
             from: parts.extensions.get::<SocketAddr>().map(SocketAddr::ip),
             upgrade: parts.extensions.remove::<OnUpgrade>(),
+            audit_id: None,
+            record: None,
             method: parts.method,
             headers: parts.headers,
             payload: Some(payload),

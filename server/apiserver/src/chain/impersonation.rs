@@ -12,6 +12,9 @@ pub async fn filter(server: &Server, call: &mut Call) -> Answer<()> {
     if !call.in_process
         && let Some(other) = impersonation::impersonate(&server.security.authorizer, &call.user, &call.headers).await?
     {
+        if let Some(record) = &mut call.record {
+            record.impersonates(&other);
+        }
         call.user = other;
     }
     let headers: Vec<_> = call.headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();

@@ -16,6 +16,7 @@ use trireme_api::status::Status;
 use trireme_raft::Fence;
 
 use crate::attributes::Attributes;
+use crate::audit::Annotations;
 use crate::catalog::rows::{Row, View};
 use crate::catalog::transform;
 use crate::chain::authorization;
@@ -43,6 +44,8 @@ pub struct Context {
     pub headers: HeaderMap,
     /// Which user asks.
     pub user: UserInfo,
+    /// Where facts for audit events are collected, if the request is recorded.
+    pub annotations: Option<Arc<Annotations>>,
     /// The leadership under which the caller writes.
     pub fence: Option<Fence>,
     /// The form in which the answer is wanted.
@@ -138,6 +141,7 @@ impl Context {
             is_tracked: false,
             options,
             warnings: Vec::new(),
+            annotations: self.annotations.clone(),
         })
     }
 

@@ -13,6 +13,7 @@ use crate::endpoints::connect::destination::{Destination, Security};
 use crate::endpoints::connect::forward::forward;
 use crate::endpoints::context::Context;
 use crate::error::Answer;
+use crate::http::parameters::escape;
 use crate::http::respond::Body;
 
 /// Passes a request on to its extension server.
@@ -35,16 +36,9 @@ pub async fn answer(mut ctx: Context, remote: &Remote) -> Answer<Response<Body>>
 
 /// The decoded path, encoded again: the extension server reads the path that was authorized.
 fn path_and_query(ctx: &Context) -> String {
-    let mut out = String::with_capacity(ctx.info.path.len());
-    for byte in ctx.info.path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-_.~!$&'()*+,;=:@".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
+    let path = escape(&ctx.info.path, b"/-_.~!$&'()*+,;=:@");
     match ctx.info.query.raw() {
-        "" => out,
-        query => format!("{out}?{query}"),
+        "" => path,
+        query => format!("{path}?{query}"),
     }
 }

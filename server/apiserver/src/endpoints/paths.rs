@@ -12,6 +12,7 @@ use crate::endpoints::context::Context;
 use crate::endpoints::{health, openapi, tunnel};
 use crate::error::Answer;
 use crate::http::respond::{self, Body, method_not_allowed, path_not_found};
+use crate::resource_metrics;
 use crate::user::GROUP_AUTHENTICATED;
 use crate::version;
 
@@ -48,7 +49,7 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
         ["api", version] => group_version(ctx, "", version),
         ["apis", group] => {
             let own = discovery::api_group(resources(ctx).iter().map(AsRef::as_ref), group);
-            match extension::group(own, group, &ctx.server.aggregation.groups()) {
+            match extension::group(own, group, &ctx.server.extension_groups()) {
                 Some(document) => respond::object(200, ctx.form.encoding, &document),
                 None => path_not_found(),
             }
@@ -77,7 +78,7 @@ fn groups(ctx: &Context, core: bool) -> Response<Body> {
     if ctx.form.aggregated_discovery {
         let mut document = discovery::aggregated(rows.iter().map(AsRef::as_ref), core);
         if !core {
-            extension::add_to_aggregated(&mut document, &ctx.server.aggregation.groups());
+            extension::add_to_aggregated(&mut document, &ctx.server.extension_groups());
         }
         let hash = hex::encode_upper(Sha256::digest(document.to_string()));
         let mut response = respond::tagged(&ctx.headers, &hash, || respond::object(200, ctx.form.encoding, &document));
@@ -90,7 +91,7 @@ fn groups(ctx: &Context, core: bool) -> Response<Body> {
         discovery::api_versions(&ctx.server.options.advertise_address)
     } else {
         let mut document = discovery::api_group_list(rows.iter().map(AsRef::as_ref));
-        extension::add_to_list(&mut document, &ctx.server.aggregation.groups());
+        extension::add_to_list(&mut document, &ctx.server.extension_groups());
         document
     };
     let mut response = respond::object(200, ctx.form.encoding, &document);
@@ -99,7 +100,9 @@ fn groups(ctx: &Context, core: bool) -> Response<Body> {
 }
 
 fn group_version(ctx: &Context, group: &str, version: &str) -> Response<Body> {
-    match discovery::api_resource_list(resources(ctx).iter().map(AsRef::as_ref), group, version) {
+    let own = discovery::api_resource_list(resources(ctx).iter().map(AsRef::as_ref), group, version);
+    let measured = || group == resource_metrics::GROUP && resource_metrics::VERSIONS.contains(&version) && ctx.server.measures_usage();
+    match own.or_else(|| measured().then(|| resource_metrics::objects::resource_list(version))) {
         Some(document) => respond::object(200, ctx.form.encoding, &document),
         None => path_not_found(),
     }
@@ -129,7 +132,7 @@ fn root(ctx: &Context) -> Response<Body> {
             paths.push(format!("/apis/{group}"));
         }
     }
-    for group in ctx.server.aggregation.groups() {
+    for group in ctx.server.extension_groups() {
         paths.extend(group.versions.iter().map(|version| format!("/apis/{}/{}", group.name, version.version)));
         paths.push(format!("/apis/{}", group.name));
     }

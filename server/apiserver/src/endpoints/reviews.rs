@@ -32,7 +32,7 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
         "localsubjectaccessreviews" => authz::review::local_subject(&security.authorizer, &ctx.info.namespace, review).await?,
         "selfsubjectaccessreviews" => authz::review::own(&security.authorizer, &ctx.user, review).await?,
         "selfsubjectrulesreviews" => authz::review::rules(&security.authorizer, &ctx.user, review)?,
-        "tokenreviews" => authn::review::token(security.authenticator.tokens(), review, Timestamp::now()).await?,
+        "tokenreviews" => authn::review::token(&security.authenticator, review, Timestamp::now()).await?,
         "selfsubjectreviews" => authn::review::own(&ctx.user, review, Timestamp::now()),
         _ => return Err(method_not_allowed()),
     };

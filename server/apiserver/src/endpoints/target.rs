@@ -25,6 +25,8 @@ pub struct Target {
     pub remote: Option<Arc<Remote>>,
     /// The endpoint that carries the request on to a node or a pod.
     pub connector: Option<&'static Connector>,
+    /// Whether the use of nodes and pods is asked for, and this server measures it.
+    pub is_resource_metrics: bool,
     /// Whether group and version are served at all.
     pub group_version_served: bool,
     /// Whether the request has no bounded duration.
@@ -46,6 +48,7 @@ impl Target {
             long_running: info.verb == "watch" || connector.is_some_and(|connector| connector.is_long_running(&info.query)),
             group_version_served: view.is_some() || rows.serves_group_version(&info.group, &info.version),
             remote: None,
+            is_resource_metrics: false,
             connector,
             view,
         }
@@ -58,7 +61,7 @@ impl Target {
 
     /// Whether the path names a resource that this server does not know.
     pub fn is_unknown(&self, info: &RequestInfo) -> bool {
-        info.resource_request && self.view.is_none() && self.remote.is_none()
+        info.resource_request && self.view.is_none() && self.remote.is_none() && !self.is_resource_metrics
     }
 
     /// Whether another server answers, which negotiates the form by itself and reads the body.

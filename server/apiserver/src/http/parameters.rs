@@ -96,6 +96,19 @@ pub fn unescape(text: &str, plus_is_space: bool) -> Option<String> {
     Some(String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
+/// Percent-encodes every byte that is neither an ASCII letter or digit nor one of `kept`.
+pub fn escape(text: &str, kept: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// Parses a duration as Go's `time.ParseDuration` does, from nanoseconds to hours. `None` if it is malformed, negative or too large.
 pub fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
@@ -153,6 +166,8 @@ mod tests {
         for bad in ["%", "%2", "%2g", "%+1", "a%"] {
             assert_eq!(unescape(bad, false), None, "{bad}");
         }
+        assert_eq!(escape("a/b c%é", b"/"), "a/b%20c%25%C3%A9");
+        assert_eq!(unescape(&escape("a/b c%é+", b""), true).as_deref(), Some("a/b c%é+"));
     }
 
     #[test]

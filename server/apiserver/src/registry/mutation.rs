@@ -17,6 +17,7 @@ use trireme_raft::Fence;
 use crate::admission::effects::Effects;
 use crate::admission::request::{AdmissionRequest, Operation};
 use crate::admission::{Admission, Removed};
+use crate::audit::Annotations;
 use crate::catalog::rows::{Row, View};
 use crate::conversion::Conversions;
 use crate::error::Answer;
@@ -59,6 +60,8 @@ pub struct Mutation<'a> {
     pub is_tracked: bool,
     /// Texts for Warning headers.
     pub warnings: Vec<String>,
+    /// Where facts for audit events are collected, if the request is recorded.
+    pub annotations: Option<Arc<Annotations>>,
 }
 
 impl Mutation<'_> {
@@ -154,7 +157,7 @@ impl Mutation<'_> {
     pub async fn admit(&mut self, request: &mut AdmissionRequest) -> Answer<Effects> {
         let before = request.object().and_then(|object| object.pointer("/metadata/managedFields")).cloned();
         let mut effects = self.admission.admit(request).await?;
-        self.warnings.append(&mut effects.take_warnings());
+        self.take_words(&mut effects);
         // The body of a subresource (a binding, an eviction) is no object of this resource.
         let own = request.kind == self.working_gvk();
         if own
@@ -176,8 +179,18 @@ impl Mutation<'_> {
     /// Runs the validating plugins.
     pub async fn admit_validating(&mut self, request: &AdmissionRequest, effects: &mut Effects) -> Answer<()> {
         self.admission.validate(request, effects).await?;
-        self.warnings.append(&mut effects.take_warnings());
+        self.take_words(effects);
         Ok(())
+    }
+
+    /// What plugins say to the client and to the audit log.
+    fn take_words(&mut self, effects: &mut Effects) {
+        self.warnings.append(&mut effects.take_warnings());
+        for (key, value) in effects.take_annotations() {
+            if let Some(annotations) = &self.annotations {
+                annotations.add(key, value);
+            }
+        }
     }
 
     /// The removal of an object of this resource, for the plugins that have allocated something for it.

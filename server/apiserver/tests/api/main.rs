@@ -6,16 +6,19 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod apply;
+mod audit;
 mod conversion;
 mod crd;
 mod crud;
 mod extension;
 mod https;
 mod kinds;
+mod oidc;
 mod once;
 mod policies;
 mod protobuf;
 mod quotas;
+mod resource_metrics;
 mod rows;
 mod security;
 mod security_requests;

@@ -1,5 +1,6 @@
 //! Admission webhooks, served by real HTTPS servers of this test.
 
+use crate::crd::definitions;
 use crate::support::Cluster;
 use crate::support::hook::Hook;
 use base64::Engine;
@@ -138,5 +139,36 @@ async fn selectors_and_dry_run_reach_the_webhook() {
     assert_eq!(asked.asked.lock()[0]["dryRun"], true);
     let elsewhere = "/api/v1/namespaces/kube-public/configmaps";
     assert_eq!(cluster.admin(Method::POST, elsewhere, labelled).await.0, 201);
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_webhook_adds_is_pruned_and_must_fit_the_type() {
+    let cluster = Cluster::start().await;
+    let added = json!([{"op": "add", "path": "/data/known", "value": "yes"}, {"op": "add", "path": "/data/unknown", "value": "yes"}]);
+    let adds = hook(says(patch(&added))).await;
+    let boats_too =
+        json!({"rules": [{"operations": ["CREATE"], "apiGroups": ["ships.example.com"], "apiVersions": ["v1"], "resources": ["boats"]}]});
+    register(&cluster, "MutatingWebhookConfiguration", "adds", &adds, boats_too).await;
+    let schema = json!({"type": "object", "properties": {"data": {"type": "object", "properties": {"known": {"type": "string"}}}}});
+    definitions::establish(&cluster, definitions::boats(schema)).await;
+    let boat = json!({"apiVersion": "ships.example.com/v1", "kind": "Boat", "metadata": {"name": "one"}, "data": {}});
+    let path = "/apis/ships.example.com/v1/namespaces/default/boats";
+    let (code, made) = cluster.admin(Method::POST, path, boat).await;
+    assert_eq!((code, &made["data"]), (201, &json!({"known": "yes"})), "{made}");
+
+    let odd = |request: &Value| {
+        let value = if request["object"]["data"]["wrong"] == "yes" { json!(["not", "a", "string"]) } else { json!("a string") };
+        let operations = json!([{"op": "add", "path": "/data/added", "value": value}, {"op": "add", "path": "/unknown", "value": 1}]);
+        Box::pin(async move { patch(&operations) }) as BoxFuture<'static, Value>
+    };
+    let odd = hook(odd).await;
+    register(&cluster, "MutatingWebhookConfiguration", "odd", &odd, json!({})).await;
+    let (code, made) = create(&cluster, "fits", json!({"own": "yes"})).await;
+    assert_eq!((code, &made["data"], made.get("unknown")), (201, &json!({"own": "yes", "added": "a string"}), None), "{made}");
+    let (code, refused) = create(&cluster, "wrong", json!({"wrong": "yes"})).await;
+    assert_eq!(code, 500, "{refused}");
+    let message = refused["message"].as_str().unwrap();
+    assert!(message.contains("odd.test.io") && message.contains("cannot unmarshal array into"), "{message}");
     cluster.stop().await;
 }

@@ -64,7 +64,9 @@ impl PodSecurity {
         if request.operation == Operation::Update && !is_significant(object, request.old_object.as_deref()) {
             return Ok(());
         }
-        let (enforce, warn) = (Mode::of(&namespace.object, "enforce"), Mode::of(&namespace.object, "warn"));
+        let [enforce, warn, audit] = ["enforce", "warn", "audit"].map(|mode| Mode::of(&namespace.object, mode));
+        effects.annotate("pod-security.kubernetes.io/enforce-policy", enforce.shown());
+        audit.note(object, effects);
         let violations = policy::evaluate(enforce.level, object);
         if !violations.is_empty() {
             return Err(forbid(request, &format!("violates PodSecurity \"{}\": {violations}", enforce.shown())));
@@ -76,6 +78,7 @@ impl PodSecurity {
     fn judge_template(&self, request: &AdmissionRequest, object: &Value, namespace: &Value, effects: &mut Effects) -> Answer<()> {
         let place = TEMPLATES.iter().find(|(group, plural, _)| request.is_on(group, plural, ""));
         if let Some(template) = place.and_then(|(_, _, pointer)| object.pointer(pointer)) {
+            Mode::of(namespace, "audit").note(template, effects);
             Mode::of(namespace, "warn").warn(template, effects, "");
         }
         Ok(())
@@ -168,6 +171,14 @@ impl<'a> Mode<'a> {
 
     fn shown(&self) -> String {
         format!("{}:{}", self.name, self.version)
+    }
+
+    fn note(&self, pod: &Value, effects: &mut Effects) {
+        let violations = policy::evaluate(self.level, pod);
+        if !violations.is_empty() {
+            let text = format!("would violate PodSecurity \"{}\": {violations}", self.shown());
+            effects.annotate("pod-security.kubernetes.io/audit-violations", text);
+        }
     }
 
     fn warn(&self, pod: &Value, effects: &mut Effects, prefix: &str) {

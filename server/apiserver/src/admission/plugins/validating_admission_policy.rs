@@ -1,12 +1,13 @@
 //! ValidatingAdmissionPolicy: expressions of the cluster's operator refuse requests, or warn about them.
 //!
-//! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/>. There is no audit log: the action
-//! `Audit` has no effect.
+//! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/>. The action
+//! `Audit` and audit annotations add to the request's audit events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use trireme_api::status::Status;
 
 use crate::admission::cel::Inputs;
@@ -15,7 +16,7 @@ use crate::admission::plugin::{Environment, Phase, Plugin};
 use crate::admission::policies::binding::Binding;
 use crate::admission::policies::configuration::{Bound, Configuration};
 use crate::admission::policies::params;
-use crate::admission::policies::validation::{Refusal, ValidatingPolicy};
+use crate::admission::policies::validation::{Decision, Refusal, ValidatingPolicy};
 use crate::admission::policies::{self, is_policy};
 use crate::admission::request::AdmissionRequest;
 use crate::admission::{forbid, rules};
@@ -28,6 +29,14 @@ pub struct ValidatingAdmissionPolicy {
     configuration: Configuration<ValidatingPolicy>,
     reader: Arc<dyn ObjectReader>,
     authorizer: Authorizer,
+}
+
+/// What the policies say to the audit log.
+#[derive(Default)]
+struct AuditNotes {
+    failures: Vec<Value>,
+    /// The values of each key, each once.
+    annotations: BTreeMap<String, Vec<String>>,
 }
 
 /// The first refusal and who refused.
@@ -52,6 +61,7 @@ impl ValidatingAdmissionPolicy {
         let bound = self.configuration.bound();
         let namespace = rules::namespace_of(&*self.reader, request).await;
         let mut denial = None;
+        let mut notes = AuditNotes::default();
         for bound in bound.iter() {
             let base = &bound.policy.base;
             let mut deny = |binding: Option<&Binding>, refusal: Refusal| {
@@ -72,15 +82,21 @@ impl ValidatingAdmissionPolicy {
             };
             for binding in &bound.bindings {
                 match self.evaluate(bound, binding, request, &version, namespace.as_deref()).await {
-                    Ok(refusals) => refusals.into_iter().for_each(|refusal| {
-                        let acts = |action: &str| binding.actions.iter().any(|own| own == action);
-                        if refusal.by_validation && acts("Warn") {
-                            effects.warn(warning(&base.name, &binding.name, &refusal.message));
+                    Ok(decision) => {
+                        notes.add(&base.name, decision.annotations);
+                        for refusal in decision.refusals {
+                            let acts = |action: &str| refusal.by_validation && binding.actions.iter().any(|own| own == action);
+                            if acts("Audit") {
+                                notes.fail(&base.name, binding, &refusal);
+                            }
+                            if acts("Warn") {
+                                effects.warn(warning(&base.name, &binding.name, &refusal.message));
+                            }
+                            if !refusal.by_validation || acts("Deny") {
+                                deny(Some(binding), refusal);
+                            }
                         }
-                        if !refusal.by_validation || acts("Deny") {
-                            deny(Some(binding), refusal);
-                        }
-                    }),
+                    }
                     Err(why) if base.ignores_failure => {
                         tracing::warn!(policy = base.name, binding = binding.name, why, "a policy's failure is ignored");
                     }
@@ -88,6 +104,7 @@ impl ValidatingAdmissionPolicy {
                 }
             }
         }
+        notes.hand_over(effects);
         denial.map_or(Ok(()), |denial| Err(denial.into_status(request)))
     }
 
@@ -99,24 +116,26 @@ impl ValidatingAdmissionPolicy {
         request: &AdmissionRequest,
         version: &str,
         namespace: Option<&Value>,
-    ) -> Result<Vec<Refusal>, String> {
+    ) -> Result<Decision, String> {
         if let Some(resources) = &binding.resources
             && resources.matches(request, namespace)?.is_none()
         {
-            return Ok(Vec::new());
+            return Ok(Decision::default());
         }
         let kind = bound.policy.base.param_kind.as_ref();
         let found = params::collect(&*self.reader, kind, binding.param_ref.as_ref(), &request.namespace)?;
         let shown = namespace.filter(|_| !request.is_on("", "namespaces", ""));
         let inputs = Inputs::new(request, version, shown).await.map_err(|why| format!("failed to convert object version: {why}"))?;
         let inputs = inputs.with_authorizer(&self.authorizer, request);
-        let mut refusals = Vec::new();
+        let mut all = Decision::default();
         for params in &found {
             let inputs = if kind.is_some() { inputs.clone().with_params(params.as_ref()) } else { inputs.clone() };
             let policy = bound.policy.clone();
-            refusals.extend(policies::off_the_reactor(move || policy.evaluate(&inputs)).await?);
+            let one = policies::off_the_reactor(move || policy.evaluate(&inputs)).await?;
+            all.refusals.extend(one.refusals);
+            all.annotations.extend(one.annotations);
         }
-        Ok(refusals)
+        Ok(all)
     }
 }
 
@@ -139,11 +158,40 @@ impl Plugin for ValidatingAdmissionPolicy {
 }
 
 fn misconfigured(what: &str, why: &str) -> Refusal {
-    Refusal { message: format!("failed to configure {what}: {why}"), reason: String::new(), by_validation: false }
+    Refusal { message: format!("failed to configure {what}: {why}"), reason: String::new(), by_validation: false, index: 0 }
 }
 
 fn warning(policy: &str, binding: &str, message: &str) -> String {
     format!("Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}")
+}
+
+// === impl AuditNotes ===
+
+impl AuditNotes {
+    fn add(&mut self, policy: &str, annotations: Vec<(String, String)>) {
+        for (key, value) in annotations {
+            let values = self.annotations.entry(format!("{policy}/{key}")).or_default();
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        }
+    }
+
+    fn fail(&mut self, policy: &str, binding: &Binding, refusal: &Refusal) {
+        self.failures.push(json!({
+            "message": refusal.message, "policy": policy, "binding": binding.name,
+            "expressionIndex": refusal.index, "validationActions": binding.actions,
+        }));
+    }
+
+    fn hand_over(self, effects: &mut Effects) {
+        if !self.failures.is_empty() {
+            effects.annotate("validation.policy.admission.k8s.io/validation_failure", Value::from(self.failures).to_string());
+        }
+        for (key, values) in self.annotations {
+            effects.annotate(key, values.join(", "));
+        }
+    }
 }
 
 // === impl Denial ===

@@ -8,7 +8,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::{BoxFuture, join_all};
 use serde_json::Value;
+use trireme_api::gvk::GroupVersionKind;
 use trireme_api::patch;
+use trireme_api::resource::Schema;
+use trireme_api::schema::type_of;
 use trireme_api::status::Status;
 
 use crate::admission::effects::Effects;
@@ -77,6 +80,7 @@ impl ValidatingAdmissionWebhook {
         let mut refused = None;
         for (outcome, mut own) in join_all(asked).await {
             own.take_warnings().into_iter().for_each(|warning| effects.warn(warning));
+            own.take_annotations().into_iter().for_each(|(key, value)| effects.annotate(key, value));
             if let Err(status) = outcome {
                 refused.get_or_insert(status);
             }
@@ -159,6 +163,9 @@ impl Asker {
             Err(error) => return Err(failure(webhook, &error)),
         };
         verdict.warnings.drain(..).for_each(|warning| effects.warn(warning));
+        for (key, value) in verdict.audit_annotations.drain(..) {
+            effects.annotate(format!("{}/{key}", webhook.name), value);
+        }
         match verdict.allowed {
             true => Ok(Some((verdict, shown))),
             false => Err(review::refusal(&webhook.name, &verdict.result).into()),
@@ -197,7 +204,8 @@ async fn shown(request: &AdmissionRequest, version: String) -> Result<Shown, Str
     Ok(Shown { version, kind, object, old_object })
 }
 
-/// Applies a webhook's patch to the object as it was shown. Whether that changed it.
+/// Applies a webhook's patch to the object as it was shown. Whether that changed it. Fields that the object's type does not have are
+/// dropped, as they are from a client's object.
 async fn apply(webhook: &Webhook, operations: &Value, shown: Shown, request: &mut AdmissionRequest) -> Result<bool, String> {
     let mut object = shown.object.clone();
     patch::json_patch(&mut object, operations).map_err(|error| error.to_string())?;
@@ -207,9 +215,18 @@ async fn apply(webhook: &Webhook, operations: &Value, shown: Shown, request: &mu
     if object.get("kind") != shown.object.get("kind") || object.get("apiVersion") != shown.object.get("apiVersion") {
         return Err(format!("the patch of {} changes the object's kind or apiVersion", webhook.name));
     }
-    let object = request.from_version(object, &shown.kind).await?;
+    let object = request.from_version(conform(request, object, &shown.kind)?, &shown.kind).await?;
     if let Some(stored) = request.object_mut() {
         *stored = object;
     }
     Ok(true)
+}
+
+/// Makes a patched object fit its type. The body of a subresource is left as it is where no type of it is known.
+fn conform(request: &AdmissionRequest, object: Value, kind: &GroupVersionKind) -> Result<Value, String> {
+    match request.definition_of_object() {
+        Some(definition) => definition.in_version(&kind.version).map_or(definition, |versioned| &**versioned).schema.conform(object, kind),
+        None if type_of(&kind.group, &kind.version, &kind.kind).is_some() => Schema::Builtin.conform(object, kind),
+        None => Ok(object),
+    }
 }

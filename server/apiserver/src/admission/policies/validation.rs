@@ -15,7 +15,7 @@ pub struct ValidatingPolicy {
     /// What all policies have.
     pub base: Policy,
     validations: Vec<Validation>,
-    audit_annotations: Vec<Compiled>,
+    audit_annotations: Vec<(String, Compiled)>,
 }
 
 /// An expression, or why it does not compile.
@@ -39,6 +39,23 @@ pub struct Refusal {
     pub reason: String,
     /// Whether the binding's actions apply. An error of an audit annotation denies whatever they are.
     pub by_validation: bool,
+    /// The place of the validation in the policy.
+    pub index: usize,
+}
+
+/// What a policy says about a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// Why it is refused; empty: it is not.
+    pub refusals: Vec<Refusal>,
+    /// Facts for audit events, by the keys of the policy.
+    pub annotations: Vec<(String, String)>,
+}
+
+impl From<Option<Refusal>> for Decision {
+    fn from(refusal: Option<Refusal>) -> Decision {
+        Decision { refusals: refusal.into_iter().collect(), annotations: Vec::new() }
+    }
 }
 
 // === impl ValidatingPolicy ===
@@ -66,13 +83,16 @@ impl ValidatingPolicy {
         });
         let validations = validations.collect();
         let annotations = meta::list_at(spec, &["auditAnnotations"]).iter();
-        let annotations = annotations.map(|annotation| meta::str_at(annotation, &["valueExpression"]).trim());
-        let audit_annotations = annotations.map(|text| compile(text, Wanted::TextOrNull, &declared)).collect();
+        let audit_annotations = annotations.map(|annotation| {
+            let text = |field: &str| meta::str_at(annotation, &[field]).trim();
+            (text("key").to_owned(), compile(text("valueExpression"), Wanted::TextOrNull, &declared))
+        });
+        let audit_annotations = audit_annotations.collect();
         ValidatingPolicy { base, validations, audit_annotations }
     }
 
-    /// Why the request is refused with these inputs; empty: it is not.
-    pub fn evaluate(&self, inputs: &Inputs) -> Vec<Refusal> {
+    /// Judges a request with these inputs.
+    pub fn evaluate(&self, inputs: &Inputs) -> Decision {
         let mut evaluation = Evaluation::new(inputs, &self.base.variables, cel::POLICY_STEPS);
         let matched = match &self.base.conditions {
             Ok(conditions) => conditions.decide(&mut evaluation),
@@ -80,26 +100,31 @@ impl ValidatingPolicy {
         };
         match matched {
             Ok(true) => {}
-            Ok(false) => return Vec::new(),
-            Err(why) => return self.failed(why).into_iter().collect(),
+            Ok(false) => return Decision::default(),
+            Err(why) => return self.failed(0, why).into(),
         }
-        let mut refusals = Vec::new();
-        for validation in &self.validations {
-            match self.judge(validation, &mut evaluation) {
-                Ok(refusal) => refusals.extend(refusal),
+        let mut decision = Decision::default();
+        for (index, validation) in self.validations.iter().enumerate() {
+            match self.judge(index, validation, &mut evaluation) {
+                Ok(refusal) => decision.refusals.extend(refusal),
                 // As upstream, earlier decisions of this policy are discarded.
-                Err(Fault::OutOfBudget) => return self.failed(Fault::OutOfBudget.to_string()).into_iter().collect(),
-                Err(Fault::Error(why)) => refusals.extend(self.failed(why)),
+                Err(Fault::OutOfBudget) => return self.failed(index, Fault::OutOfBudget.to_string()).into(),
+                Err(Fault::Error(why)) => decision.refusals.extend(self.failed(index, why)),
             }
         }
-        for annotation in &self.audit_annotations {
-            let outcome = annotate(annotation, &mut evaluation).err().and_then(|why| self.failed(why));
-            refusals.extend(outcome.map(|refusal| Refusal { by_validation: false, ..refusal }));
+        for (index, (key, annotation)) in self.audit_annotations.iter().enumerate() {
+            match annotate(annotation, &mut evaluation) {
+                Ok(value) => decision.annotations.extend(value.map(|value| (key.clone(), value))),
+                Err(why) => {
+                    let refusal = self.failed(index, why).map(|refusal| Refusal { by_validation: false, ..refusal });
+                    decision.refusals.extend(refusal);
+                }
+            }
         }
-        refusals
+        decision
     }
 
-    fn judge<'a>(&'a self, validation: &'a Validation, evaluation: &mut Evaluation<'a>) -> Result<Option<Refusal>, Fault> {
+    fn judge<'a>(&'a self, index: usize, validation: &'a Validation, evaluation: &mut Evaluation<'a>) -> Result<Option<Refusal>, Fault> {
         let expression = validation.expression.as_ref().map_err(|why| Fault::Error(format!("compilation error: {why}")))?;
         if matches!(expression.evaluate(evaluation)?, Value::Bool(true)) {
             return Ok(None);
@@ -110,12 +135,12 @@ impl ValidatingPolicy {
         };
         let own = Some(validation.message.clone()).filter(|message| !message.is_empty());
         let message = message.or(own).unwrap_or_else(|| format!("failed expression: {}", validation.text.trim()));
-        Ok(Some(Refusal { message, reason: validation.reason.clone(), by_validation: true }))
+        Ok(Some(Refusal { message, reason: validation.reason.clone(), by_validation: true, index }))
     }
 
     /// What an error means.
-    fn failed(&self, message: String) -> Option<Refusal> {
-        (!self.base.ignores_failure).then(|| Refusal { message, reason: String::new(), by_validation: true })
+    fn failed(&self, index: usize, message: String) -> Option<Refusal> {
+        (!self.base.ignores_failure).then(|| Refusal { message, reason: String::new(), by_validation: true, index })
     }
 }
 
@@ -130,11 +155,12 @@ fn message_of<'a>(expression: &'a Expression, evaluation: &mut Evaluation<'a>) -
     Ok(shown.then_some(text))
 }
 
-/// Evaluates an audit annotation. There is no audit log: only errors count.
-fn annotate<'a>(annotation: &'a Compiled, evaluation: &mut Evaluation<'a>) -> Result<(), String> {
+/// Evaluates an audit annotation; none if it has nothing to say.
+fn annotate<'a>(annotation: &'a Compiled, evaluation: &mut Evaluation<'a>) -> Result<Option<String>, String> {
     let expression = annotation.as_ref().map_err(|why| format!("compilation error: {why}"))?;
     match expression.evaluate(evaluation) {
-        Ok(Value::String(_) | Value::Null) => Ok(()),
+        Ok(Value::Null) => Ok(None),
+        Ok(Value::String(text)) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
         Ok(other) => Err(format!(
             "valueExpression '{}' resulted in unsupported return type: {}. Return type must be either string or null.",
             expression.text(),

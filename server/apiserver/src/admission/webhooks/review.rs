@@ -31,6 +31,8 @@ pub struct Verdict {
     pub patch: Option<Value>,
     /// For the client.
     pub warnings: Vec<String>,
+    /// For audit events.
+    pub audit_annotations: Vec<(String, String)>,
 }
 
 /// The question.
@@ -62,11 +64,13 @@ pub fn verdict(answer: &[u8], review_version: &str, uid: &str, mutating: bool) -
     }
     let patch = patch_of(response, mutating)?;
     let warnings = response.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let annotations = response.get("auditAnnotations").and_then(Value::as_object).into_iter().flatten();
     Ok(Verdict {
         allowed: response.get("allowed").and_then(Value::as_bool).unwrap_or_default(),
         result: response.get("status").cloned().unwrap_or_default(),
         patch,
         warnings: warnings.map(str::to_owned).collect(),
+        audit_annotations: annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect(),
     })
 }
 

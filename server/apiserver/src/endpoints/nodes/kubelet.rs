@@ -2,13 +2,14 @@
 //!
 //! Answers to upstream's `NodeConnectionInfoGetter` (`pkg/kubelet/client`).
 
+use std::sync::Arc;
+
 use trireme_api::gvk::GroupResource;
 use trireme_api::meta;
 use trireme_api::status::Status;
 
 use crate::egress::Place;
 use crate::endpoints::connect::destination::{Destination, Security};
-use crate::endpoints::context::Context;
 use crate::error::Answer;
 use crate::storage::lookup::ObjectReader;
 
@@ -16,10 +17,14 @@ const KUBELET_PORT: u16 = 10250;
 /// Kinds of addresses, the preferred ones first.
 const PREFERRED: [&str; 4] = ["InternalIP", "Hostname", "InternalDNS", "ExternalIP"];
 
-/// The kubelet of a node, for a request of `path`.
-pub fn destination(ctx: &Context, node_name: &str, path: String) -> Answer<Destination> {
-    let node =
-        ctx.server.storage.get("", "nodes", "", node_name).ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), node_name))?;
+/// The kubelet of a node, for a request of `path`. Without `tls` there is no certificate that kubelets accept.
+pub fn destination(
+    reader: &dyn ObjectReader,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    node_name: &str,
+    path: String,
+) -> Answer<Destination> {
+    let node = reader.get("", "nodes", "", node_name).ok_or_else(|| Status::not_found(&GroupResource::new("", "nodes"), node_name))?;
     let addresses = meta::list_at(&node.object, &["status", "addresses"]);
     let host = PREFERRED
         .iter()
@@ -29,8 +34,7 @@ pub fn destination(ctx: &Context, node_name: &str, path: String) -> Answer<Desti
         .and_then(|port| u16::try_from(port).ok())
         .filter(|port| *port != 0)
         .unwrap_or(KUBELET_PORT);
-    let tls = ctx.server.options.kubelet_tls.clone();
-    let tls = tls.ok_or_else(|| Status::internal("this server has no client certificate for kubelets"))?;
+    let tls = tls.cloned().ok_or_else(|| Status::internal("this server has no client certificate for kubelets"))?;
     let security = Security::Kubelet(tls, node_name.to_owned());
     let place = Place::Kubelet(node_name.to_owned());
     Ok(Destination { host: host.to_owned(), dial: host.to_owned(), port, place, security, path })

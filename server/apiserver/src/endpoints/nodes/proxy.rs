@@ -31,7 +31,8 @@ pub static CONNECTOR: Connector = Connector {
 
 async fn connect(ctx: &Context) -> Answer<Response<Body>> {
     let name = ProxyName::parse(&ctx.info.name, "node")?;
-    let mut destination = kubelet::destination(ctx, name.name, ctx.proxied_path())?;
+    let mut destination =
+        kubelet::destination(&*ctx.server.storage, ctx.server.options.kubelet_tls.as_ref(), name.name, ctx.proxied_path())?;
     if !name.port.is_empty() && name.port != destination.port.to_string() {
         // Another port is not the kubelet's: the server's certificate is not shown there.
         destination.place = Place::Elsewhere;

@@ -8,6 +8,7 @@ use crate::endpoints::connect::destination::Destination;
 use crate::endpoints::context::Context;
 use crate::endpoints::nodes::kubelet;
 use crate::error::Answer;
+use crate::http::parameters::escape;
 
 /// The addressed pod, as it is now.
 pub async fn pod(ctx: &Context) -> Answer<Value> {
@@ -51,7 +52,7 @@ pub fn kubelet_of(ctx: &Context, pod: &Value, path: String) -> Answer<Destinatio
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", ctx.info.name)).into());
     }
-    kubelet::destination(ctx, node, path)
+    kubelet::destination(&*ctx.server.storage, ctx.server.options.kubelet_tls.as_ref(), node, path)
 }
 
 /// A path with these parameters.
@@ -59,19 +60,6 @@ pub fn with_query(path: String, pairs: &[(&str, String)]) -> String {
     if pairs.is_empty() {
         return path;
     }
-    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", escape(value))).collect();
+    let query: Vec<String> = pairs.iter().map(|(name, value)| format!("{name}={}", escape(value, b"-_.~"))).collect();
     format!("{path}?{}", query.join("&"))
-}
-
-/// Percent-encodes a query value.
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }

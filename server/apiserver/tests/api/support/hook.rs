@@ -1,4 +1,4 @@
-//! An HTTPS server that answers one JSON document with another: a webhook.
+//! An HTTPS server that answers one JSON document with another: a webhook, or a site with documents.
 
 use std::sync::Arc;
 
@@ -27,6 +27,11 @@ pub struct Hook {
 
 /// Answers each document with what `answer` makes of it.
 pub async fn serve(answer: impl Fn(Value) -> BoxFuture<'static, Value> + Send + Sync + 'static) -> Hook {
+    serve_paths(move |_, question| answer(question)).await
+}
+
+/// The same for an answer that depends on the path too. A request without a body is asked with null.
+pub async fn serve_paths(answer: impl Fn(&str, Value) -> BoxFuture<'static, Value> + Send + Sync + 'static) -> Hook {
     super::log_to_stderr();
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -52,10 +57,11 @@ pub async fn serve(answer: impl Fn(Value) -> BoxFuture<'static, Value> + Send + 
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (log, answer) = (log.clone(), answer.clone());
                     async move {
+                        let path = request.uri().path().to_owned();
                         let body = request.into_body().collect().await?.to_bytes();
-                        let question: Value = serde_json::from_slice(&body).unwrap();
+                        let question: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
                         log.lock().push(question["request"].clone());
-                        let answer = answer(question).await;
+                        let answer = answer(&path, question).await;
                         Ok::<_, hyper::Error>(Response::new(Full::new(Bytes::from(answer.to_string()))))
                     }
                 });

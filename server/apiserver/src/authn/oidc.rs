@@ -1,0 +1,287 @@
+//! OpenID Connect tokens: users that an identity provider outside the cluster vouches for.
+//!
+//! Owns whom a token stands for. The provider's keys are fetched when a token needs one that is not known, so the provider may be down
+//! while a server starts, and may change its keys at any time.
+//!
+//! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#openid-connect-tokens> and to upstream's
+//! `apiserver/plugin/pkg/authenticator/token/oidc`. Distributed claims are not followed.
+
+mod keys;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls_pki_types::CertificateDer;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use crate::egress::Egress;
+use crate::egress::fetch::fetch;
+use crate::user::UserInfo;
+pub use keys::ALGORITHMS;
+use keys::Keys;
+
+/// No token of a provider is longer; longer ones are not even decoded.
+const TOKEN_BYTES_MAX: usize = 64 * 1024;
+/// Keys are fetched this often at most, whatever tokens ask for.
+const FETCH_PAUSE: Duration = Duration::from_secs(10);
+/// How far the provider's clock may be ahead.
+const NOT_BEFORE_LEEWAY_SECS: i64 = 300;
+/// Where systems keep the authorities that they trust.
+const SYSTEM_ROOTS: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The provider, and how its claims are read. The fields are kube-apiserver's `--oidc-*` flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OidcOptions {
+    /// The `https` URL of the provider, as its tokens name it.
+    pub issuer: String,
+    /// The audience of the tokens.
+    pub client_id: String,
+    /// The claim with the user's name.
+    pub username_claim: String,
+    /// What is put before it; None: the issuer and `#`, except before an e-mail address.
+    pub username_prefix: Option<String>,
+    /// The claim with the user's groups.
+    pub groups_claim: Option<String>,
+    /// What is put before each group.
+    pub groups_prefix: String,
+    /// Claims that a token must have.
+    pub required_claims: BTreeMap<String, String>,
+    /// Accepted signature algorithms.
+    pub algorithms: Vec<String>,
+    /// The authorities of the provider's certificate; None: those that the system trusts.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Judges the tokens of one provider.
+pub struct Oidc {
+    options: OidcOptions,
+    egress: Arc<dyn Egress>,
+    tls: Arc<rustls::ClientConfig>,
+    known: Mutex<Known>,
+    /// Held while the provider is asked.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+/// What is known of the provider's keys.
+#[derive(Default)]
+struct Known {
+    keys: Arc<Keys>,
+    fetched: Option<Instant>,
+    /// Why they could not be fetched the last time.
+    failure: Option<String>,
+}
+
+/// A token, taken apart. Nothing in it is believed yet.
+struct Token<'a> {
+    algorithm: String,
+    key_id: Option<String>,
+    claims: Map<String, Value>,
+    signed: &'a str,
+    signature: Vec<u8>,
+}
+
+// === impl OidcOptions ===
+
+impl OidcOptions {
+    /// A provider, with upstream's defaults.
+    pub fn new(issuer: String, client_id: String) -> OidcOptions {
+        OidcOptions {
+            issuer,
+            client_id,
+            username_claim: "sub".to_owned(),
+            username_prefix: None,
+            groups_claim: None,
+            groups_prefix: String::new(),
+            required_claims: BTreeMap::new(),
+            algorithms: vec!["RS256".to_owned()],
+            ca_file: None,
+        }
+    }
+}
+
+// === impl Oidc ===
+
+impl Oidc {
+    /// Reads the authorities. The provider itself is not asked yet.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn new(options: OidcOptions, egress: Arc<dyn Egress>) -> Result<Oidc, String> {
+        let roots = match &options.ca_file {
+            Some(path) => roots(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            None => SYSTEM_ROOTS.iter().find_map(|path| roots(path.as_ref()).ok()).ok_or("this system has no trusted authorities")?,
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let tls = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
+        Ok(Oidc { options, egress, tls: Arc::new(tls), known: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+    }
+
+    /// Whether a token says that it is from this provider.
+    pub fn issued(&self, token: &str) -> bool {
+        Token::parse(token).is_ok_and(|token| token.text("iss") == self.options.issuer)
+    }
+
+    /// Judges a token. The error is for logs and TokenReview, not for the bearer.
+    ///
+    /// # Errors
+    /// Why it is not good.
+    pub async fn authenticate(&self, token: &str, now: Timestamp) -> Result<UserInfo, String> {
+        let token = Token::parse(token)?;
+        if !self.options.algorithms.contains(&token.algorithm) {
+            return Err(format!("oidc: the signature algorithm {:?} is not accepted", token.algorithm));
+        }
+        // First what costs nothing: only a token that could be good makes the server ask the provider.
+        self.check(&token, now)?;
+        let is_signed_by = |keys: &Keys| keys.verify(token.key_id.as_deref(), &token.algorithm, token.signed.as_bytes(), &token.signature);
+        let known = self.known.lock().keys.clone();
+        if !is_signed_by(&known) && !is_signed_by(&*self.current_keys().await?) {
+            return Err("oidc: the signature is not good".to_owned());
+        }
+        self.user(&token)
+    }
+
+    fn check(&self, token: &Token<'_>, now: Timestamp) -> Result<(), String> {
+        let (options, now) = (&self.options, now.as_second());
+        if token.text("iss") != options.issuer {
+            return Err(format!("oidc: issued by {:?}, not by {:?}", token.text("iss"), options.issuer));
+        }
+        let audiences = token.claims.get("aud");
+        let is_meant = match audiences {
+            Some(Value::Array(all)) => all.iter().any(|one| one == options.client_id.as_str()),
+            one => one.is_some_and(|one| one == options.client_id.as_str()),
+        };
+        if !is_meant {
+            return Err(format!("oidc: expected audience {:?} got {}", options.client_id, audiences.unwrap_or(&Value::Null)));
+        }
+        let seconds = |claim: &str| token.claims.get(claim).and_then(Value::as_f64);
+        match seconds("exp") {
+            Some(end) if end > now as f64 => {}
+            _ => return Err("oidc: the token has expired".to_owned()),
+        }
+        if seconds("nbf").is_some_and(|begin| begin > now.saturating_add(NOT_BEFORE_LEEWAY_SECS) as f64) {
+            return Err("oidc: the token is not valid yet".to_owned());
+        }
+        Ok(())
+    }
+
+    fn user(&self, token: &Token<'_>) -> Result<UserInfo, String> {
+        let options = &self.options;
+        for (claim, wanted) in &options.required_claims {
+            if token.claims.get(claim).and_then(Value::as_str) != Some(wanted) {
+                return Err(format!("oidc: required claim {claim} value does not match"));
+            }
+        }
+        let claim = &options.username_claim;
+        let name = token.claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| format!("oidc: the claim {claim:?} with the user's name is not there, or is no text"))?;
+        if claim == "email" && token.claims.get("email_verified").is_some_and(|verified| verified != &Value::Bool(true)) {
+            return Err("oidc: email not verified".to_owned());
+        }
+        let name = match &options.username_prefix {
+            Some(prefix) => format!("{prefix}{name}"),
+            None if claim == "email" => name.to_owned(),
+            None => format!("{}#{name}", options.issuer),
+        };
+        let groups = match options.groups_claim.as_ref().and_then(|claim| token.claims.get(claim)) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::String(group)) => vec![format!("{}{group}", options.groups_prefix)],
+            Some(Value::Array(groups)) => {
+                let groups = groups.iter().map(|group| group.as_str().map(|group| format!("{}{group}", options.groups_prefix)));
+                groups.collect::<Option<_>>().ok_or("oidc: a group is no text")?
+            }
+            Some(_) => return Err("oidc: the claim with the user's groups is no list of texts".to_owned()),
+        };
+        Ok(UserInfo { name, groups, ..UserInfo::default() })
+    }
+
+    /// The provider's keys, asked for unless it was a moment ago. Tokens that need no new keys do not wait for this.
+    async fn current_keys(&self) -> Result<Arc<Keys>, String> {
+        let _turn = self.fetching.lock().await;
+        {
+            let known = self.known.lock();
+            if known.fetched.is_some_and(|at| at.elapsed() < FETCH_PAUSE) {
+                return known.failure.clone().map_or_else(|| Ok(known.keys.clone()), Err);
+            }
+        }
+        let fetched = self.fetch_keys().await;
+        let mut known = self.known.lock();
+        known.fetched = Some(Instant::now());
+        known.failure = fetched.as_ref().err().cloned();
+        match fetched {
+            Ok(keys) => known.keys = Arc::new(keys),
+            Err(why) => {
+                tracing::warn!(issuer = self.options.issuer, error = why, "the keys of the identity provider cannot be fetched");
+                return Err(why);
+            }
+        }
+        Ok(known.keys.clone())
+    }
+
+    async fn fetch_keys(&self) -> Result<Keys, String> {
+        let issuer = &self.options.issuer;
+        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let document = fetch(&*self.egress, self.tls.clone(), &url).await?;
+        let document: Value = serde_json::from_slice(&document).map_err(|error| format!("{url}: {error}"))?;
+        let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();
+        if text("issuer") != issuer {
+            return Err(format!(
+                "oidc: issuer did not match the issuer returned by provider, expected {issuer:?} got {:?}",
+                text("issuer")
+            ));
+        }
+        let keys = fetch(&*self.egress, self.tls.clone(), text("jwks_uri")).await?;
+        Keys::parse(&keys).map_err(|error| format!("{}: {error}", text("jwks_uri")))
+    }
+}
+
+// === impl Token ===
+
+impl<'a> Token<'a> {
+    fn parse(token: &'a str) -> Result<Token<'a>, String> {
+        let malformed = || "oidc: the token is malformed".to_owned();
+        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed());
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(malformed());
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
+        let (header, claims) = signed.split_once('.').ok_or_else(malformed)?;
+        let header: Map<String, Value> = serde_json::from_slice(&part(header)?).map_err(|_| malformed())?;
+        let text = |field: &str| header.get(field).and_then(Value::as_str).map(str::to_owned);
+        Ok(Token {
+            algorithm: text("alg").unwrap_or_default(),
+            key_id: text("kid"),
+            claims: serde_json::from_slice(&part(claims)?).map_err(|_| malformed())?,
+            signed,
+            signature: part(signature)?,
+        })
+    }
+
+    fn text(&self, claim: &str) -> &str {
+        self.claims.get(claim).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+fn roots(path: &std::path::Path) -> Result<RootCertStore, String> {
+    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        // One that this library does not read is no reason to trust none.
+        let _ = roots.add(certificate.map_err(|error| error.to_string())?);
+    }
+    if roots.is_empty() { Err("it has no certificate of an authority".to_owned()) } else { Ok(roots) }
+}
