@@ -51,6 +51,8 @@ const RUNTIME_PATIENCE: Duration = Duration::from_secs(10);
 const RUNTIME_LOOK: Duration = Duration::from_millis(200);
 /// How long pods may take to end when the host shuts down. Less than systemd waits for a unit to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(35);
+/// How long the other parts of the node may take to stop.
+const PARTS_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs the node until cancelled; says `serving` once it has joined and its kubelet serves. Returns early only with an error that a restart would not mend.
 pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: CancellationToken) -> Result<(), Error> {
@@ -82,25 +84,32 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let backend = backend(&identity)?;
     host::kernel::prepare(&mut journal, backend.is_some(), backend == Some(Backend::Vxlan))?;
 
-    let nodes = Informer::<Node>::start(client.clone(), InformerOptions::default(), cancel.clone());
-    let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), cancel.clone());
-    let slices = Informer::<EndpointSlice>::start(client.clone(), InformerOptions::default(), cancel.clone());
+    // If the host shuts down, the kubelet ends its pods before the other parts of the node stop: hooks need the network, and the runtime asks
+    // the network plugin for each pod that ends.
+    let stop = CancellationToken::new();
+    let _stopped_in_any_case = stop.clone().drop_guard();
+    let nodes = Informer::<Node>::start(client.clone(), InformerOptions::default(), stop.clone());
+    let services = Informer::<Service>::start(client.clone(), InformerOptions::default(), stop.clone());
+    let slices = Informer::<EndpointSlice>::start(client.clone(), InformerOptions::default(), stop.clone());
     let mut parts = JoinSet::new();
-    let imported = start_images(&mut parts, &options, &agent_dir, &cancel);
-    let (checked, stop) = (transport.clone(), cancel.clone());
-    parts.spawn(async move { checked.check_health(stop).await });
+    let imported = start_images(&mut parts, &options, &agent_dir, &stop);
+    let (checked, unchecked) = (transport.clone(), stop.clone());
+    parts.spawn(async move { checked.check_health(unchecked).await });
     let mut node_ips = vec![node_ip];
     node_ips.extend(options.node_external_ip);
     let certificates = Certificates::new(identity.clone(), store, transport.clone(), node_ips)?;
-    parts.spawn(certificates.clone().run(cancel.clone()));
+    parts.spawn(certificates.clone().run(stop.clone()));
     let (told, listed) = watch::channel(identity.servers.clone());
-    parts.spawn(servers::follow(slices.clone(), transport.clone(), certificates.clone(), told, cancel.clone()));
-    parts.spawn(tunnels::run(nodes.clone(), node_name.clone(), node_ip, transport, listed, cancel.clone()));
+    parts.spawn(servers::follow(slices.clone(), transport.clone(), certificates.clone(), told, stop.clone()));
+    parts.spawn(tunnels::run(nodes.clone(), node_name.clone(), node_ip, transport, listed, stop.clone()));
     let facts = NetworkFacts::new(&identity, node_ip)?;
     let watched = Watched { nodes, services, slices };
-    start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &cancel)?;
-    let ports = start_host_ports(&mut parts, &mut journal, &agent_dir, &cancel)?;
-    start_network(&mut parts, &mut journal, &agent_dir, &node_name, backend, &facts, &watched, &cancel).await?;
+    start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &stop)?;
+    let ports = start_host_ports(&mut parts, &mut journal, &agent_dir, &stop)?;
+    tokio::select! {
+        started = start_network(&mut parts, &mut journal, &agent_dir, &node_name, backend, &facts, &watched, &stop) => started?,
+        () = cancel.cancelled() => return Ok(()),
+    }
     let plan = check::Plan {
         server: false,
         node: true,
@@ -115,11 +124,14 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     kubelet.host_ports = Arc::new(MappedPorts(ports));
     options.kubelet.apply(&mut kubelet);
     kubelet.images_imported = Some(imported);
-    // A token of its own: if the host shuts down, the kubelet ends its pods before the other parts of the node stop.
     let kubelet = Kubelet::start(kubelet, CancellationToken::new()).await?;
     serving();
     cancel.cancelled().await;
     kubelet.shutdown_with_host(SHUTDOWN_GRACE).await;
+    stop.cancel();
+    let ended = async { while parts.join_next().await.is_some() {} };
+    // What has not ended by then is ended.
+    let _ = tokio::time::timeout(PARTS_GRACE, ended).await;
     parts.shutdown().await;
     Ok(())
 }

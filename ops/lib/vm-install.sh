@@ -71,8 +71,9 @@ vm_script_server() {
     vm_run 'kubectl --kubeconfig /etc/trireme/kubeconfig.yaml get --raw /readyz'
 }
 
+# A server's own machine joins with the server token: with the others' a stranger could take its name.
 vm_script_agent() {
-    vm_run 'cd /root && TRIREME_SERVER=https://127.0.0.1:6443 TRIREME_TOKEN=$(cat /var/lib/trireme/server/node-token) INSTALL_TRIREME_TARBALL=$(ls trireme-*.tar.gz) sh install.sh' || return
+    vm_run 'cd /root && TRIREME_SERVER=https://127.0.0.1:6443 TRIREME_TOKEN=$(cat /var/lib/trireme/server/token) INSTALL_TRIREME_TARBALL=$(ls trireme-*.tar.gz) sh install.sh' || return
     vm_send "$IMAGES/box.tar" /var/lib/trireme/agent/images/ || return
     vm_until 300 vm_node_ready
 }

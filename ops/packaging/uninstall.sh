@@ -21,6 +21,8 @@ if [ -d "$data/agent" ]; then
 fi
 rm -rf "$unit_dir/trireme-server.service" "$unit_dir/trireme-server.service.d" "$unit_dir/trireme-agent.service"
 systemctl daemon-reload
+# A unit that failed is remembered after its file is gone.
+systemctl reset-failed trireme-server.service trireme-agent.service 2> /dev/null
 if [ -f /etc/containerd/config.toml.before-trireme ]; then
     mv /etc/containerd/config.toml.before-trireme /etc/containerd/config.toml
     systemctl try-restart containerd
