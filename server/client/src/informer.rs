@@ -252,8 +252,14 @@ impl<T: Object> Informer<T> {
 
     async fn wait(&self, condition: impl Fn(&Synced) -> bool) {
         let mut receiver = self.progress.subscribe();
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = receiver.wait_for(|progress| condition(progress)).await;
+        loop {
+            // Not under the channel's lock: a condition that reads the progress itself would wait behind a writer that waits for this lock.
+            let progress = *receiver.borrow_and_update();
+            // The sender lives in `self`, so waiting cannot fail.
+            if condition(&progress) || receiver.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     // --- called by the runner ---
