@@ -71,7 +71,7 @@ fn a_wrong_configuration_file_is_named_with_the_place() -> anyhow::Result<()> {
         ("- a\n", &["expected a mapping"]),
         ("https-listen-port: abc\n", &["--https-listen-port", "'abc'", "1 to 65535"]),
         ("nope: 1\n", &["'--nope'"]),
-        ("kube-apiserver-arg: [oidc-issuer-url=https://a]\n", &["oidc-issuer-url"]),
+        ("kube-apiserver-arg: [tls-min-version=VersionTLS13]\n", &["tls-min-version"]),
         ("node-name: {a: b}\n", &["node-name", "expected a text"]),
     ] {
         fs::write(&file, content)?;
