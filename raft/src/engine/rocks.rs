@@ -238,8 +238,8 @@ impl Engine for RocksEngine {
 
     fn write(&self, batch: WriteBatch, durability: Durability) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
-        // RocksDB refuses a write that would stall. Without this, a write would block for ever once a full disk stops flushes: the flush with
-        // which RocksDB recovers waits for the write in progress, and that one for the recovery.
+        // RocksDB then refuses a write that would stall. A stalled write deadlocks on a full disk: it waits for RocksDB's recovery, whose flush
+        // waits for the write in progress.
         options.set_no_slowdown(true);
         match self.role {
             Role::Log => options.set_sync(durability == Durability::Synced),

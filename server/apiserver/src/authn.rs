@@ -77,7 +77,7 @@ impl Authenticator {
         Authenticator { provider, ..self }
     }
 
-    /// Judges a bearer token for one of `audiences` (the API server's own when empty), whoever issued it. The error is for logs and
+    /// Judges a bearer token for one of `audiences` (the API server's own when empty), from any issuer. The error is for logs and
     /// TokenReview, not for the bearer.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! What nodes and pods use: the API `metrics.k8s.io`, answered by this server itself from what kubelets measure.
 //!
-//! Owns the samples ([`samples`]), how a kubelet is asked ([`scrape`]), and the shape of the objects ([`objects`]). Nothing is asked of any
-//! kubelet until somebody wants to know: a cluster in which nobody does pays nothing. An APIService for the group takes precedence, so a
+//! Owns the samples ([`samples`]), how a kubelet is asked ([`scrape`]), and the shape of the objects ([`objects`]). A kubelet is asked only
+//! when a client requests its metrics; there is no background scraping. An APIService for the group takes precedence, so a
 //! deployed metrics-server can take this one's place.
 //!
 //! Answers to <https://github.com/kubernetes/metrics> and upstream's metrics-server.

@@ -149,7 +149,7 @@ impl Event {
         }
     }
 
-    /// The user whom the request acts as.
+    /// Sets the impersonated user.
     pub fn impersonate(&mut self, user: &UserInfo) {
         self.impersonated_user = Some(User::of(user));
     }

@@ -1,6 +1,6 @@
 //! OpenID Connect tokens: users that an identity provider outside the cluster vouches for.
 //!
-//! Owns whom a token stands for. The provider's keys are fetched when a token needs one that is not known, so the provider may be down
+//! Owns the mapping from a token to a user. The provider's keys are fetched when a token needs one that is not known, so the provider may be down
 //! while a server starts, and may change its keys at any time.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#openid-connect-tokens> and to upstream's
