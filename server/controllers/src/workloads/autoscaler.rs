@@ -60,7 +60,7 @@ struct Scale {
 }
 
 impl Controller for Autoscalers {
-    const NAME: &'static str = "horizontal-pod-autoscaler-controller";
+    const NAME: &'static str = "horizontal-pod-autoscaler";
     const QUEUE: &'static str = "horizontalpodautoscaler";
     type Key = ObjectKey;
     type Reads = (Arc<Informer<HorizontalPodAutoscaler>>, Arc<Informer<Pod>>);
