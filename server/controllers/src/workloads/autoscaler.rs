@@ -26,7 +26,6 @@ use trireme_client::{Client, EventKind, EventRecorder, Informer, Object, ObjectK
 use crate::Error;
 use crate::cluster::discovery;
 use crate::runtime::{Context, Controller, Next, Watches, clock};
-use crate::workloads::status::status_patch_any_revision;
 use metrics::Target;
 use readings::Readings;
 use scaling::{Bounds, History};
@@ -296,13 +295,16 @@ impl Autoscalers {
     }
 
     async fn write(&self, autoscaler: &HorizontalPodAutoscaler, status: &Status) -> Result<(), Error> {
-        let old = serde_json::to_value(&autoscaler.status).map_err(|error| Error::Invalid(error.to_string()))?;
+        let mut object = serde_json::to_value(autoscaler).map_err(|error| Error::Invalid(error.to_string()))?;
         let wanted = status.to_value();
-        if old == wanted {
+        if object["status"] == wanted {
             return Ok(());
         }
-        let patch = status_patch_any_revision(autoscaler, &old, &wanted)?;
-        match self.client.patch_status::<HorizontalPodAutoscaler>(Some(autoscaler.namespace()), autoscaler.name(), &patch).await {
+        object["status"] = wanted;
+        // The account may update a status, not patch it.
+        let resource = ResourceType::of::<HorizontalPodAutoscaler>();
+        let (namespace, name) = (Some(autoscaler.namespace()), autoscaler.name());
+        match self.client.replace_any::<_, Value>(&resource, namespace, name, Some("status"), &object).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
             Err(error) => Err(error.into()),
