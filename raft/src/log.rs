@@ -57,12 +57,16 @@ pub(crate) fn begin_after(engine: &dyn Engine, at: EntryId, node_id: u64) -> Res
 #[derive(Clone)]
 pub struct LogStore {
     shared: Arc<Shared>,
-    /// Joined by [`LogStore::close`], so that the engine is free afterwards.
-    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
+    /// Before `writer`: the thread ends when the last sender is gone.
     ops: mpsc::Sender<Op>,
+    writer: Arc<WriterThread>,
     /// The last index that the state machine has durably applied, where there is one to wait for.
     durable_applied: Option<watch::Receiver<u64>>,
 }
+
+/// The thread that writes, which no longer runs when [`LogStore::close`] or the last handle's drop returns: the engine is free then.
+#[derive(Default)]
+struct WriterThread(Mutex<Option<JoinHandle<()>>>);
 
 struct Shared {
     engine: Arc<dyn Engine>,
@@ -106,7 +110,7 @@ impl LogStore {
             .name("trireme-log".into())
             .spawn(move || writer.run(queue))
             .map_err(|error| StoreError::io("log writer", error))?;
-        *log.writer.lock() = Some(writer);
+        *log.writer.0.lock() = Some(writer);
         Ok(log)
     }
 
@@ -128,7 +132,7 @@ impl LogStore {
         let (synced, end) = (Arc::new(AtomicU64::new(index.written)), watch::Sender::new(index.end()));
         let shared = Arc::new(Shared { engine, synced, end, index: RwLock::new(index) });
         let (ops, queue) = mpsc::channel(QUEUE);
-        Ok((LogStore { shared, writer: Arc::default(), ops, durable_applied }, queue))
+        Ok((LogStore { shared, ops, writer: Arc::default(), durable_applied }, queue))
     }
 
     /// Whether neither a vote nor an entry was ever written.
@@ -177,10 +181,7 @@ impl LogStore {
         // Best effort: the thread ends by itself when the last sender goes.
         let _ = ops.try_send(Op::Stop);
         drop(ops);
-        let handle = writer.lock().take();
-        if let Some(handle) = handle {
-            let _ = handle.join();
-        }
+        writer.join();
     }
 
     async fn submit(&self, op: impl FnOnce(oneshot::Sender<Result<(), StoreError>>) -> Op) -> io::Result<()> {
@@ -231,6 +232,24 @@ impl LogStore {
             return Err(StoreError::Corrupt(format!("log entries {start} to {first} are missing")).into());
         }
         Ok(entries)
+    }
+}
+
+// === impl WriterThread ===
+
+impl WriterThread {
+    fn join(&self) {
+        let handle = self.0.lock().take();
+        // The writer drops the callbacks of others, and may so drop the last handle itself.
+        if let Some(handle) = handle.filter(|handle| handle.thread().id() != std::thread::current().id()) {
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.join();
     }
 }
 

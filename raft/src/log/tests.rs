@@ -273,3 +273,17 @@ async fn what_was_acknowledged_survives_a_power_cut() {
     assert_eq!(log.last_log_id(), Some(log_id(1, 4)));
     assert!(!log.is_pristine());
 }
+
+/// RocksDB aborts a process that ends while one of its databases is still in use.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_is_free_when_the_last_handle_is_dropped() {
+    let engine = sample().await;
+    for _ in 0..100 {
+        let log = LogStore::open(engine.clone(), None).unwrap();
+        let other = log.clone();
+        drop(log);
+        assert!(other.shared.index.read().vote.is_some());
+        drop(other);
+        assert_eq!(Arc::strong_count(&engine), 1, "the writer still holds the engine");
+    }
+}

@@ -8,9 +8,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use trireme_proto::etcd::{self, event::EventType};
 use trireme_proto::store::{ChangeRecord, StateHead};
@@ -89,9 +90,15 @@ pub struct WatchHub {
     ticks: watch::Sender<Tick>,
     ring: RwLock<Ring>,
     engine: RwLock<Arc<dyn Engine>>,
+    retired: Retired,
     counters: MvccCounters,
     soundness: Soundness,
 }
+
+/// Threads that close engines which were replaced. They have ended when the hub is gone: RocksDB must not be at work while a process destroys
+/// its statics.
+#[derive(Default)]
+struct Retired(Mutex<Vec<JoinHandle<()>>>);
 
 /// The most recent revisions.
 struct Ring {
@@ -128,6 +135,7 @@ impl WatchHub {
             ticks: watch::Sender::new(tick(head)),
             ring: RwLock::new(ring),
             engine: RwLock::new(engine),
+            retired: Retired::default(),
             counters: MvccCounters::new(),
             soundness: Soundness::default(),
         }
@@ -197,9 +205,7 @@ impl WatchHub {
     /// Replaces the state by another one, as after a snapshot was installed.
     pub(crate) fn replace(&self, engine: Arc<dyn Engine>, head: &StateHead) {
         let before = std::mem::replace(&mut *self.engine.write(), engine);
-        // Closing waits for the engine's background work, which may take long on a failing disk: a thread of its own does it.
-        // `Store::halt` waits for it (`MeteredEngines::open_count`).
-        std::thread::spawn(move || drop(before));
+        self.retired.close(before);
         {
             let mut ring = self.ring.write();
             ring.revisions.clear();
@@ -239,6 +245,25 @@ impl WatchHub {
         self.counters.watchers.fetch_add(1, Ordering::Relaxed);
         let range = KeyRange::new(&key, &range_end);
         Ok(Watch { range, next, epoch: now.epoch, incarnation: now.incarnation, ticks, hub: self.clone(), slow: false })
+    }
+}
+
+// === impl Retired ===
+
+impl Retired {
+    /// Closing waits for the engine's background work, which may take long on a failing disk: a thread of its own does it.
+    fn close(&self, engine: Arc<dyn Engine>) {
+        let mut threads = self.0.lock();
+        threads.retain(|thread| !thread.is_finished());
+        threads.push(std::thread::spawn(move || drop(engine)));
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        for thread in self.0.get_mut().drain(..) {
+            let _ = thread.join();
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Watches as a consumer sees them.
 
 use futures::FutureExt as _;
-use trireme_proto::store::CompactCommand;
+use trireme_proto::store::{CompactCommand, StateHead};
 
+use super::super::hub::WatchHub;
 use super::super::{Watch, WatchBatch, WatchError};
 use super::*;
 
@@ -100,4 +101,20 @@ fn a_transaction_is_never_split_between_batches() {
         revisions.push(batch.revision);
     }
     assert_eq!(revisions, [3, 4], "two transactions fill a batch");
+}
+
+/// RocksDB aborts a process that ends while one of its databases is still being closed.
+#[test]
+fn no_replaced_engine_outlives_the_hub() {
+    let engine = || Arc::new(MemoryEngine::new());
+    for _ in 0..100 {
+        let hub = WatchHub::new(engine(), &StateHead::default(), 0);
+        let engines = [engine(), engine()];
+        let replaced = Arc::downgrade(&engines[0]);
+        for engine in engines {
+            hub.replace(engine, &StateHead::default());
+        }
+        drop(hub);
+        assert_eq!(replaced.strong_count(), 0, "an engine is closed after its hub is gone");
+    }
 }
