@@ -70,12 +70,12 @@ fn add_service(rules: &mut RuleSet, service: &Balanced, node: &NodeView) {
 }
 
 fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, key: impl Fn(Ipv4Addr) -> String) {
-    if service.external_ips.is_empty() && service.node_port.is_none() {
+    if service.external_ips.is_empty() && service.balancer_ips.is_empty() && service.node_port.is_none() {
         return;
     }
     let node_port_key = service.node_port.map(|p| format!("{} . {p}", service.protocol));
     if service.external.is_empty() {
-        for ip in &service.external_ips {
+        for ip in service.external_ips.iter().chain(&service.balancer_ips) {
             rules.elements.insert(("no_endpoints", key(*ip)), verdict_without_endpoints(service));
         }
         if let Some(key) = node_port_key {
@@ -90,12 +90,30 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, key: impl F
     }
     balance(rules, &mut body, service, &service.external, name);
     rules.chains.insert(chain.clone(), body);
+    let admits = balancer_chain(rules, service, name, &chain);
+    for ip in &service.balancer_ips {
+        rules.elements.insert(("service_ips", key(*ip)), format!("goto {admits}"));
+    }
+    // An address that is both is open to everybody.
     for ip in &service.external_ips {
         rules.elements.insert(("service_ips", key(*ip)), format!("goto {chain}"));
     }
     if let Some(key) = node_port_key {
         rules.elements.insert(("node_ports", key), format!("goto {chain}"));
     }
+}
+
+/// The chain that admits the clients of a load balancer; `chain` itself if all are.
+fn balancer_chain(rules: &mut RuleSet, service: &Balanced, name: &str, chain: &str) -> String {
+    let Some(ranges) = service.source_ranges.as_ref().filter(|_| !service.balancer_ips.is_empty()) else { return chain.to_owned() };
+    let mut body = String::new();
+    for range in ranges {
+        line(&mut body, format_args!("ip saddr {range} goto {chain}"));
+    }
+    line(&mut body, format_args!("drop"));
+    let admits = format!("lb_{name}");
+    rules.chains.insert(admits.clone(), body);
+    admits
 }
 
 /// With policy Local another node may well have endpoints: the packet is dropped, so that a balancer tries elsewhere.
@@ -288,6 +306,34 @@ mod tests {
         local["externalTrafficPolicy"] = json!("Local");
         let elsewhere = rules(local, &["10.42.0.2"]);
         assert_eq!(elsewhere.elements[&("no_endpoints_node_ports", "tcp . 30080".to_owned())], "drop");
+    }
+
+    #[test]
+    fn a_load_balancer_admits_its_source_ranges_and_an_external_address_everybody() {
+        let with = |ranges: Value| {
+            let mut spec = cluster_ip();
+            spec["externalIPs"] = json!(["198.51.100.7"]);
+            spec["loadBalancerSourceRanges"] = ranges;
+            let mut service = service(spec);
+            let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.11", "ipMode": "Proxy"}, {"ip": "198.51.100.7"}]}});
+            service.status = serde_json::from_value(status).unwrap();
+            let slice = slice(json!([{"addresses": ["10.42.0.2"]}]));
+            build(&collect([&service].into_iter(), [&slice].into_iter(), "n1"), &node())
+        };
+        let chain = |rules: &RuleSet, ip: &str| {
+            rules.elements.get(&("service_ips", format!("{ip} . tcp . 80"))).and_then(|v| v.strip_prefix("goto ")).map(str::to_owned)
+        };
+        let limited = with(json!(["203.0.113.0/24", " 10.0.0.0/8", "fd00::/8"]));
+        let admits = chain(&limited, "192.0.2.10").unwrap();
+        let body: Vec<&str> = limited.chains[&admits].lines().collect();
+        assert!(
+            body[0].starts_with("ip saddr 203.0.113.0/24 goto ext_") && body[1].starts_with("ip saddr 10.0.0.0/8 ") && body[2] == "drop",
+            "{body:?}"
+        );
+        assert!(chain(&limited, "198.51.100.7").unwrap().starts_with("ext_"));
+        assert_eq!(chain(&limited, "192.0.2.11"), None, "its traffic goes through a proxy");
+        assert_eq!(limited.chains[&chain(&with(json!(["fd00::/8"])), "192.0.2.10").unwrap()].lines().last(), Some("drop"));
+        assert!(chain(&with(json!([])), "192.0.2.10").unwrap().starts_with("ext_"));
     }
 
     #[test]

@@ -6,8 +6,9 @@ use std::{
     net::Ipv4Addr,
 };
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::{
-    core::v1::{Service, ServicePort},
+    core::v1::{Service, ServicePort, ServiceSpec},
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
@@ -53,8 +54,12 @@ pub struct Balanced {
     pub port: u16,
     /// The cluster IP.
     pub cluster_ip: Ipv4Addr,
-    /// External and load-balancer addresses.
+    /// Addresses outside of the cluster at which everybody is served.
     pub external_ips: Vec<Ipv4Addr>,
+    /// Addresses of the load balancer, where only `source_ranges` may limit who is served.
+    pub balancer_ips: Vec<Ipv4Addr>,
+    /// The clients of the load balancer's addresses; all if there is none.
+    pub source_ranges: Option<Vec<Ipv4Net>>,
     /// Port on every node, if any.
     pub node_port: Option<u16>,
     /// Seconds a client keeps its endpoint, if affinity is on.
@@ -156,6 +161,8 @@ fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) ->
                 port: u16::try_from(port.port).ok()?,
                 cluster_ip,
                 external_ips: external_addresses(service),
+                balancer_ips: balancer_addresses(service),
+                source_ranges: source_ranges(spec),
                 node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
                 affinity_secs,
                 internal: choose(&endpoints, internal_local, this_node),
@@ -173,11 +180,24 @@ fn affinity_timeout(service: &Service) -> u32 {
 }
 
 fn external_addresses(service: &Service) -> Vec<Ipv4Addr> {
-    let external = service.spec.iter().flat_map(|s| s.external_ips.iter().flatten());
+    parsed(service.spec.iter().flat_map(|s| s.external_ips.iter().flatten()))
+}
+
+fn balancer_addresses(service: &Service) -> Vec<Ipv4Addr> {
     let balancer = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| l.ingress.iter().flatten());
-    let balancer = balancer.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref());
-    let all: BTreeSet<Ipv4Addr> = external.chain(balancer).filter_map(|ip| ip.parse().ok()).collect();
+    parsed(balancer.filter(|i| i.ip_mode.as_deref() != Some("Proxy")).filter_map(|i| i.ip.as_ref()))
+}
+
+/// In order, each once.
+fn parsed<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Ipv4Addr> {
+    let all: BTreeSet<Ipv4Addr> = texts.filter_map(|ip| ip.parse().ok()).collect();
     all.into_iter().collect()
+}
+
+/// Ranges of the other family let nobody in, which is not the same as no ranges.
+fn source_ranges(spec: &ServiceSpec) -> Option<Vec<Ipv4Net>> {
+    let ranges = spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty())?;
+    Some(ranges.iter().filter_map(|range| range.trim().parse().ok()).collect())
 }
 
 fn protocol(name: Option<&str>) -> Option<Protocol> {

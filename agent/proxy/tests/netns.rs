@@ -87,7 +87,7 @@ fn mapping(protocol: Protocol, host_ip: Option<&str>, host_port: u16, container_
 }
 
 #[test]
-fn d04_a_host_port_reaches_the_pod_from_everywhere_and_ends_with_it() {
+fn d04_security_25_vm_08_a_host_port_reaches_the_pod_from_everywhere_and_ends_with_it() {
     Lab::run(async |lab| {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("host-ports.json");
