@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn d13_with_systemd_the_parent_is_a_slice() {
+    fn d13_vm_03_with_systemd_the_parent_is_a_slice() {
         let cgroups = Cgroups::below("/", Path::new("/nowhere"));
         cgroups.driver.set(Driver::Systemd(Systemd)).unwrap();
         assert_eq!(cgroups.pod_parent(&pod()), "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice");

@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vm_01_a_module_that_cannot_be_loaded_is_an_error_that_says_what_was_tried() {
+    fn d05_vm_01_a_module_that_cannot_be_loaded_is_an_error_that_says_what_was_tried() {
         let missing = Module { name: "trireme_no_such_module", purpose: "nothing", brings: Brings::ModuleOnly };
         assert!(!missing.is_present());
         assert!(missing.ensure().is_err_and(|tried| !tried.is_empty()));
