@@ -1,4 +1,4 @@
-//! StatefulSets and DaemonSets through kubectl, one story each.
+//! StatefulSets, DaemonSets and autoscaling through kubectl, one story each.
 
 use std::time::Duration;
 
@@ -87,4 +87,34 @@ fn a_daemon_set_runs_on_every_node_and_rolls_back() -> anyhow::Result<()> {
         ensure!(ns.kubectl(&["get", "pods", "-o", "name"])?.is_empty());
         Ok(())
     })
+}
+
+/// On a server that is no node, so that kubelets are asked through tunnels.
+#[test]
+fn what_pods_use_is_shown_and_scales_them() -> anyhow::Result<()> {
+    let cluster = Cluster::lab()?;
+    let ns = cluster.namespace("autoscaling")?;
+    let busy = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: busy}}\nspec:\n  replicas: 1\n  selector: {{matchLabels: {{app: busy}}}}\n  \
+         template:\n    metadata: {{labels: {{app: busy}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      \
+         - {{name: c, image: '{BOX}', command: [sh, -c, 'while :; do :; done'], resources: {{requests: {{cpu: 20m}}, limits: {{cpu: 60m}}}}}}\n"
+    );
+    ns.kubectl_with(&["apply", "-f", "-"], &busy)?;
+    rolled_out(&ns, "deployment/busy")?;
+    eventually("the pod's use to be shown", LONG, || {
+        let shown = ns.kubectl(&["top", "pods", "--no-headers"])?;
+        ensure!(shown.starts_with("busy-") && shown.contains('m') && shown.contains("Mi"), "{shown}");
+        Ok(())
+    })?;
+    let nodes = cluster.kubectl(&["top", "nodes", "--no-headers"])?;
+    ensure!(nodes.lines().count() == cluster.kubectl(&["get", "nodes", "-o", "name"])?.lines().count(), "{nodes}");
+    ns.kubectl(&["autoscale", "deployment", "busy", "--min=1", "--max=2", "--cpu-percent=50"])?;
+    eventually("the autoscaler to add a pod", LONG, || {
+        ensure!(ns.kubectl(&["get", "deployment", "busy", "-o", "jsonpath={.spec.replicas}"])? == "2");
+        Ok(())
+    })?;
+    ensure!(ns.kubectl(&["describe", "hpa", "busy"])?.contains("SuccessfulRescale"), "events are shown");
+    let status = "jsonpath={.status.conditions[?(@.type==\"ScalingActive\")].reason}";
+    ensure!(ns.kubectl(&["get", "hpa", "busy", "-o", status])? == "ValidMetricFound");
+    Ok(())
 }
