@@ -51,7 +51,7 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str
 /// While pods are stopped the runtime calls the CNI plugin once more for each: a server must answer the plugin.
 async fn serve_removals(agent_dir: &Path) -> Option<tokio_util::sync::DropGuard> {
     let options = network::options(agent_dir, String::new(), std::net::Ipv4Addr::UNSPECIFIED, trireme_cni::Backend::HostGw, true);
-    let network = trireme_cni::Network::new(options).await.ok()?;
+    let network = trireme_cni::Network::new(options, None).await.ok()?;
     let listener = trireme_cni::server::bind(&agent_dir.join(network::CNI_SOCKET)).ok()?;
     let cancel = tokio_util::sync::CancellationToken::new();
     tokio::spawn(trireme_cni::server::serve(listener, network, cancel.clone()));

@@ -17,6 +17,7 @@ pub mod lock;
 mod network;
 mod node;
 pub mod options;
+mod policy;
 mod servers;
 mod tunnels;
 

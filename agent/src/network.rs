@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use trireme_client::Informer;
-use trireme_cni::{Backend, Network, NetworkOptions, netlink::Netlink, network};
+use trireme_cni::{Backend, Network, NetworkOptions, gate::Gate, netlink::Netlink, network};
 use trireme_nft::firewall::{self, Openings};
 
 use crate::{
@@ -36,10 +36,11 @@ pub(crate) async fn start(
     journal: &mut Journal,
     agent_dir: &Path,
     options: NetworkOptions,
+    gate: Option<Arc<dyn Gate>>,
     nodes: &Arc<Informer<Node>>,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    let network = Network::new(options).await?;
+    let network = Network::new(options, gate).await?;
     for link in [network::BRIDGE, network::TUNNEL] {
         journal.note(HostObject::Link(link.into()))?;
     }

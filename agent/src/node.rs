@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trireme_client::metrics::{CountedTransport, Registry};
 use trireme_client::{Client, Credentials, HttpsOptions, HttpsTransport, Informer, InformerOptions};
-use trireme_cni::{Backend, network as pod_network};
+use trireme_cni::{Backend, gate::Gate, network as pod_network};
 use trireme_images::ImagesOptions;
 use trireme_kubelet::{Kubelet, KubeletOptions};
 use trireme_nft::firewall::Openings;
@@ -39,7 +39,7 @@ use crate::{
     lock::FolderLock,
     network,
     options::AgentOptions,
-    servers, tunnels,
+    policy, servers, tunnels,
 };
 
 /// Image tarballs, below the agent's folder.
@@ -106,8 +106,13 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let watched = Watched { nodes, services, slices };
     start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &stop)?;
     let ports = start_host_ports(&mut parts, &mut journal, &agent_dir, &stop)?;
+    let gate = match backend.is_some() && identity.cluster.network_policy {
+        true => Some(policy::start(&mut parts, &mut journal, client.clone(), &node_name, &stop)?),
+        false => None,
+    };
+    let own = backend.map(|backend| OwnNetwork { backend, gate });
     tokio::select! {
-        started = start_network(&mut parts, &mut journal, &agent_dir, &node_name, backend, &facts, &watched, &stop) => started?,
+        started = start_network(&mut parts, &mut journal, &agent_dir, &node_name, own, &facts, &watched, &stop) => started?,
         () = cancel.cancelled() => return Ok(()),
     }
     let plan = check::Plan {
@@ -256,6 +261,13 @@ impl NetworkFacts {
     }
 }
 
+/// The node's own pod network.
+struct OwnNetwork {
+    backend: Backend,
+    /// What pods pass before they are on it.
+    gate: Option<Arc<dyn Gate>>,
+}
+
 /// The node's own pod network, unless another is installed.
 fn backend(identity: &Identity) -> Result<Option<Backend>, Error> {
     match identity.cluster.flannel_backend.as_str() {
@@ -324,15 +336,15 @@ async fn start_network(
     journal: &mut Journal,
     agent_dir: &Path,
     node_name: &str,
-    backend: Option<Backend>,
+    own: Option<OwnNetwork>,
     facts: &NetworkFacts,
     watched: &Watched,
     cancel: &CancellationToken,
 ) -> Result<(), Error> {
-    if let Some(backend) = backend {
+    if let Some(OwnNetwork { backend, gate }) = own {
         let owns_links = journal.knows(&HostObject::Link(pod_network::BRIDGE.into()));
         let options = network::options(agent_dir, node_name.to_owned(), facts.node_ip, backend, owns_links);
-        network::start(parts, journal, agent_dir, options, &watched.nodes, cancel).await?;
+        network::start(parts, journal, agent_dir, options, gate, &watched.nodes, cancel).await?;
         journal.note(HostObject::FirewallRules)?;
         parts.spawn(network::keep_firewall_open(Openings { pods: facts.pods, dns: vec![facts.dns_ip] }, cancel.clone()));
     }

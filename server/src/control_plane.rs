@@ -177,6 +177,9 @@ impl Parts {
             host: startup.name().to_owned(),
             cluster_cidrs: vec![member.facts.cluster_cidr.parse()?],
             service_cidr: Some(member.facts.service_cidr.parse()?),
+            load_balancer_reserved_ports: startup.args().balancer_reserved_ports(),
+            // On another's pod network it is that one's matter.
+            are_policies_ignored: !member.facts.network_policy && member.facts.flannel_backend != "none",
             root_ca_pem: member.keys.server_ca.certificate_pem.clone(),
             signer: Some(Arc::new(startup::CsrSigner::new(member.keys.clone()))),
             token_signer: Some(Arc::new(startup::SecretTokenSigner::new(api.clone()))),

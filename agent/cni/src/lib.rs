@@ -8,6 +8,7 @@
 //! the address pool, and prints the answer. Answers to the
 //! [CNI specification](https://www.cni.dev/docs/spec/), versions 0.3.1 to 1.0.0.
 
+pub mod gate;
 pub mod ipam;
 pub mod netlink;
 pub mod network;
@@ -45,6 +46,9 @@ pub enum Error {
     /// A link of our name exists and is not ours.
     #[error("link {0} exists and was not made by Trireme: remove it, or choose --flannel-backend none")]
     ForeignLink(String),
+    /// The pod may not be on the network yet.
+    #[error("{0}")]
+    NotAdmitted(String),
     /// A request that breaks the CNI specification.
     #[error("bad CNI request: {0}")]
     BadRequest(String),

@@ -18,6 +18,7 @@ use trireme_client::Informer;
 
 use crate::{
     Error,
+    gate::{Gate, SandboxPod},
     ipam::AddressPool,
     netlink::{Netlink, PodLink, Vxlan},
     routes::{self, Peer},
@@ -68,6 +69,7 @@ struct Inner {
     options: NetworkOptions,
     netlink: Netlink,
     ready: watch::Sender<Option<Arc<Ready>>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// What is known of the ways to the other nodes, by their names.
@@ -87,8 +89,8 @@ struct Ready {
 }
 
 impl Network {
-    /// Connects to the kernel. Nothing is made yet: that waits for the node's pod CIDR.
-    pub async fn new(options: NetworkOptions) -> Result<Self, Error> {
+    /// Connects to the kernel. Nothing is made yet: that waits for the node's pod CIDR. Pods pass `gate`, if there is one.
+    pub async fn new(options: NetworkOptions, gate: Option<Arc<dyn Gate>>) -> Result<Self, Error> {
         let netlink = Netlink::connect()?;
         if !options.owns_links {
             for name in [BRIDGE, TUNNEL] {
@@ -98,7 +100,7 @@ impl Network {
             }
         }
         let (ready, _) = watch::channel(None);
-        Ok(Self { inner: Arc::new(Inner { options, netlink, ready }) })
+        Ok(Self { inner: Arc::new(Inner { options, netlink, ready, gate }) })
     }
 
     /// Keeps bridge and routes in step with the Node objects until cancelled.
@@ -217,7 +219,7 @@ impl Network {
     }
 
     /// Gives the sandbox an address and a way out. Adding the same sandbox again gives the same address.
-    pub async fn add(&self, container_id: &str, netns: &Path, interface: &str) -> Result<PodAddress, Error> {
+    pub async fn add(&self, container_id: &str, pod: Option<SandboxPod>, netns: &Path, interface: &str) -> Result<PodAddress, Error> {
         let ready = self.inner.ready.borrow().clone().ok_or(Error::NoPodCidr)?;
         let (address, cidr, gateway) = {
             let mut pool = ready.pool.lock().await;
@@ -231,16 +233,31 @@ impl Network {
             gateway,
             mtu: ready.mtu,
         };
-        if let Err(error) = self.inner.netlink.attach_pod(ready.bridge, netns, &link).await {
+        let attached = match self.pass_gate(container_id, pod, address).await {
+            Ok(()) => self.inner.netlink.attach_pod(ready.bridge, netns, &link).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = attached {
             self.remove(container_id).await?;
             return Err(error);
         }
         Ok(PodAddress { address: Ipv4Net::new(address, cidr.prefix_len()).unwrap_or_else(|_| address.into()), gateway })
     }
 
+    async fn pass_gate(&self, container_id: &str, pod: Option<SandboxPod>, address: Ipv4Addr) -> Result<(), Error> {
+        match (&self.inner.gate, pod) {
+            (Some(gate), Some(pod)) => gate.attach(container_id, pod, address).await.map_err(Error::NotAdmitted),
+            // A sandbox of no pod: no policy selects it.
+            _ => Ok(()),
+        }
+    }
+
     /// Takes both back. Removing twice is no error.
     pub async fn remove(&self, container_id: &str) -> Result<(), Error> {
         self.inner.netlink.delete_link(&host_link_name(container_id)).await?;
+        if let Some(gate) = &self.inner.gate {
+            gate.detach(container_id);
+        }
         let ready = self.inner.ready.borrow().clone();
         match ready {
             Some(ready) => ready.pool.lock().await.release(container_id),

@@ -77,6 +77,7 @@ fn run(name: &str, config: &Value, version: &str) -> Result<Value, String> {
         netns,
         interface: var("CNI_IFNAME").unwrap_or_else(|| "eth0".into()),
         cni_version: version.to_owned(),
+        args: var("CNI_ARGS").unwrap_or_default(),
     };
     let socket = config["socket"].as_str().ok_or("the CNI configuration names no socket")?;
     match ask(Path::new(socket), &request).map_err(|e| format!("trireme agent at {socket}: {e}"))? {

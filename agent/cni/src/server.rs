@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, network::Network};
+use crate::{Error, gate::SandboxPod, network::Network};
 
 /// Largest request and answer, in bytes.
 pub(crate) const MAX_MESSAGE: u64 = 64 * 1024;
@@ -33,6 +33,22 @@ pub struct Request {
     pub interface: String,
     /// The version that the answer must have.
     pub cni_version: String,
+    /// What else the runtime says (`CNI_ARGS`): `KEY=VALUE` pairs, separated by semicolons.
+    #[serde(default)]
+    pub args: String,
+}
+
+impl Request {
+    /// The pod whose sandbox this is, where the runtime says so.
+    fn pod(&self) -> Option<SandboxPod> {
+        let value =
+            |key: &str| self.args.split(';').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('=')).filter(|value| !value.is_empty());
+        Some(SandboxPod {
+            namespace: value("K8S_POD_NAMESPACE")?.to_owned(),
+            name: value("K8S_POD_NAME")?.to_owned(),
+            uid: value("K8S_POD_UID").map(str::to_owned),
+        })
+    }
 }
 
 /// The agent's answer.
@@ -87,8 +103,9 @@ async fn answer(mut stream: UnixStream, network: &Network) -> std::io::Result<()
 async fn handle(request: Request, network: &Network) -> Result<serde_json::Value, Error> {
     match request.command.as_str() {
         "ADD" => {
+            let owner = request.pod();
             let netns = request.netns.ok_or_else(|| Error::BadRequest("ADD without CNI_NETNS".into()))?;
-            let pod = network.add(&request.container_id, &netns, &request.interface).await?;
+            let pod = network.add(&request.container_id, owner, &netns, &request.interface).await?;
             Ok(serde_json::json!({
                 "cniVersion": request.cni_version,
                 "interfaces": [{"name": request.interface, "sandbox": netns}],
@@ -99,5 +116,27 @@ async fn handle(request: Request, network: &Network) -> Result<serde_json::Value
         "DEL" => network.remove(&request.container_id).await.map(|()| serde_json::Value::Null),
         "CHECK" => Ok(serde_json::Value::Null),
         other => Err(Error::BadRequest(format!("unknown command {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_runtime_says_whose_sandbox_it_is() {
+        let request = |args: &str| Request {
+            command: "ADD".into(),
+            container_id: "c".into(),
+            netns: None,
+            interface: "eth0".into(),
+            cni_version: "1.0.0".into(),
+            args: args.into(),
+        };
+        let pod = request("IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=p;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=u").pod().unwrap();
+        assert_eq!((pod.namespace.as_str(), pod.name.as_str(), pod.uid.as_deref()), ("a", "p", Some("u")));
+        assert!(request("K8S_POD_NAMESPACE=a;K8S_POD_NAME=p").pod().unwrap().uid.is_none());
+        assert!(request("IgnoreUnknown=1").pod().is_none() && request("").pod().is_none());
     }
 }

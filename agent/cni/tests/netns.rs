@@ -101,7 +101,7 @@ fn d09_a_peer_in_another_subnet_keeps_no_other_from_being_routed_to_and_is_tried
             folder: folder.path().to_owned(),
             owns_links: false,
         };
-        let network = Network::new(options).await.unwrap();
+        let network = Network::new(options, None).await.unwrap();
         let running = tokio::spawn(async move { network.run(nodes, cancel).await });
         until(|| sh("ip route show 10.42.2.0/24").contains("via 192.0.2.12")).await;
         assert_eq!(sh("ip route show 10.42.1.0/24"), "");

@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trireme-cni", &["trireme-api", "trireme-client"]),
     ("trireme-dns", &["trireme-api", "trireme-client"]),
     ("trireme-nft", &[]),
+    ("trireme-policy", &["trireme-api", "trireme-client", "trireme-nft"]),
     ("trireme-proxy", &["trireme-api", "trireme-client", "trireme-nft"]),
     ("trireme-images", &["trireme-proto"]),
     (
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "trireme-images",
             "trireme-kubelet",
             "trireme-nft",
+            "trireme-policy",
             "trireme-proto",
             "trireme-proxy",
             "trireme-tunnel",

@@ -31,6 +31,13 @@ pub struct ClusterFacts {
     pub cluster_domain: String,
     /// `vxlan`, `host-gw` or `none`.
     pub flannel_backend: String,
+    /// Whether agents enforce NetworkPolicies on their own pod network.
+    #[serde(default = "yes")]
+    pub network_policy: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A node asks for its certificates.

@@ -167,6 +167,19 @@ pub fn builtin() -> &'static [Arc<Definition>] {
     &DEFINITIONS
 }
 
+/// A resource that is served and not in discovery: another view of the objects of a built-in one.
+pub struct Unlisted {
+    /// The view.
+    pub definition: Arc<Definition>,
+    /// Group and plural of the resource whose objects it shows.
+    pub of: (&'static str, &'static str),
+}
+
+/// All unlisted resources.
+pub fn unlisted() -> Vec<Unlisted> {
+    vec![Unlisted { definition: Arc::new(core::pod::address::definition()), of: ("", "pods") }]
+}
+
 /// The definition of a built-in resource.
 pub fn find(group: &str, plural: &str) -> Option<Arc<Definition>> {
     BY_RESOURCE.get(&(group, plural)).cloned()

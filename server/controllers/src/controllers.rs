@@ -12,6 +12,7 @@ use crate::identity::token_secret::TokenSecrets;
 use crate::network::endpoint_slice::EndpointSlices;
 use crate::network::endpoint_slice_mirroring::EndpointSliceMirroring;
 use crate::network::endpoints::EndpointsController;
+use crate::network::load_balancer::LoadBalancers;
 use crate::nodes::ipam::NodeIpam;
 use crate::nodes::lifecycle::{NodeLifecycle, eviction::TaintEviction};
 use crate::nodes::pod_gc::PodGc;
@@ -46,6 +47,7 @@ pub(crate) fn all() -> Vec<Declaration> {
         Declaration::of::<EndpointSlices>(),
         Declaration::of::<EndpointSliceMirroring>(),
         Declaration::of::<EndpointsController>(),
+        Declaration::of::<LoadBalancers>(),
         Declaration::of::<NamespaceDeletion>(),
         Declaration::of::<CustomResources>(),
         Declaration::of::<DefaultServiceAccounts>(),

@@ -56,6 +56,10 @@ pub struct ControllerOptions {
     pub node_cidr_mask_v6: u8,
     /// The Service network, which no pod network may overlap.
     pub service_cidr: Option<IpNet>,
+    /// Ports that no Service of type LoadBalancer gets; none: nodes do not answer for such Services.
+    pub load_balancer_reserved_ports: Option<Vec<u16>>,
+    /// Whether nobody enforces NetworkPolicies.
+    pub are_policies_ignored: bool,
     /// The certificate authority that pods trust (`kube-root-ca.crt`), PEM.
     pub root_ca_pem: String,
     /// How often node health is looked at.
@@ -82,6 +86,8 @@ impl Default for ControllerOptions {
             node_cidr_mask_v4: 24,
             node_cidr_mask_v6: 64,
             service_cidr: None,
+            load_balancer_reserved_ports: None,
+            are_policies_ignored: false,
             root_ca_pem: String::new(),
             node_monitor_period: Duration::from_secs(5),
             node_monitor_grace: Duration::from_secs(40),

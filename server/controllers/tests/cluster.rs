@@ -43,6 +43,7 @@ impl Cluster {
             root_ca_pem: "CA".to_owned(),
             token_signer: Some(Arc::new(PlainTokens)),
             cluster_cidrs: vec!["10.42.0.0/16".parse().unwrap()],
+            are_policies_ignored: true,
             ..ControllerOptions::default()
         };
         let client_for = move |name: &str| Client::new(Arc::new(transport.clone())).with_user_agent(name);

@@ -22,6 +22,11 @@ use super::{
     values::{self, Label, TaintArg},
 };
 
+/// Of the hosts.
+const SSH_PORT: u16 = 22;
+/// Of the cluster's own components, on servers and nodes.
+const COMPONENT_PORTS: std::ops::RangeInclusive<u16> = 10_248..=10_259;
+
 /// How packets reach pods on other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FlannelBackend {
@@ -166,6 +171,9 @@ pub struct ServerArgs {
     /// How packets reach pods on other nodes
     #[arg(long, env = "TRIREME_FLANNEL_BACKEND", value_enum, default_value_t = FlannelBackend::Vxlan, help_heading = "Networking")]
     pub flannel_backend: FlannelBackend,
+    /// Do not enforce NetworkPolicies: another component does, or nobody
+    #[arg(long, env = "TRIREME_DISABLE_NETWORK_POLICY", help_heading = "Networking")]
+    pub disable_network_policy: bool,
     /// For what agents' tunnels are used [default: pod with --disable-agent, else agent]
     #[arg(
         long,
@@ -180,7 +188,7 @@ pub struct ServerArgs {
     #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
     pub disable_agent: bool,
     /// Packaged component to leave out; may be repeated or separated by commas
-    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage", "metrics-server"], help_heading = "Components")]
+    #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage", "metrics-server", "servicelb"], help_heading = "Components")]
     pub disable: Vec<String>,
     /// Socket of the container runtime
     #[arg(long, env = "TRIREME_CONTAINER_RUNTIME_ENDPOINT", value_name = "SOCKET", value_parser = values::socket_path, default_value = "/run/containerd/containerd.sock", help_heading = "Node")]
@@ -349,6 +357,12 @@ impl ServerArgs {
     /// Whether the server itself says what nodes and pods use.
     pub fn has_resource_metrics(&self) -> bool {
         !self.is_disabled("metrics-server")
+    }
+
+    /// Ports of nodes that no Service of type LoadBalancer gets; none if nodes do not answer for such Services.
+    pub fn balancer_reserved_ports(&self) -> Option<Vec<u16>> {
+        let own = [SSH_PORT, self.https_listen_port, self.peer_port, self.etcd_port];
+        (!self.is_disabled("servicelb")).then(|| own.into_iter().chain(COMPONENT_PORTS).collect())
     }
 
     /// The options of this server's own node, which joins at `server` with `token`.

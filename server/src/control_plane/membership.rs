@@ -271,6 +271,7 @@ fn facts(args: &ServerArgs) -> ClusterFacts {
         cluster_dns: args.dns_address().into(),
         cluster_domain: args.cluster_domain.clone(),
         flannel_backend: backend_name(args.flannel_backend).to_owned(),
+        network_policy: !args.disable_network_policy,
     }
 }
 
@@ -294,6 +295,11 @@ fn check_unchanged(args: &ServerArgs, kept: &ClusterFacts) -> Result<(), Failure
         if now != *before && !defaults.contains(&now.as_str()) {
             return Err(Failure::usage(format!("--{option} {now}: this cluster was initialized with {before}, which can't be changed")));
         }
+    }
+    if args.disable_network_policy && kept.network_policy {
+        return Err(Failure::usage(
+            "--disable-network-policy: this cluster was initialized without it, which can't be changed: its agents enforce network policies".to_owned(),
+        ));
     }
     Ok(())
 }

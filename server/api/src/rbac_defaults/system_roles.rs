@@ -29,7 +29,7 @@ pub(super) const SYSTEM_ROLES: &[(&str, &[Rule])] = &[
     ("system:service-account-issuer-discovery", &[url("/.well-known/openid-configuration,/.well-known/openid-configuration/,/openid/v1/jwks,/openid/v1/jwks/", "get")]),
     ("system:volume-scheduler", &[rule("", "persistentvolumes", "get,list,patch,update,watch"), rule("storage.k8s.io", "storageclasses", READ), rule("", "persistentvolumeclaims", "get,list,patch,update,watch")]),
     // Ours: one identity does on a node what kubelet, service proxy, DNS and pod network do; they follow all nodes and endpoints.
-    ("trireme:agent", &[rule("", "nodes,services", READ), rule("discovery.k8s.io", "endpointslices", READ)]),
+    ("trireme:agent", &[rule("", "nodes,services,namespaces", READ), rule("discovery.k8s.io", "endpointslices", READ), rule("networking.k8s.io", "networkpolicies", READ), rule("network.trireme.io", "podaddresses", READ)]),
     // Trireme's own: upstream has no controller that reports unenforced NetworkPolicies.
     ("trireme:network-policies", &[EVENTS]),
     // Ours: upstream's controllers update what ours patch. Bound to those that need it.

@@ -74,6 +74,11 @@ impl Rows {
             let row = tables.by_prefix.get(&prefix_of(&definition.resource)).filter(|_| definition.resource.is_stored()).cloned();
             tables.show(definition.clone(), row);
         }
+        for kinds::Unlisted { definition, of: (group, plural) } in kinds::unlisted() {
+            let row = tables.by_prefix.get(&keys::resource_prefix(group, plural)).cloned();
+            let key = (definition.resource.group.to_string(), definition.resource.plural.to_string());
+            tables.views.insert(key, View { resource: definition.resource.clone(), definition, row });
+        }
         drop(tables);
         rows
     }

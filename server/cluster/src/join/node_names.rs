@@ -130,6 +130,7 @@ mod tests {
             cluster_dns: "10.43.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".into(),
             flannel_backend: "vxlan".into(),
+            network_policy: true,
         };
         let names = NodeNames { members: &members, nodes: &nodes, reserved: &reserved, facts: &facts };
         let (node, server) = (TokenRole::Node, TokenRole::Server);

@@ -62,6 +62,7 @@ async fn world() -> World {
             cluster_dns: "10.43.0.10".parse().unwrap(),
             cluster_domain: "cluster.local".into(),
             flannel_backend: "vxlan".into(),
+            network_policy: true,
         },
     });
     World { join, reader, keys, store, _folder: folder }

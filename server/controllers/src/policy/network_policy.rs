@@ -1,4 +1,4 @@
-//! Reports that NetworkPolicies are not enforced.
+//! Reports that NetworkPolicies are not enforced, in clusters where that was switched off.
 //!
 //! Owns one Event for each NetworkPolicy and generation, so that `kubectl describe networkpolicy` shows that
 //! it isolates nothing. Its name follows from the policy, so a new leader does not say it again. Must not touch the policy.
@@ -18,7 +18,7 @@ use crate::Error;
 use crate::runtime::{Context, Controller, Next, Watches, clock};
 
 const REASON: &str = "NotEnforced";
-const MESSAGE: &str = "No component of this cluster enforces NetworkPolicies. Traffic to and from the selected pods is not restricted.";
+const MESSAGE: &str = "This cluster was set up with --disable-network-policy. Traffic to and from the selected pods is not restricted.";
 /// The event's name has the policy's in it, and must not be longer than a name may be.
 const NAME_MAX: usize = 253;
 
@@ -36,7 +36,7 @@ impl Controller for UnenforcedPolicies {
     type Reads = Arc<Informer<NetworkPolicy>>;
 
     fn new(policies: Self::Reads, context: &Context) -> Option<Self> {
-        Some(Self { client: context.client.clone(), host: context.options.host.clone(), policies })
+        context.options.are_policies_ignored.then(|| Self { client: context.client.clone(), host: context.options.host.clone(), policies })
     }
 
     fn watch(self: &Arc<Self>, watches: &mut Watches<'_, ObjectKey>) {

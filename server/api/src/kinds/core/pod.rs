@@ -1,5 +1,6 @@
 //! Pods. Upstream: `pkg/registry/core/pod/strategy.go`.
 
+pub(crate) mod address;
 pub(crate) mod container;
 pub(crate) mod default;
 mod difference;
@@ -20,6 +21,7 @@ pub(crate) mod warnings;
 use serde_json::{Value, json};
 
 use crate::apply::Untracked;
+use crate::gvk::GroupVersionKind;
 use crate::meta;
 use crate::resource::{Cells, Column, Kind, RowCondition, SelectableField, carry_metadata};
 use crate::time::Timestamp;
@@ -146,6 +148,13 @@ impl Kind for Pod {
             "Succeeded" => completed("Succeeded", "The pod has completed successfully."),
             "Failed" => completed("Failed", "The pod failed."),
             _ => Vec::new(),
+        }
+    }
+
+    fn convert(&self, object: Value, from: &GroupVersionKind, to: &GroupVersionKind) -> Result<Value, String> {
+        match address::is_wanted(to) {
+            true => Ok(address::of(&object)),
+            false => Err(format!("{from} cannot be converted to {to}")),
         }
     }
 

@@ -20,10 +20,6 @@ impl Kind for NetworkPolicy {
         true
     }
 
-    fn missing_actor(&self) -> Option<&'static str> {
-        Some("network policy enforcement")
-    }
-
     fn default(&self, _version: &str, object: &mut Value) {
         fill(object, &[Set("", "spec", Obj), Set("spec", "podSelector", Obj)]);
         default(object);
