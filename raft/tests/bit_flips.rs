@@ -147,7 +147,12 @@ async fn fate(seat: &mut Seat) -> Fate {
         // There is no other member to ask: where its own snapshot and log do not lead to the state, it stays fenced.
         let helpless = said.as_ref().is_some_and(|said| said.contains("no other member") || said.contains("cannot be trusted"));
         if helpless || tokio::time::Instant::now() > deadline {
-            break Fate::Fenced(failed);
+            // A snapshot that was taken before the damage was noticed holds it too. Each attempt to start from it fails, and reads wait for the next.
+            let is_waiting = matches!(failed, StoreError::Io(_));
+            break Fate::Fenced(match said.filter(|said| is_waiting && said.contains("Corruption")) {
+                Some(said) => StoreError::Unavailable(said.to_string()),
+                None => failed,
+            });
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
