@@ -66,15 +66,17 @@ fn add_service(rules: &mut RuleSet, service: &Balanced, node: &NodeView) {
         rules.chains.insert(chain.clone(), body);
         rules.elements.insert(("service_ips", key(service.cluster_ip)), format!("goto {chain}"));
     }
-    add_external(rules, service, &name, key);
+    add_external(rules, service, &name, node, key);
 }
 
-fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, key: impl Fn(Ipv4Addr) -> String) {
+fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &NodeView, key: impl Fn(Ipv4Addr) -> String) {
     if service.external_ips.is_empty() && service.balancer_ips.is_empty() && service.node_port.is_none() {
         return;
     }
     let node_port_key = service.node_port.map(|p| format!("{} . {p}", service.protocol));
-    if service.external.is_empty() {
+    // With policy Local, pods and nodes of the cluster reach every endpoint all the same: only for traffic from outside counts where one is.
+    let inside = (service.external_local && !service.internal.is_empty()).then(|| format!("svc_{name}"));
+    if service.external.is_empty() && inside.is_none() {
         for ip in service.external_ips.iter().chain(&service.balancer_ips) {
             rules.elements.insert(("no_endpoints", key(*ip)), verdict_without_endpoints(service));
         }
@@ -88,7 +90,15 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, key: impl F
     if !service.external_local {
         body.push_str("jump mark_masquerade\n");
     }
-    balance(rules, &mut body, service, &service.external, name);
+    if let Some(chain) = &inside {
+        line(&mut body, format_args!("ip saddr {} goto {chain}", node.cluster_cidr));
+        line(&mut body, format_args!("fib saddr type local goto {chain}"));
+    }
+    match service.external.is_empty() {
+        // Another node has endpoints: the packet is dropped, so that a balancer tries elsewhere.
+        true => line(&mut body, format_args!("drop")),
+        false => balance(rules, &mut body, service, &service.external, name),
+    }
     rules.chains.insert(chain.clone(), body);
     let admits = balancer_chain(rules, service, name, &chain);
     for ip in &service.balancer_ips {
@@ -305,7 +315,11 @@ mod tests {
         let mut local = cluster_ip();
         local["externalTrafficPolicy"] = json!("Local");
         let elsewhere = rules(local, &["10.42.0.2"]);
-        assert_eq!(elsewhere.elements[&("no_endpoints_node_ports", "tcp . 30080".to_owned())], "drop");
+        let chain = elsewhere.elements[&("node_ports", "tcp . 30080".to_owned())].strip_prefix("goto ").unwrap();
+        let rules: Vec<&str> = elsewhere.chains[chain].lines().collect();
+        let [pods, node, outside] = rules.as_slice() else { panic!("{rules:?}") };
+        assert!(pods.starts_with("ip saddr 10.42.0.0/16 goto svc_") && node.starts_with("fib saddr type local goto svc_"), "{rules:?}");
+        assert_eq!(*outside, "drop");
     }
 
     #[test]

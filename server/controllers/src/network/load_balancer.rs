@@ -14,6 +14,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use trireme_client::{Client, EventKind, EventRecorder, Informer, Object, ObjectKey, Patch};
 
+use super::labels;
 use crate::Error;
 use crate::runtime::{Context, Controller, Next, Watches};
 use plan::Plan;
@@ -56,9 +57,7 @@ impl Controller for LoadBalancers {
         });
         let services = Arc::clone(&self.services);
         watches.on(&self.slices, move |event| {
-            let slice = event.object();
-            let name = slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name"));
-            let service = name.and_then(|name| services.get(slice.namespace(), name));
+            let service = labels::service_of(event.object()).and_then(|key| services.get_key(&key));
             service.filter(|service| plan::is_local(service)).map(|service| ObjectKey::of(&*service))
         });
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use trireme_client::Object;
+use trireme_client::{Object, ObjectKey};
+
+use crate::network::labels;
 
 /// Nodes with this label take no traffic of load balancers.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -121,12 +123,9 @@ fn node_port<'a>(services: &'a [Arc<Service>], wanted: &BTreeSet<Port>) -> Optio
 }
 
 fn nodes_with_endpoints(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
-    let own = |slice: &Arc<EndpointSlice>| {
-        slice.metadata.labels.as_ref().and_then(|labels| labels.get("kubernetes.io/service-name")).map(String::as_str)
-            == Some(service.name())
-    };
+    let own = ObjectKey::of(service);
     let mut nodes = BTreeSet::new();
-    for slice in slices.iter().filter(|slice| slice.namespace() == service.namespace() && own(slice)) {
+    for slice in slices.iter().filter(|slice| labels::service_of(slice).as_ref() == Some(&own)) {
         let ready = slice.endpoints.iter().flatten().filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true));
         nodes.extend(ready.filter_map(|endpoint| endpoint.node_name.clone()));
     }
