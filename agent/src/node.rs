@@ -293,6 +293,7 @@ fn start_proxy(
         cluster_cidr: facts.pods,
         service_cidr: Some(facts.services),
         node_port_networks: options.proxy.node_port_networks.clone(),
+        translated: options.node_external_ip.and_then(|ip| as_ipv4(ip, "external address").ok()).map(|external| (external, facts.node_ip)),
     };
     let proxier = Proxier::new(proxy, watched.services.clone(), watched.slices.clone());
     let metrics = proxier.metrics().clone();

@@ -18,8 +18,8 @@ struct PolicyGate(Arc<Enforcer>);
 
 impl Gate for PolicyGate {
     fn attach<'a>(&'a self, container_id: &'a str, pod: SandboxPod, address: Ipv4Addr) -> BoxFuture<'a, Result<(), String>> {
-        let attached = Attached { container_id: container_id.to_owned(), uid: pod.uid, address };
-        self.0.attach((pod.namespace, pod.name), attached).boxed()
+        let attached = Attached { pod: (pod.namespace, pod.name), uid: pod.uid, address, seen: None };
+        async move { self.0.attach(container_id, attached).await }.boxed()
     }
 
     fn detach(&self, container_id: &str) {

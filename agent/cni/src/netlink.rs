@@ -259,10 +259,22 @@ impl Netlink {
         self.handle.link().set(renamed).execute().await.map_err(Error::netlink(format!("rename {peer}")))?;
         let net = Ipv4Net::new(link.address, link.prefix_len).map_err(|e| Error::BadRequest(e.to_string()))?;
         self.ensure_address(index, &link.pod_name, net).await?;
+        no_ipv6(&link.pod_name)?;
         self.up(index, &link.pod_name).await?;
         self.loopback_up().await?;
         let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(link.gateway).output_interface(index).build();
         self.handle.route().add(default).replace().execute().await.map_err(Error::netlink("default route of the pod"))
+    }
+}
+
+/// Keeps a link of the current namespace without IPv6. The pod network is IPv4: the kernel's link-local addresses would be a way between
+/// the pods of a node that no policy sees.
+fn no_ipv6(link: &str) -> Result<(), Error> {
+    let setting = format!("/proc/sys/net/ipv6/conf/{link}/disable_ipv6");
+    match std::fs::write(&setting, "1") {
+        // A kernel without IPv6.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.map_err(Error::io(format!("write {setting}"))),
     }
 }
 

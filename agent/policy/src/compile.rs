@@ -30,6 +30,9 @@ enum Direction {
     Egress,
 }
 
+/// Peers and ports that one policy may have in one direction, all rules together.
+const MOST_PARTS: usize = 2000;
+
 /// The rules of this node.
 pub fn compile(state: &State) -> RuleSet {
     let mut compiler = Compiler { state, rules: RuleSet::default() };
@@ -82,29 +85,55 @@ impl Compiler<'_> {
     /// The chain of one policy.
     fn add_policy(&mut self, policy: &NetworkPolicy, direction: Direction) -> String {
         let chain = name(direction.policy_prefix(), &[policy.namespace(), policy.name()]);
-        let mut body = Vec::new();
-        let mut allow = |compiler: &mut Self, peers: Option<&[NetworkPolicyPeer]>, ports: Option<&[NetworkPolicyPort]>| {
-            let peers = compiler.peers(policy.namespace(), peers.unwrap_or_default(), direction);
-            let ports = compiler.ports(ports.unwrap_or_default());
-            for peer in &peers {
-                body.extend(ports.iter().map(|port| [peer.as_str(), port, direction.verdict()].join(" ").trim_start().to_owned()));
-            }
-        };
         let spec = policy.spec.as_ref();
+        let mut body = Vec::new();
+        let mut left = MOST_PARTS;
         match direction {
             Direction::Ingress => {
                 for rule in spec.and_then(|spec| spec.ingress.as_deref()).unwrap_or_default() {
-                    allow(self, rule.from.as_deref(), rule.ports.as_deref());
+                    self.add_rules(policy, direction, (&chain, &mut body, &mut left), rule.from.as_deref(), rule.ports.as_deref());
                 }
             }
             Direction::Egress => {
                 for rule in spec.and_then(|spec| spec.egress.as_deref()).unwrap_or_default() {
-                    allow(self, rule.to.as_deref(), rule.ports.as_deref());
+                    self.add_rules(policy, direction, (&chain, &mut body, &mut left), rule.to.as_deref(), rule.ports.as_deref());
                 }
             }
         }
         self.rules.chains.insert(chain.clone(), body);
         chain
+    }
+
+    /// Adds what one rule of a policy allows. Of several peers and several ports the ports have a chain of their own: a tenant writes both
+    /// lists, and their product would have no bound that is worth the name.
+    fn add_rules(
+        &mut self,
+        policy: &NetworkPolicy,
+        direction: Direction,
+        (chain, body, left): (&str, &mut Vec<String>, &mut usize),
+        peers: Option<&[NetworkPolicyPeer]>,
+        ports: Option<&[NetworkPolicyPort]>,
+    ) {
+        let (peers, ports) = (peers.unwrap_or_default(), ports.unwrap_or_default());
+        let parts = peers.len().max(1) + ports.len().max(1);
+        if parts > *left {
+            self.rules.cut.insert(format!("{}/{}", policy.namespace(), policy.name()));
+            *left = 0;
+            return;
+        }
+        *left -= parts;
+        let (peers, ports) = (self.peers(policy.namespace(), peers, direction), self.ports(ports));
+        let verdict = direction.verdict();
+        let rule = |peer: &str, rest: &str| format!("{peer} {rest}").trim_start().to_owned();
+        if let ([_, _, ..], [_, _, ..]) = (peers.as_slice(), ports.as_slice()) {
+            let own = format!("{chain}_{}", body.len());
+            body.extend(peers.iter().map(|peer| rule(peer, &format!("jump {own}"))));
+            self.rules.chains.insert(own, ports.iter().map(|port| rule(port, verdict)).collect());
+            return;
+        }
+        for peer in &peers {
+            body.extend(ports.iter().map(|port| rule(peer, &rule(port, verdict))));
+        }
     }
 
     /// The chain of one pod and direction.
@@ -125,7 +154,7 @@ impl Compiler<'_> {
         if peers.is_empty() {
             return vec![String::new()];
         }
-        let sets: Vec<String> = peers.iter().filter_map(|peer| self.peer(namespace, peer)).collect();
+        let sets: BTreeSet<String> = peers.iter().filter_map(|peer| self.peer(namespace, peer)).collect();
         sets.into_iter().map(|set| format!("ip {} @{set}", direction.peer_field())).collect()
     }
 
@@ -172,7 +201,8 @@ impl Compiler<'_> {
         if ports.is_empty() {
             return vec![String::new()];
         }
-        ports.iter().filter_map(|port| self.port(port)).collect()
+        let ports: BTreeSet<String> = ports.iter().filter_map(|port| self.port(port)).collect();
+        ports.into_iter().collect()
     }
 
     fn port(&mut self, port: &NetworkPolicyPort) -> Option<String> {
@@ -185,9 +215,11 @@ impl Compiler<'_> {
         };
         Some(match (&port.port, port.end_port) {
             (None, _) => format!("meta l4proto {protocol}"),
-            (Some(IntOrString::Int(first)), None) => format!("{protocol} dport {}", u16::try_from(*first).ok()?),
-            (Some(IntOrString::Int(first)), Some(last)) => {
-                format!("{protocol} dport {}-{}", u16::try_from(*first).ok()?, u16::try_from(last).ok()?)
+            (Some(IntOrString::Int(first)), last) if last.is_none_or(|last| last == *first) => {
+                format!("{protocol} dport {}", u16::try_from(*first).ok()?)
+            }
+            (Some(IntOrString::Int(first)), last) => {
+                format!("{protocol} dport {}-{}", u16::try_from(*first).ok()?, u16::try_from(last?).ok()?)
             }
             (Some(IntOrString::String(port)), _) => format!("ip daddr . meta l4proto . th dport @{}", self.named(port, protocol)),
         })

@@ -24,7 +24,7 @@ use crate::{
     compile::compile,
     objects::PodAddress,
     ruleset::{self, RuleSet},
-    state::{Attached, PodKey, State},
+    state::{Attached, State},
 };
 
 /// Changes that arrive within this time go into one transaction.
@@ -48,7 +48,8 @@ pub struct Enforcer {
     policies: Arc<Informer<NetworkPolicy>>,
     /// Followed while there is a policy.
     peers: Mutex<Option<Arc<Peers>>>,
-    attached: Mutex<BTreeMap<PodKey, Attached>>,
+    /// By sandbox.
+    attached: Mutex<BTreeMap<String, Attached>>,
     changed: Arc<Notify>,
     /// Counts the pods that were given an address.
     asked: AtomicU64,
@@ -90,19 +91,24 @@ impl Enforcer {
     }
 
     /// A pod of this node gets an address. Completes when what the policies say of it is in force, or with the reason why that is not so.
-    pub async fn attach(&self, pod: PodKey, attached: Attached) -> Result<(), String> {
-        let name = format!("{}/{}", pod.0, pod.1);
-        let enforced = tokio::time::timeout(ATTACH_LIMIT, self.attach_and_wait(pod, attached)).await;
-        enforced.map_err(|_| {
+    pub async fn attach(&self, container_id: &str, attached: Attached) -> Result<(), String> {
+        let name = format!("{}/{}", attached.pod.0, attached.pod.1);
+        if tokio::time::timeout(ATTACH_LIMIT, self.attach_and_wait(container_id, attached)).await.is_err() {
             let seconds = ATTACH_LIMIT.as_secs();
-            format!("the network policies for pod {name} are not in force after {seconds} s: the agent's log says why, or the API server cannot be reached")
-        })
+            return Err(format!(
+                "the network policies for pod {name} are not in force after {seconds} s: the agent's log says why, or the API server cannot be reached"
+            ));
+        }
+        // The runtime may have given up meanwhile, and the address may be another pod's.
+        match self.attached.lock().contains_key(container_id) {
+            true => Ok(()),
+            false => Err(format!("the sandbox of pod {name} was removed")),
+        }
     }
 
-    async fn attach_and_wait(&self, pod: PodKey, attached: Attached) {
+    async fn attach_and_wait(&self, container_id: &str, attached: Attached) {
+        self.attached.lock().insert(container_id.to_owned(), attached);
         self.policies.wait_synced().await;
-        let container_id = attached.container_id.clone();
-        self.attached.lock().insert(pod, attached);
         // With the first policy everything is compiled.
         if self.policies.list().is_empty() {
             return;
@@ -111,13 +117,14 @@ impl Enforcer {
         self.changed.notify_one();
         let mut in_force = self.in_force.subscribe();
         // An error is impossible: the sender lives as long as self.
-        drop(in_force.wait_for(|now| now.asked >= asked && !now.unknown.contains(&container_id)).await);
+        drop(in_force.wait_for(|now| now.asked >= asked && !now.unknown.contains(container_id)).await);
     }
 
     /// A sandbox is gone, and its address with it.
     pub fn detach(&self, container_id: &str) {
-        self.attached.lock().retain(|_, attached| attached.container_id != container_id);
-        // The pod's end arrives over the API; nothing has the address meanwhile.
+        if self.attached.lock().remove(container_id).is_some() {
+            self.changed.notify_one();
+        }
     }
 
     /// Programs the kernel until cancelled. The rules stay when it ends: what was isolated must stay so while the agent restarts.
@@ -197,8 +204,12 @@ impl Enforcer {
 
     async fn sync(&self, table: &mut OwnedTable, loaded: &mut Option<RuleSet>) -> Result<(), Error> {
         let asked = self.asked.load(Ordering::SeqCst);
-        let state = self.state();
+        // The first policy came a moment ago: the next round begins with what it selects by.
+        let Some(state) = self.state() else { return Ok(()) };
         let rules = compile(&state);
+        if loaded.as_ref().is_none_or(|old| old.cut != rules.cut) && !rules.cut.is_empty() {
+            tracing::warn!(policies = ?rules.cut, "too long to be enforced whole: of these NetworkPolicies only the first peers and ports are allowed");
+        }
         let mut transaction = table.transaction();
         match loaded {
             Some(old) => ruleset::difference(&mut transaction, old, &rules),
@@ -215,11 +226,18 @@ impl Enforcer {
         Ok(())
     }
 
-    fn state(&self) -> State {
+    /// None if there are policies and nothing is known yet of what they select by.
+    fn state(&self) -> Option<State> {
         let peers = self.peers.lock().clone();
-        let Some(peers) = peers else { return State::default() };
-        let attached = self.attached.lock().clone();
-        State::new(&self.options.node_name, self.policies.list(), &peers.namespaces.list(), peers.pods.list(), &attached)
+        let policies = self.policies.list();
+        let Some(peers) = peers else { return policies.is_empty().then(State::default) };
+        let mut attached = self.attached.lock();
+        for given in attached.values_mut() {
+            if let Some(object) = peers.pods.get(&given.pod.0, &given.pod.1).filter(|object| given.is(object)) {
+                given.seen = Some(object);
+            }
+        }
+        Some(State::new(&self.options.node_name, policies, &peers.namespaces.list(), peers.pods.list(), &attached))
     }
 }
 

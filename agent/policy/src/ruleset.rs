@@ -46,6 +46,8 @@ pub struct RuleSet {
     pub sets: BTreeMap<String, Set>,
     /// Map and address → chain.
     pub verdicts: BTreeMap<(&'static str, Ipv4Addr), String>,
+    /// Policies that are too long, of which only the first peers and ports are here.
+    pub cut: BTreeSet<String>,
 }
 
 impl RuleSet {

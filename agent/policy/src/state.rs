@@ -11,19 +11,28 @@ use trireme_client::{Object, labels::Labels};
 
 use crate::objects::PodAddress;
 
-/// A pod of this node that was given an address, which the API may not show yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Namespace and name of a pod.
+pub type PodKey = (String, String);
+
+/// A pod of this node that was given an address, which the API may not show yet, or no longer.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Attached {
-    /// The sandbox that has it.
-    pub container_id: String,
-    /// The pod's uid, if the runtime tells it.
+    /// The pod.
+    pub pod: PodKey,
+    /// Its uid, if the runtime tells it.
     pub uid: Option<String>,
     /// The address.
     pub address: Ipv4Addr,
+    /// What the API said of it last: it may go from there before it has ended.
+    pub seen: Option<Arc<PodAddress>>,
 }
 
-/// Namespace and name of a pod.
-pub type PodKey = (String, String);
+impl Attached {
+    /// Whether this pod, and not a namesake that came before or after it, was given the address.
+    pub fn is(&self, pod: &PodAddress) -> bool {
+        self.pod.0 == pod.namespace() && self.pod.1 == pod.name() && self.uid.as_deref().is_none_or(|uid| uid == pod.uid())
+    }
+}
 
 /// A pod with an address of its own.
 #[derive(Debug)]
@@ -50,41 +59,37 @@ pub struct State {
 }
 
 impl State {
-    /// Joins what the API shows with what pods of this node were given.
+    /// Joins what the API shows with what pods of this node were given, by sandbox.
     pub fn new(
         node_name: &str,
         policies: Vec<Arc<NetworkPolicy>>,
         namespaces: &[Arc<Namespace>],
-        pods: Vec<Arc<PodAddress>>,
-        attached: &BTreeMap<PodKey, Attached>,
+        mut pods: Vec<Arc<PodAddress>>,
+        attached: &BTreeMap<String, Attached>,
     ) -> State {
         let labels = |namespace: &Arc<Namespace>| (namespace.name().to_owned(), namespace.metadata.labels.clone().unwrap_or_default());
         let mut state = State { policies, namespaces: namespaces.iter().map(labels).collect(), ..State::default() };
-        state.unknown = attached.values().map(|given| given.container_id.clone()).collect();
-        let holders: BTreeMap<Ipv4Addr, (&PodKey, &Attached)> = attached.iter().map(|(pod, given)| (given.address, (pod, given))).collect();
+        for (container_id, given) in attached {
+            match (pods.iter().any(|pod| given.is(pod)), &given.seen) {
+                (true, _) => {}
+                (false, Some(seen)) => pods.push(seen.clone()),
+                (false, None) => drop(state.unknown.insert(container_id.clone())),
+            }
+        }
+        let holders: BTreeMap<Ipv4Addr, &Attached> = attached.values().map(|given| (given.address, given)).collect();
         for object in pods.into_iter().filter(|pod| !pod.host_network && !pod.ended) {
             let is_local = object.node_name == node_name;
-            let is_holder =
-                |(pod, given): (&PodKey, &Attached)| pod.0 == object.namespace() && pod.1 == object.name() && is_of(given, &object);
             // An address that was given to a new pod may still be shown as that of the pod that had it before.
-            let is_own = |address: &Ipv4Addr| !is_local || holders.get(address).is_none_or(|holder| is_holder(*holder));
+            let is_own = |address: &Ipv4Addr| !is_local || holders.get(address).is_none_or(|holder| holder.is(&object));
             let mut addresses: BTreeSet<Ipv4Addr> =
                 object.addresses.iter().filter_map(|address| address.parse().ok()).filter(is_own).collect();
             if is_local {
-                for (address, (_, given)) in holders.iter().filter(|(_, holder)| is_holder(**holder)) {
-                    addresses.insert(*address);
-                    state.unknown.remove(&given.container_id);
-                }
+                addresses.extend(holders.iter().filter(|(_, holder)| holder.is(&object)).map(|(address, _)| *address));
             }
             state.pods.entry(object.namespace().to_owned()).or_default().push(Pod { object, addresses, is_local });
         }
         state
     }
-}
-
-/// Whether this pod, and not a namesake that came before or after it, was given the address.
-fn is_of(attached: &Attached, pod: &PodAddress) -> bool {
-    attached.uid.as_deref().is_none_or(|uid| uid == pod.uid())
 }
 
 #[cfg(test)]
@@ -104,10 +109,24 @@ mod tests {
 
     #[test]
     fn an_address_that_was_given_again_is_no_longer_that_of_the_pod_before() {
-        let given = Attached { container_id: "c".into(), uid: None, address: "10.42.0.2".parse().unwrap() };
-        let attached = BTreeMap::from([(("a".to_owned(), "new".to_owned()), given)]);
+        let given = Attached { pod: ("a".into(), "new".into()), uid: None, address: "10.42.0.2".parse().unwrap(), seen: None };
+        let attached = BTreeMap::from([("c".to_owned(), given)]);
         let state = State::new("n1", Vec::new(), &[], vec![pod("old", "10.42.0.2"), pod("new", "")], &attached);
         let count = |name: &str| state.pods["a"].iter().find(|pod| pod.object.name() == name).unwrap().addresses.len();
         assert_eq!((count("old"), count("new")), (0, 1));
+    }
+
+    #[test]
+    fn a_pod_that_the_api_no_longer_shows_is_known_until_its_sandbox_is_gone() {
+        let seen = Some(pod("gone", "10.42.0.2"));
+        let given = Attached { pod: ("a".into(), "gone".into()), uid: Some("gone".into()), address: "10.42.0.2".parse().unwrap(), seen };
+        let attached = BTreeMap::from([("c".to_owned(), given)]);
+        // Its successor has its name.
+        let mut successor = PodAddress::clone(&pod("gone", "10.42.0.3"));
+        successor.metadata.uid = Some("new".into());
+        let state = State::new("n1", Vec::new(), &[], vec![Arc::new(successor)], &attached);
+        let addresses: BTreeSet<Ipv4Addr> = state.pods["a"].iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
+        assert_eq!(addresses.len(), 2, "{addresses:?}");
+        assert!(state.unknown.is_empty());
     }
 }

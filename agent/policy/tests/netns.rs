@@ -51,8 +51,8 @@ async fn enforcer(api: &api::Api, cancel: &CancellationToken) -> Arc<Enforcer> {
     let enforcer = Enforcer::new(PolicyOptions { node_name: "n1".into(), client: api.client() }, cancel);
     let (running, stop) = (enforcer.clone(), cancel.clone());
     tokio::spawn(async move { running.run(stop).await.unwrap() });
-    let attached = Attached { container_id: "c".into(), uid: Some("new".into()), address: "10.42.0.9".parse().unwrap() };
-    enforcer.attach(("a".into(), "new".into()), attached).await.unwrap();
+    let attached = Attached { pod: ("a".into(), "new".into()), uid: Some("new".into()), address: "10.42.0.9".parse().unwrap(), seen: None };
+    enforcer.attach("c", attached).await.unwrap();
     enforcer
 }
 

@@ -32,6 +32,8 @@ pub struct ProxyOptions {
     pub service_cidr: Option<Ipv4Net>,
     /// Networks of this node's addresses at which node ports are served; empty for all of them.
     pub node_port_networks: Vec<Ipv4Net>,
+    /// This node's external address, if it has one, and the address that it has itself.
+    pub translated: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 /// The service proxy of one node.
@@ -122,6 +124,7 @@ impl Proxier {
             cluster_cidr: self.options.cluster_cidr,
             service_cidr: self.options.service_cidr,
             node_port_networks: self.options.node_port_networks.clone(),
+            translated: self.options.translated,
         };
         let (services, slices) = (self.services.list(), self.slices.list());
         let balanced = services::collect(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.options.node_name);

@@ -42,6 +42,8 @@ pub struct NodeView {
     pub service_cidr: Option<Ipv4Net>,
     /// Networks of this node's addresses at which node ports are served; empty for all of them.
     pub node_port_networks: Vec<Ipv4Net>,
+    /// This node's external address, if it has one that may be translated on the way to it, and the address that it has itself.
+    pub translated: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
 /// The rules for these service ports.
@@ -75,7 +77,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     }
     let node_port_key = service.node_port.map(|p| format!("{} . {p}", service.protocol));
     // With policy Local, pods and nodes of the cluster reach every endpoint all the same: only for traffic from outside counts where one is.
-    let inside = (service.external_local && !service.internal.is_empty()).then(|| format!("svc_{name}"));
+    let inside = (service.external_local && !service.everywhere.is_empty()).then(|| inside_chain(rules, service, name, node));
     if service.external.is_empty() && inside.is_none() {
         for ip in service.external_ips.iter().chain(&service.balancer_ips) {
             rules.elements.insert(("no_endpoints", key(*ip)), verdict_without_endpoints(service));
@@ -103,6 +105,10 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     let admits = balancer_chain(rules, service, name, &chain);
     for ip in &service.balancer_ips {
         rules.elements.insert(("service_ips", key(*ip)), format!("goto {admits}"));
+        // Whoever translates the node's external address has put the other one in its place.
+        if let Some((_, internal)) = node.translated.filter(|(external, _)| external == ip) {
+            rules.elements.insert(("service_ips", key(internal)), format!("goto {admits}"));
+        }
     }
     // An address that is both is open to everybody.
     for ip in &service.external_ips {
@@ -111,6 +117,18 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     if let Some(key) = node_port_key {
         rules.elements.insert(("node_ports", key), format!("goto {chain}"));
     }
+}
+
+/// The chain for clients in the cluster, for whom neither traffic policy counts.
+fn inside_chain(rules: &mut RuleSet, service: &Balanced, name: &str, node: &NodeView) -> String {
+    if service.internal == service.everywhere {
+        return format!("svc_{name}");
+    }
+    let mut body = format!("ip saddr != {} jump mark_masquerade\n", node.cluster_cidr);
+    balance(rules, &mut body, service, &service.everywhere, name);
+    let chain = format!("all_{name}");
+    rules.chains.insert(chain.clone(), body);
+    chain
 }
 
 /// The chain that admits the clients of a load balancer; `chain` itself if all are.
@@ -285,7 +303,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn node() -> NodeView {
-        NodeView { cluster_cidr: "10.42.0.0/16".parse().unwrap(), service_cidr: None, node_port_networks: Vec::new() }
+        NodeView { cluster_cidr: "10.42.0.0/16".parse().unwrap(), service_cidr: None, node_port_networks: Vec::new(), translated: None }
     }
 
     fn rules(spec: Value, pods: &[&str]) -> RuleSet {
@@ -332,7 +350,8 @@ mod tests {
             let status = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}, {"ip": "192.0.2.11", "ipMode": "Proxy"}, {"ip": "198.51.100.7"}]}});
             service.status = serde_json::from_value(status).unwrap();
             let slice = slice(json!([{"addresses": ["10.42.0.2"]}]));
-            build(&collect([&service].into_iter(), [&slice].into_iter(), "n1"), &node())
+            let node = NodeView { translated: Some(([192, 0, 2, 10].into(), [10, 0, 0, 10].into())), ..node() };
+            build(&collect([&service].into_iter(), [&slice].into_iter(), "n1"), &node)
         };
         let chain = |rules: &RuleSet, ip: &str| {
             rules.elements.get(&("service_ips", format!("{ip} . tcp . 80"))).and_then(|v| v.strip_prefix("goto ")).map(str::to_owned)
@@ -348,6 +367,7 @@ mod tests {
         assert_eq!(chain(&limited, "192.0.2.11"), None, "its traffic goes through a proxy");
         assert_eq!(limited.chains[&chain(&with(json!(["fd00::/8"])), "192.0.2.10").unwrap()].lines().last(), Some("drop"));
         assert!(chain(&with(json!([])), "192.0.2.10").unwrap().starts_with("ext_"));
+        assert_eq!(chain(&limited, "10.0.0.10").as_deref(), Some(admits.as_str()), "the node's own address behind the external one");
     }
 
     #[test]

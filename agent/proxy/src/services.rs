@@ -68,6 +68,8 @@ pub struct Balanced {
     pub internal: Vec<Target>,
     /// Endpoints for traffic from outside.
     pub external: Vec<Target>,
+    /// All endpoints, whatever the policies say of traffic.
+    pub everywhere: Vec<Target>,
     /// Whether traffic from outside stays on this node and keeps its source address.
     pub external_local: bool,
 }
@@ -167,6 +169,7 @@ fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) ->
                 affinity_secs,
                 internal: choose(&endpoints, internal_local, this_node),
                 external: choose(&endpoints, external_local, this_node),
+                everywhere: choose(&endpoints, false, this_node),
                 external_local,
             })
         })

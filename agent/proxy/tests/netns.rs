@@ -30,6 +30,7 @@ fn proxier(api: &api::Api, cancel: &CancellationToken) -> Proxier {
         cluster_cidr: "10.42.0.0/16".parse().unwrap(),
         service_cidr: Some("10.43.0.0/16".parse().unwrap()),
         node_port_networks: Vec::new(),
+        translated: None,
     };
     Proxier::new(options, services, slices)
 }

@@ -24,6 +24,8 @@ use super::{
 
 /// Of the hosts.
 const SSH_PORT: u16 = 22;
+/// Of packets between the pods of different nodes.
+const VXLAN_PORT: u16 = 8472;
 /// Of the cluster's own components, on servers and nodes.
 const COMPONENT_PORTS: std::ops::RangeInclusive<u16> = 10_248..=10_259;
 
@@ -361,7 +363,7 @@ impl ServerArgs {
 
     /// Ports of nodes that no Service of type LoadBalancer gets; none if nodes do not answer for such Services.
     pub fn balancer_reserved_ports(&self) -> Option<Vec<u16>> {
-        let own = [SSH_PORT, self.https_listen_port, self.peer_port, self.etcd_port];
+        let own = [SSH_PORT, VXLAN_PORT, self.https_listen_port, self.peer_port, self.etcd_port];
         (!self.is_disabled("servicelb")).then(|| own.into_iter().chain(COMPONENT_PORTS).collect())
     }
 

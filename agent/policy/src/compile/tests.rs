@@ -73,13 +73,13 @@ fn types_follow_from_the_rules_where_nobody_wrote_them() {
 fn peers_are_pods_of_namespaces_or_networks() {
     let from = |from: Value| allowed(&rules(json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"from": from}]})), "from_");
     let client = json!({"matchLabels": {"app": "client"}});
-    assert_eq!(from(json!([{"podSelector": client}])), ["ip saddr {10.42.1.2}  accept"], "of the policy's namespace");
-    assert_eq!(from(json!([{"podSelector": client, "namespaceSelector": {}}])), ["ip saddr {10.42.0.3,10.42.1.2}  accept"]);
-    assert_eq!(from(json!([{"namespaceSelector": {"matchLabels": {"team": "y"}}}])), ["ip saddr {10.42.0.3}  accept"]);
-    assert_eq!(from(json!([{"podSelector": {"matchLabels": {"app": "none"}}}])), ["ip saddr {}  accept"], "nobody, until one comes");
+    assert_eq!(from(json!([{"podSelector": client}])), ["ip saddr {10.42.1.2} accept"], "of the policy's namespace");
+    assert_eq!(from(json!([{"podSelector": client, "namespaceSelector": {}}])), ["ip saddr {10.42.0.3,10.42.1.2} accept"]);
+    assert_eq!(from(json!([{"namespaceSelector": {"matchLabels": {"team": "y"}}}])), ["ip saddr {10.42.0.3} accept"]);
+    assert_eq!(from(json!([{"podSelector": {"matchLabels": {"app": "none"}}}])), ["ip saddr {} accept"], "nobody, until one comes");
     assert_eq!(
         from(json!([{"ipBlock": {"cidr": "10.0.0.0/30", "except": ["10.0.0.1/32"]}}])),
-        ["ip saddr {10.0.0.0,10.0.0.2-10.0.0.3}  accept"]
+        ["ip saddr {10.0.0.0,10.0.0.2-10.0.0.3} accept"]
     );
     assert!(from(json!([{"ipBlock": {"cidr": "fd00::/8"}}])).is_empty(), "no IPv4 address is in it, which is not everybody");
     assert_eq!(from(json!([])), ["accept"]);
@@ -90,6 +90,7 @@ fn ports_are_numbers_ranges_names_or_whole_protocols() {
     let ports = |ports: Value| allowed(&rules(json!({"podSelector": {}, "ingress": [{"ports": ports}]})), "from_");
     assert_eq!(ports(json!([{"port": 80}, {"port": 53, "protocol": "UDP"}])), ["tcp dport 80 accept", "udp dport 53 accept"]);
     assert_eq!(ports(json!([{"port": 80, "endPort": 90, "protocol": "SCTP"}])), ["sctp dport 80-90 accept"]);
+    assert_eq!(ports(json!([{"port": 80, "endPort": 80}, {"port": 80}])), ["tcp dport 80 accept"], "the same twice");
     assert_eq!(ports(json!([{"protocol": "UDP"}])), ["meta l4proto udp accept"]);
     let named = "ip daddr . meta l4proto . th dport {10.42.0.2 . tcp . 8080,10.42.1.2 . tcp . 9090} accept";
     assert_eq!(ports(json!([{"port": "http"}])), [named], "a name is each pod's own number");
@@ -99,7 +100,7 @@ fn ports_are_numbers_ranges_names_or_whole_protocols() {
 #[test]
 fn what_may_leave_a_pod_must_still_be_let_in() {
     let rules = rules(json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"namespaceSelector": {}}]}]}));
-    assert_eq!(allowed(&rules, "to_"), ["ip daddr {10.42.0.2,10.42.0.3,10.42.1.2}  goto to_ingress"]);
+    assert_eq!(allowed(&rules, "to_"), ["ip daddr {10.42.0.2,10.42.0.3,10.42.1.2} goto to_ingress"]);
     assert_eq!(rules.chains["out_10_42_0_2"][0], "ip daddr 10.42.0.2 goto to_ingress");
 }
 
@@ -112,15 +113,31 @@ fn policies_add_up_and_share_their_sets() {
 }
 
 #[test]
+fn many_peers_and_many_ports_are_a_sum_of_rules_and_too_many_are_cut() {
+    let policy_of = |peers: usize, ports: usize| {
+        let from: Vec<Value> = (0..peers).map(|n| json!({"podSelector": {"matchLabels": {"n": n.to_string()}}})).collect();
+        let ports: Vec<Value> = (0..ports).map(|n| json!({"port": 1000 + n})).collect();
+        rules(json!({"podSelector": {}, "ingress": [{"from": from, "ports": ports}]}))
+    };
+    let count = |rules: &RuleSet| rules.chains.values().map(Vec::len).sum::<usize>();
+    assert_eq!(count(&policy_of(300, 300)), 600 + 3);
+    let (chain, _) = policy_of(2, 2).chains.into_iter().find(|(name, _)| name.ends_with("_0") && name.starts_with("from_")).unwrap();
+    assert!(allowed(&policy_of(2, 2), "from_").iter().all(|rule| rule.starts_with("ip saddr {} jump ") && rule.ends_with(&chain)));
+    let cut = policy_of(20_000, 20_000);
+    assert_eq!((count(&cut), cut.cut.len()), (3, 1), "nobody is let in, and it is said");
+}
+
+#[test]
 fn a_pod_is_isolated_from_when_its_address_is_given_and_its_namesake_is_not() {
     let attached = |uid: &str| {
-        let attached = Attached { container_id: "c".into(), uid: Some(uid.into()), address: "10.42.0.9".parse().unwrap() };
+        let attached =
+            Attached { pod: ("a".into(), "new".into()), uid: Some(uid.into()), address: "10.42.0.9".parse().unwrap(), seen: None };
         let pod = PodAddress {
             metadata: serde_json::from_value(json!({"namespace": "a", "name": "new", "uid": "7"})).unwrap(),
             node_name: "n1".into(),
             ..PodAddress::default()
         };
-        let given = BTreeMap::from([(("a".to_owned(), "new".to_owned()), attached)]);
+        let given = BTreeMap::from([("c".to_owned(), attached)]);
         let state = State::new("n1", vec![policy(json!({"podSelector": {}}))], &[], vec![Arc::new(pod)], &given);
         (compile(&state).verdicts.len(), state.unknown.len())
     };

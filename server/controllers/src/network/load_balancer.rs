@@ -45,7 +45,8 @@ impl Controller for LoadBalancers {
         watches.on(&self.services, move |event| {
             let mut keys = vec![ObjectKey::of(&**event.object())];
             // What it no longer holds, or is the first to want, another one may get or lose.
-            if event.old().is_none_or(|old| event.is_deletion() || plan::ports(old) != plan::ports(event.object())) {
+            let claims = |service: &Service| (plan::ports(service), plan::node_ports(service));
+            if event.is_deletion() || event.old().is_none_or(|old| claims(old) != claims(event.object())) {
                 keys.extend(balanced(&services));
             }
             keys

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Node, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use trireme_client::{Object, ObjectKey};
 
@@ -26,11 +26,11 @@ pub(super) enum Plan {
 /// Protocol and port, as far as they are taken at every node's address.
 pub(super) type Port = (String, i32);
 
-/// Whether nodes are to answer for it.
+/// Whether nodes are to answer for it, until it is gone.
 pub(super) fn is_balanced(service: &Service) -> bool {
     let spec = service.spec.as_ref();
     let is_type = spec.and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-    is_type && spec.and_then(|spec| spec.load_balancer_class.as_ref()).is_none() && service.metadata.deletion_timestamp.is_none()
+    is_type && spec.and_then(|spec| spec.load_balancer_class.as_ref()).is_none()
 }
 
 /// Whether only nodes with endpoints take its traffic.
@@ -40,11 +40,18 @@ pub(super) fn is_local(service: &Service) -> bool {
 
 /// The ports that it wants at every node's address.
 pub(super) fn ports(service: &Service) -> BTreeSet<Port> {
-    if !is_balanced(service) {
-        return BTreeSet::new();
-    }
     let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
-    all.map(|port| (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.port)).collect()
+    all.filter(|_| is_balanced(service)).map(|port| (protocol(port), port.port)).collect()
+}
+
+/// Its node ports.
+pub(super) fn node_ports(service: &Service) -> BTreeSet<Port> {
+    let all = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten());
+    all.filter_map(|port| Some((protocol(port), port.node_port?))).collect()
+}
+
+fn protocol(port: &ServicePort) -> String {
+    port.protocol.clone().unwrap_or_else(|| "TCP".to_owned())
 }
 
 /// The addresses that it shows.
@@ -79,9 +86,7 @@ pub(super) fn plan(
         return if has_class || shown(service).is_empty() { Plan::NotOurs } else { Plan::Addresses(Vec::new()) };
     }
     let wanted = ports(service);
-    if let Some((protocol, port)) =
-        wanted.iter().find(|(protocol, port)| protocol == "TCP" && reserved.iter().any(|r| i32::from(*r) == *port))
-    {
+    if let Some((protocol, port)) = wanted.iter().find(|(_, port)| reserved.iter().any(|reserved| i32::from(*reserved) == *port)) {
         return Plan::Refused(
             "PortReserved",
             format!("port {port}/{protocol} of the nodes belongs to the cluster or its hosts: choose another port"),
@@ -96,9 +101,14 @@ pub(super) fn plan(
             );
         }
     }
-    if let Some((protocol, port, other)) = node_port(services, &wanted) {
-        let (namespace, name) = (other.namespace(), other.name());
-        return Plan::Refused("PortInUse", format!("port {port}/{protocol} of the nodes is the node port of Service {namespace}/{name}"));
+    for other in services.iter().filter(|other| other.uid() != service.uid()) {
+        if let Some((protocol, port)) = node_ports(other).intersection(&wanted).next() {
+            let (namespace, name) = (other.namespace(), other.name());
+            return Plan::Refused(
+                "PortInUse",
+                format!("port {port}/{protocol} of the nodes is the node port of Service {namespace}/{name}"),
+            );
+        }
     }
     let local = is_local(service).then(|| nodes_with_endpoints(service, slices));
     let takes = |node: &&Arc<Node>| local.as_ref().is_none_or(|local| local.contains(node.name()));
@@ -109,17 +119,6 @@ pub(super) fn plan(
 /// Older is less.
 fn age(service: &Service) -> (Option<jiff::Timestamp>, &str) {
     (service.metadata.creation_timestamp.as_ref().map(|time| time.0), service.uid())
-}
-
-/// A wanted port that is a node port.
-fn node_port<'a>(services: &'a [Arc<Service>], wanted: &BTreeSet<Port>) -> Option<(String, i32, &'a Service)> {
-    services.iter().find_map(|service| {
-        let taken = service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).find_map(|port| {
-            let taken: Port = (port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), port.node_port?);
-            wanted.contains(&taken).then_some(taken)
-        });
-        taken.map(|(protocol, port)| (protocol, port, &**service))
-    })
 }
 
 fn nodes_with_endpoints(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
@@ -174,7 +173,7 @@ mod tests {
                 {"addresses": ["10.42.1.2"], "nodeName": "n2", "conditions": {"ready": false}},
             ],
         });
-        match plan(of, &all, &nodes(), &[Arc::new(serde_json::from_value(slice).unwrap())], &[22, 6443]) {
+        match plan(of, &all, &nodes(), &[Arc::new(serde_json::from_value(slice).unwrap())], &[22, 6443, 8472]) {
             Plan::Addresses(addresses) => Ok(addresses),
             Plan::Refused(reason, message) => Err(format!("{reason}: {message}")),
             Plan::NotOurs => Err("not ours".to_owned()),
@@ -200,6 +199,13 @@ mod tests {
         assert_eq!(outcome(&new, &[&new, &old]).unwrap_err(), "PortInUse: port 80/TCP of the nodes belongs to the older Service a/old");
         let udp = service("udp", NEW, json!({"ports": [{"port": 80, "protocol": "UDP"}]}));
         assert!(outcome(&udp, &[&udp, &old]).is_ok(), "another protocol is another port");
+        let own = service("own", OLD, json!({"ports": [{"port": 30080, "nodePort": 30080}]}));
+        assert!(outcome(&own, &[&own]).is_ok());
+        let mut going = Arc::unwrap_or_clone(service("going", OLD, json!({"ports": [{"port": 80}]})));
+        going.metadata.deletion_timestamp = going.metadata.creation_timestamp.clone();
+        assert!(outcome(&new, &[&new, &Arc::new(going)]).is_err(), "it still answers while it waits for a finalizer");
+        let tunnel = service("tunnel", OLD, json!({"ports": [{"port": 8472, "protocol": "UDP"}]}));
+        assert!(outcome(&tunnel, &[&tunnel]).unwrap_err().starts_with("PortReserved"));
         let api = service("api", OLD, json!({"ports": [{"port": 6443}]}));
         assert!(outcome(&api, &[&api]).unwrap_err().starts_with("PortReserved"));
         let node_port = service("np", NEW, json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30080}]}));
