@@ -13,7 +13,7 @@ mod values;
 
 use clap::{Parser, Subcommand};
 
-pub use admin::{AdminArgs, CertificateCommand, MemberCommand, OutputForm, SecretsCommand, TokenCommand, Usage};
+pub use admin::{AdminArgs, CertificateCommand, MemberCommand, OutputForm, PolicyCommand, SecretsCommand, TokenCommand, Usage};
 pub use agent::{AgentArgs, CheckHostArgs, Role};
 pub use recovery::{ClusterCommand, ResetArgs, RestoreArgs, SnapshotCommand};
 pub use server::{FlannelBackend, ServerArgs};
@@ -75,6 +75,9 @@ pub enum Command {
     /// Look at how Secrets are sealed in the store
     #[command(subcommand)]
     SecretsEncrypt(SecretsCommand),
+    /// Look at what NetworkPolicies mean for pods
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Check a configuration file without starting anything
     CheckConfig {
         /// The file to check

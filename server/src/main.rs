@@ -74,6 +74,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Member(command) => run("error", |_| commands::member(command)),
         Command::Token(command) => run("error", |_| commands::tokens(command)),
         Command::Certificate(command) => run("error", |_| commands::certificates(command)),
+        Command::Policy(command) => run("error", |_| commands::policy(command)),
         Command::SecretsEncrypt(command) => run("error", |_| commands::secrets(command)),
         Command::Server(args) => {
             let level = args.upstream.log_filter(&args.log_level);

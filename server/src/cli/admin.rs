@@ -143,6 +143,21 @@ pub enum CertificateCommand {
     },
 }
 
+/// `trireme policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Say who may reach a pod and whom it may reach, and which policy allows it
+    Explain {
+        /// The pod's name
+        pod: String,
+        /// Its namespace
+        #[arg(long, short = 'n', value_name = "NAMESPACE", default_value = "default")]
+        namespace: String,
+        #[command(flatten)]
+        admin: AdminArgs,
+    },
+}
+
 /// `trireme secrets-encrypt`.
 #[derive(Debug, Subcommand)]
 pub enum SecretsCommand {
