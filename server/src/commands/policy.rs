@@ -57,7 +57,8 @@ pub async fn policy(command: PolicyCommand) -> Result<(), Failure> {
         };
         explanation.allowed.iter().map(row).collect()
     })?;
-    if admin.output == OutputForm::Table && !explanation.address.is_empty() {
+    let is_isolated = explanation.allowed.iter().any(|allowed| !allowed.policy.is_empty());
+    if admin.output == OutputForm::Table && is_isolated && !explanation.address.is_empty() {
         let chain = explanation.address.replace('.', "_");
         println!(
             "\nWhat was dropped is counted on node {}: nft list table ip trireme_policy, chains in_{chain} and out_{chain}",
