@@ -22,6 +22,14 @@ pub struct Conformed {
     pub problems: Vec<String>,
 }
 
+impl Conformed {
+    /// With a problem that was found before.
+    pub(super) fn after(mut self, problem: Option<String>) -> Conformed {
+        self.problems.splice(0..0, problem);
+        self
+    }
+}
+
 /// State of one walk over a document.
 #[derive(Default)]
 pub(super) struct Conformer {

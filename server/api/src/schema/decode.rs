@@ -93,7 +93,31 @@ pub fn decode_any(
     };
     let node = read(body, content_type).map_err(|e| unrecognized(body, default, &e))?;
     let given = given_kind(&node, default).map_err(|e| unrecognized(body, default, &e))?;
-    settle(&given, expected, validation, |ty| conform(node, ty))
+    let (node, doubled) = told_as_yaml(node, body, content_type);
+    settle(&given, expected, validation, |ty| conform(node, ty).map(|conformed| conformed.after(doubled)))
+}
+
+/// Takes doubled keys out of a YAML body, the last of each kept, and says the first of them in the words of upstream's YAML library. In a JSON
+/// body they stay: each is told with its path.
+pub(super) fn told_as_yaml(node: Node, body: &[u8], content_type: ContentType) -> (Node, Option<String>) {
+    if content_type != ContentType::Yaml || !has_duplicates(&node) {
+        return (node, None);
+    }
+    let known = super::yaml::duplicate(body).unwrap_or_else(|| "yaml: a key is already set in its map".to_owned());
+    (without_duplicates(node), Some(format!("error converting YAML to JSON: {known}")))
+}
+
+fn without_duplicates(node: Node) -> Node {
+    match node {
+        Node::Object(pairs) => {
+            let mut seen = std::collections::HashSet::with_capacity(pairs.len());
+            let mut kept: Vec<_> = pairs.into_iter().rev().filter(|(key, _)| seen.insert(key.clone())).collect();
+            kept.reverse();
+            Node::Object(kept.into_iter().map(|(key, value)| (key, without_duplicates(value))).collect())
+        }
+        Node::Array(items) => Node::Array(items.into_iter().map(without_duplicates).collect()),
+        other => other,
+    }
 }
 
 /// Decodes a body whose kind is known as one of the kinds `expected`, if it is one.
@@ -329,7 +353,8 @@ mod tests {
     fn yaml_is_read() {
         let body = b"apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels: {on-call: 'yes'}\nspec:\n  priority: 5\n  containers:\n  - name: c\n    args: ['1', \"true\"]\n    imge: x\n    imge: y\n    image: a\n    image: b\n";
         let decoded = decode(body, ContentType::Yaml, &pod(), FieldValidation::Warn).expect("decodes");
-        assert_eq!(decoded.warnings, [r#"unknown field "spec.containers[0].imge""#, r#"duplicate field "spec.containers[0].image""#]);
+        let doubled = "error converting YAML to JSON: yaml: unmarshal errors:\n  line 12: key \"imge\" already set in map";
+        assert_eq!(decoded.warnings, [doubled, r#"unknown field "spec.containers[0].imge""#]);
         assert_eq!(decoded.object["spec"], json!({"priority": 5, "containers": [{"name": "c", "image": "b", "args": ["1", "true"]}]}));
         assert!(decode(b"a: [", ContentType::Yaml, &pod(), FieldValidation::Warn).is_err());
     }

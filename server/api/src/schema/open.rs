@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::conform::{Conformed, conform_at};
-use super::decode::{ContentType, Decoded, FieldValidation, given_kind, read, unrecognized};
+use super::decode::{ContentType, Decoded, FieldValidation, given_kind, read, told_as_yaml, unrecognized};
 use super::go_json::Node;
 use super::tables::{TypeId, type_of};
 use crate::field::quote;
@@ -53,7 +53,8 @@ pub fn decode_untyped(
             expected.api_version()
         )));
     }
-    let mut problems = Vec::new();
+    let (node, doubled) = told_as_yaml(node, body, content_type);
+    let mut problems = Vec::from_iter(doubled);
     duplicates(&node, &mut String::new(), &mut problems);
     let conformed = conform(node.into_value()).map_err(|e| refuse(&e))?;
     problems.extend(conformed.problems);

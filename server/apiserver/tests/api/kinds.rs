@@ -19,6 +19,24 @@ async fn yaml(cluster: &Cluster, target: &str, body: &str) -> (u16, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn case_14_a_doubled_key_is_told_as_upstream_tells_it() {
+    let cluster = Cluster::start().await;
+    let send = |validation: &'static str| {
+        let request = Request::builder().method(Method::POST).uri(format!("{MAPS}?fieldValidation={validation}"));
+        let body = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: d}\ndata:\n  {a: one, a: two}\n";
+        cluster.api.call(crate::support::admin(), request.header("content-type", "application/yaml").body(Bytes::from(body)).unwrap())
+    };
+    let (code, refused) = crate::support::read(send("Strict").await).await;
+    assert!(code == 400 && refused["message"].as_str().unwrap().contains("key \"a\" already set in map"), "{refused}");
+    let warned = send("Warn").await;
+    let warning = warned.headers()["warning"].to_str().unwrap().to_owned();
+    assert!(warning.contains("already set in map") && !warning.contains("duplicate field"), "{warning}");
+    let (code, made) = crate::support::read(warned).await;
+    assert_eq!((code, &made["data"]["a"]), (201, &json!("two")));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn case_14_whole_numbers_in_other_spellings() {
     let cluster = Cluster::start().await;
     let deployment = |name: &str, seconds: &str| {
