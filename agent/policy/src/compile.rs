@@ -56,7 +56,7 @@ pub fn compile(state: &State) -> RuleSet {
     compiler.rules
 }
 
-/// Upstream fills the types in, so that they are missing only in objects that nobody has defaulted.
+/// The directions that a policy restricts. The API server sets `policyTypes` by default; an object without it is read by the same rule.
 fn directions(policy: &NetworkPolicy) -> Vec<Direction> {
     let Some(spec) = &policy.spec else { return Vec::new() };
     match spec.policy_types.as_deref() {
@@ -104,8 +104,8 @@ impl Compiler<'_> {
         chain
     }
 
-    /// Adds what one rule of a policy allows. Of several peers and several ports the ports have a chain of their own: a tenant writes both
-    /// lists, and their product would have no bound that is worth the name.
+    /// Adds what one rule of a policy allows. A rule with several peers and several ports puts its ports into a separate chain. The
+    /// number of nftables rules is then the sum of the two lists and not their product.
     fn add_rules(
         &mut self,
         policy: &NetworkPolicy,
@@ -281,7 +281,8 @@ fn text(selector: Option<&LabelSelector>) -> String {
     selector.map_or_else(String::new, |selector| serde_json::to_string(selector).unwrap_or_default())
 }
 
-/// A name for what these parts identify. Tenants choose the parts, so that the hash must be one for which nobody finds two equal ones.
+/// A name that is derived from these parts. Tenants choose the parts, so the hash must resist collisions: two selectors with one name would
+/// share a set.
 fn name(prefix: &str, parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -208,7 +208,7 @@ impl Enforcer {
         let Some(state) = self.state() else { return Ok(()) };
         let rules = compile(&state);
         if loaded.as_ref().is_none_or(|old| old.cut != rules.cut) && !rules.cut.is_empty() {
-            tracing::warn!(policies = ?rules.cut, "too long to be enforced whole: of these NetworkPolicies only the first peers and ports are allowed");
+            tracing::warn!(policies = ?rules.cut, "NetworkPolicies have more than 2000 peers and ports in one direction: only their first rules are allowed");
         }
         let mut transaction = table.transaction();
         match loaded {
@@ -226,7 +226,7 @@ impl Enforcer {
         Ok(())
     }
 
-    /// None if there are policies and nothing is known yet of what they select by.
+    /// The state to compile. None while policies exist and their namespaces and pods are not listed yet.
     fn state(&self) -> Option<State> {
         let peers = self.peers.lock().clone();
         let policies = self.policies.list();

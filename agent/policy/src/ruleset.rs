@@ -46,7 +46,7 @@ pub struct RuleSet {
     pub sets: BTreeMap<String, Set>,
     /// Map and address → chain.
     pub verdicts: BTreeMap<(&'static str, Ipv4Addr), String>,
-    /// Policies that are too long, of which only the first peers and ports are here.
+    /// Policies that exceed the limit of peers and ports. Only their first rules are compiled.
     pub cut: BTreeSet<String>,
 }
 

@@ -76,7 +76,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
         return;
     }
     let node_port_key = service.node_port.map(|p| format!("{} . {p}", service.protocol));
-    // With policy Local, pods and nodes of the cluster reach every endpoint all the same: only for traffic from outside counts where one is.
+    // Policy Local applies to traffic from outside the cluster only: pods and nodes reach every endpoint.
     let inside = (service.external_local && !service.everywhere.is_empty()).then(|| inside_chain(rules, service, name, node));
     if service.external.is_empty() && inside.is_none() {
         for ip in service.external_ips.iter().chain(&service.balancer_ips) {
@@ -105,7 +105,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     let admits = balancer_chain(rules, service, name, &chain);
     for ip in &service.balancer_ips {
         rules.elements.insert(("service_ips", key(*ip)), format!("goto {admits}"));
-        // Whoever translates the node's external address has put the other one in its place.
+        // A NAT device outside of the node has replaced the external address by the internal one.
         if let Some((_, internal)) = node.translated.filter(|(external, _)| external == ip) {
             rules.elements.insert(("service_ips", key(internal)), format!("goto {admits}"));
         }
@@ -119,7 +119,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     }
 }
 
-/// The chain for clients in the cluster, for whom neither traffic policy counts.
+/// The chain for clients inside the cluster. Neither traffic policy applies to them.
 fn inside_chain(rules: &mut RuleSet, service: &Balanced, name: &str, node: &NodeView) -> String {
     if service.internal == service.everywhere {
         return format!("svc_{name}");

@@ -197,7 +197,7 @@ fn parsed<'a>(texts: impl Iterator<Item = &'a String>) -> Vec<Ipv4Addr> {
     all.into_iter().collect()
 }
 
-/// Ranges of the other family let nobody in, which is not the same as no ranges.
+/// The IPv4 ranges of `loadBalancerSourceRanges`. None if the field is empty: all clients are admitted. An empty list admits no IPv4 client.
 fn source_ranges(spec: &ServiceSpec) -> Option<Vec<Ipv4Net>> {
     let ranges = spec.load_balancer_source_ranges.as_ref().filter(|ranges| !ranges.is_empty())?;
     Some(ranges.iter().filter_map(|range| range.trim().parse().ok()).collect())

@@ -58,7 +58,7 @@ pub struct ControllerOptions {
     pub service_cidr: Option<IpNet>,
     /// Ports that no Service of type LoadBalancer gets; none: nodes do not answer for such Services.
     pub load_balancer_reserved_ports: Option<Vec<u16>>,
-    /// Whether nobody enforces NetworkPolicies.
+    /// Whether the enforcement of NetworkPolicies is disabled in this cluster.
     pub are_policies_ignored: bool,
     /// The certificate authority that pods trust (`kube-root-ca.crt`), PEM.
     pub root_ca_pem: String,

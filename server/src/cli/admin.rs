@@ -146,7 +146,7 @@ pub enum CertificateCommand {
 /// `trireme policy`.
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
-    /// Say who may reach a pod and whom it may reach, and which policy allows it
+    /// Show the traffic that NetworkPolicies allow to and from a pod
     Explain {
         /// The pod's name
         pod: String,

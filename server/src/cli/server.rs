@@ -173,7 +173,7 @@ pub struct ServerArgs {
     /// How packets reach pods on other nodes
     #[arg(long, env = "TRIREME_FLANNEL_BACKEND", value_enum, default_value_t = FlannelBackend::Vxlan, help_heading = "Networking")]
     pub flannel_backend: FlannelBackend,
-    /// Do not enforce NetworkPolicies: another component does, or nobody
+    /// Disable the enforcement of NetworkPolicies, for example where another component enforces them
     #[arg(long, env = "TRIREME_DISABLE_NETWORK_POLICY", help_heading = "Networking")]
     pub disable_network_policy: bool,
     /// For what agents' tunnels are used [default: pod with --disable-agent, else agent]
