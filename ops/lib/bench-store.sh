@@ -104,7 +104,7 @@ store_run() {
     if [ "$1" = etcd ]; then tls=("${ETCD_TLS[@]}") pids=$ETCD_PIDS; fi
     leader=$(store_leader "$1") || die "$1 has no leader (logs: $STORE_DIR)"
     printf '%s\t' "$1"
-    "$GENERATOR" --load "$2" --clients "$3" --seconds "$STORE_SECONDS" --endpoints "$leader" --pids "$pids" "${tls[@]}"
+    "$GENERATOR" store --load "$2" --clients "$3" --seconds "$STORE_SECONDS" --endpoints "$leader" --pids "$pids" "${tls[@]}"
 }
 
 store_rounds() {

@@ -49,8 +49,6 @@ impl Tls {
     fn config(&self) -> anyhow::Result<Option<ClientTlsConfig>> {
         let (Some(ca), Some(cert), Some(key)) = (&self.ca, &self.cert, &self.key) else { return Ok(None) };
         let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("read {}", path.display()));
-        // One provider for the whole process; it is set once, and this is called once.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let identity = Identity::from_pem(read(cert)?, read(key)?);
         Ok(Some(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?)).identity(identity).domain_name("localhost")))
     }

@@ -12,9 +12,9 @@ use trireme_proto::etcd::watch_client::WatchClient;
 use trireme_proto::etcd::watch_request::RequestUnion;
 use trireme_proto::etcd::{PutRequest, WatchCreateRequest, WatchRequest, WatchResponse};
 
-use crate::connections::Connections;
 use crate::latency::Latencies;
-use crate::load::{Outcome, PREFIX, Plan, key, value};
+use crate::store::connections::Connections;
+use crate::store::load::{Outcome, PREFIX, Plan, key, value};
 
 const WRITERS: usize = 16;
 /// Events still under way when the writers stop are waited for.

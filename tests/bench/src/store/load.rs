@@ -8,8 +8,8 @@ use tonic::transport::Channel;
 use trireme_proto::etcd::kv_client::KvClient;
 use trireme_proto::etcd::{PutRequest, RangeRequest};
 
-use crate::connections::Connections;
 use crate::latency::Latencies;
+use crate::store::connections::Connections;
 
 /// How much of it.
 pub struct Plan {
