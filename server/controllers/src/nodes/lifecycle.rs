@@ -83,10 +83,12 @@ impl Controller for NodeLifecycle {
                 node = Arc::new(written);
             }
         }
-        if health::ready(&node) != Some("True") {
+        let is_ready = health::ready(&node) == Some("True");
+        if !is_ready {
             self.mark_pods(&node, now).await?;
         }
-        let disrupted = !self.nodes.list().iter().any(|node| health::ready(node) == Some("True"));
+        // A ready node is one that is ready: only for the others all nodes have to be looked at.
+        let disrupted = !is_ready && !self.nodes.list().iter().any(|node| health::ready(node) == Some("True"));
         if let Some(wanted) = taints::plan(&node, disrupted, now) {
             let patch = json!({
                 "metadata": {"uid": node.uid(), "resourceVersion": node.metadata.resource_version},
