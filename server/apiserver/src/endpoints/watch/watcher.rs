@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use trireme_api::status::Status;
 use trireme_raft::{StoreError, WatchError};
 
@@ -18,6 +18,11 @@ use crate::storage::cache::{Cache, Cached, Change, Changes, EventType, History, 
 
 /// Changes taken from the window at once.
 const BATCH: usize = 256;
+/// Events that can be sent at once make one piece until it has this size: with one event more it usually fits a frame and a TLS record.
+/// HTTP/2 makes a frame, a record and a system call of each piece, which cost more than the copy.
+const PIECE_BYTES: usize = 15 << 10;
+/// What both hold.
+const RECORD_BYTES: usize = 16 << 10;
 
 /// The state at the start that has not been sent yet: pointers to shared objects.
 struct Initial {
@@ -95,7 +100,7 @@ impl Watcher {
             if self.finished || self.schedule.is_over() {
                 return None;
             }
-            if let Some(piece) = self.taken() {
+            if let Some(piece) = self.taken_together() {
                 return Some(piece);
             }
             let outcome = match self.history.take() {
@@ -108,6 +113,24 @@ impl Watcher {
                 Err(status) => return Some(self.end_with(&status)),
             }
         }
+    }
+
+    /// The next events of what has been taken already. A single one is not copied.
+    fn taken_together(&mut self) -> Option<Bytes> {
+        let first = self.taken()?;
+        let mut together: Option<BytesMut> = None;
+        let mut length = first.len();
+        while length < PIECE_BYTES && !self.finished {
+            let Some(next) = self.taken() else { break };
+            let piece = together.get_or_insert_with(|| {
+                let mut piece = BytesMut::with_capacity(RECORD_BYTES);
+                piece.extend_from_slice(&first);
+                piece
+            });
+            piece.extend_from_slice(&next);
+            length = piece.len();
+        }
+        Some(together.map_or(first, BytesMut::freeze))
     }
 
     /// The next event of what has been taken already.
