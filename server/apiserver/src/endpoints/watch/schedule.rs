@@ -93,6 +93,10 @@ impl Schedule {
         }
         let now = Instant::now();
         if !self.store.borrow().has_quorum_contact {
+            if self.bookmarks && now >= self.next_bookmark {
+                // Not announced without contact, and not looked for all the time either.
+                self.next_bookmark = now.checked_add(FIRST_BOOKMARK).unwrap_or(self.deadline);
+            }
             let lost = self.lost_contact.get_or_insert(now);
             return if now.duration_since(*lost) > CONTACT_PATIENCE { Wake::End } else { Wake::Look };
         }
@@ -114,6 +118,24 @@ fn timeout(seconds: Option<u64>) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::cache::{Interest, ResourceCache};
+
+    #[tokio::test(start_paused = true)]
+    async fn without_contact_a_due_bookmark_keeps_nobody_busy() {
+        let status = StoreStatus { has_quorum_contact: false, ..StoreStatus::default() };
+        let (store, seen) = watch::channel(status);
+        let mut schedule = Schedule::new(Some(3600), true, CancellationToken::new(), CancellationToken::new(), seen);
+        let mut changed = ResourceCache::new(1000).subscribe(Interest::Everything);
+        let began = Instant::now();
+        let mut looks = 0;
+        while began.elapsed() < Duration::from_secs(20) {
+            assert_eq!(schedule.wait(&mut changed).await, Wake::Look);
+            looks += 1;
+        }
+        assert!((2..=220).contains(&looks), "{looks} looks in 20 s");
+        store.send_modify(|status| status.has_quorum_contact = true);
+        assert_eq!(schedule.wait(&mut changed).await, Wake::Bookmark);
+    }
 
     #[test]
     fn security_08_every_timeout_has_an_end() {
