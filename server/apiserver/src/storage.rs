@@ -24,6 +24,7 @@ use crate::catalog::rows::{Row, Rows};
 use crate::error::{Answer, store_status};
 use crate::storage::cache::{Cache, Cached};
 use crate::storage::lookup::{LookedUp, ObjectReader, StoreAccess};
+use crate::storage::parsed::Parsed;
 use crate::storage::sealing::Keyring;
 
 pub mod cache;
@@ -32,6 +33,7 @@ pub mod encode;
 pub mod fake_reader;
 pub mod keys;
 pub mod lookup;
+mod parsed;
 pub mod sealing;
 
 /// How long a read waits for the watch cache.
@@ -49,6 +51,7 @@ pub struct Storage {
     pub rows: Arc<Rows>,
     keyring: Arc<Keyring>,
     leases: Mutex<HashMap<i64, (i64, Instant)>>,
+    parsed: Parsed,
 }
 
 /// An object as it was read from the store.
@@ -82,7 +85,7 @@ pub enum Put<'a> {
 impl Storage {
     /// Over `store` and `cache`.
     pub fn new(store: Store, cache: Arc<Cache>, rows: Arc<Rows>, keyring: Arc<Keyring>) -> Storage {
-        Storage { store, cache, rows, keyring, leases: Mutex::default() }
+        Storage { store, cache, rows, keyring, leases: Mutex::default(), parsed: Parsed::default() }
     }
 
     /// Waits until store and cache have everything that was acknowledged before the call (D3). Returns that revision.
@@ -96,6 +99,11 @@ impl Storage {
             Err(Status::server_timeout(&row.group_resource(), "get", 1))?;
         }
         Ok(revision)
+    }
+
+    /// Whether the cache of a row has passed a revision that the store still has.
+    pub fn holds(&self, row: &Row, revision: i64) -> bool {
+        !row.retired.is_cancelled() && revision >= self.store.compact_revision() && revision <= self.cache.ingested()
     }
 
     /// Waits until the local store has everything that was acknowledged before the call. The store waits for a leader; nothing is
@@ -248,7 +256,9 @@ impl ObjectReader for Storage {
     fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<LookedUp> {
         let row = self.rows.row(group, plural)?;
         let key = if row.resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() };
-        row.cache.get(&key).and_then(|o| looked_up(&o))
+        let object = row.cache.get(&key)?;
+        let value = self.parsed.value(&object).inspect_err(|error| not_json(&object, error)).ok()?;
+        Some(LookedUp { object: value, mod_revision: object.revision })
     }
 
     fn list(&self, group: &str, plural: &str, namespace: Option<&str>) -> Vec<LookedUp> {
@@ -307,8 +317,10 @@ impl StoreAccess for Storage {
 }
 
 fn looked_up(object: &Cached) -> Option<LookedUp> {
-    let value = serde_json::from_slice(&object.json())
-        .inspect_err(|error| tracing::error!(%error, name = %object.name, "cached object is no JSON"))
-        .ok()?;
+    let value = serde_json::from_slice(&object.json()).inspect_err(|error| not_json(object, error)).ok()?;
     Some(LookedUp { object: Arc::new(value), mod_revision: object.revision })
+}
+
+fn not_json(object: &Cached, error: &serde_json::Error) {
+    tracing::error!(%error, name = %object.name, "cached object is no JSON");
 }

@@ -180,20 +180,34 @@ impl ResourceCache {
     }
 
     /// Like `list`, at most `limit` objects. Also says whether more follow, with how many keys remain under the prefix after the last one returned.
-    pub fn page(&self, prefix: &str, limit: usize, ingested: i64, mut keep: impl FnMut(&Cached) -> bool) -> Page {
+    pub fn page(&self, prefix: &str, limit: usize, ingested: i64, keep: impl FnMut(&Cached) -> bool) -> Page {
         let state = self.state.read();
-        let mut scan = scan(&state.objects, prefix, "");
-        let mut objects = Vec::new();
-        let mut last_key = None;
-        while objects.len() < limit {
-            let Some((key, object)) = scan.next() else { break };
-            if keep(object) {
-                objects.push(object.clone());
-                last_key = Some(key.clone());
+        Page::of(scan(&state.objects, prefix, ""), limit, ingested.max(state.last_change), keep)
+    }
+
+    /// The page that begins with the key `from` of a list at `revision`, at most `limit` objects (0: all). None where the window does
+    /// not reach back to that revision. The caller has seen that the whole cache has passed it.
+    pub fn page_at(&self, prefix: &str, from: &str, limit: usize, revision: i64, keep: impl FnMut(&Cached) -> bool) -> Option<Page> {
+        let state = self.state.read();
+        if revision < state.window_floor {
+            return None;
+        }
+        // What changed since, as it was then: the state before the first change.
+        let mut then: BTreeMap<String, Option<&Arc<Cached>>> = BTreeMap::new();
+        for change in state.window.range(state.window.partition_point(|change| change.revision <= revision)..) {
+            let key = key_of(&change.object);
+            if key.starts_with(prefix) && *key >= *from {
+                then.entry(key).or_insert(change.previous.as_ref());
             }
         }
-        let remaining = if objects.len() < limit { 0 } else { scan.count() };
-        Page { objects, last_key, remaining, revision: ingested.max(state.last_change) }
+        let mut unchanged = scan(&state.objects, prefix, from).filter(|(key, _)| !then.contains_key(*key)).peekable();
+        let mut changed = then.iter().filter_map(|(key, object)| Some((key.as_str(), (*object)?))).peekable();
+        let merged = std::iter::from_fn(|| match (unchanged.peek(), changed.peek()) {
+            (Some((one, _)), Some((other, _))) if one < other => unchanged.next(),
+            (Some(_), None) => unchanged.next(),
+            _ => changed.next(),
+        });
+        Some(Page::of(merged, if limit == 0 { usize::MAX } else { limit }, revision, keep))
     }
 
     /// At most `limit` changes after `after`.
@@ -248,6 +262,33 @@ pub struct Page {
     pub revision: i64,
 }
 
+impl Page {
+    /// The first `limit` of `objects` that satisfy `keep`.
+    fn of<'a>(
+        mut objects: impl Iterator<Item = (&'a str, &'a Arc<Cached>)>,
+        limit: usize,
+        revision: i64,
+        mut keep: impl FnMut(&Cached) -> bool,
+    ) -> Page {
+        let mut found = Vec::new();
+        let mut last_key = None;
+        while found.len() < limit {
+            let Some((key, object)) = objects.next() else { break };
+            if keep(object) {
+                found.push(object.clone());
+                last_key = Some(key);
+            }
+        }
+        let remaining = if found.len() < limit { 0 } else { objects.count() };
+        Page { objects: found, last_key: last_key.map(Arc::from), remaining, revision }
+    }
+}
+
+/// The key of an object within its resource.
+fn key_of(object: &Cached) -> String {
+    if object.namespace.is_empty() { object.name.to_string() } else { format!("{}/{}", object.namespace, object.name) }
+}
+
 fn change_size(change: &Change) -> usize {
     change.object.size() + change.previous.as_ref().map_or(0, |p| p.size())
 }
@@ -256,9 +297,10 @@ fn scan<'a>(
     objects: &'a BTreeMap<Arc<str>, Arc<Cached>>,
     prefix: &'a str,
     from: &'a str,
-) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Cached>)> {
+) -> impl Iterator<Item = (&'a str, &'a Arc<Cached>)> {
     let start = if from > prefix { from } else { prefix };
-    objects.range::<str, _>((Bound::Included(start), Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(prefix))
+    let following = objects.range::<str, _>((Bound::Included(start), Bound::Unbounded));
+    following.map(|(key, object)| (&**key, object)).take_while(move |(key, _)| key.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -298,5 +340,53 @@ mod tests {
         assert_eq!((page.objects.len(), page.remaining, page.last_key.as_deref(), page.revision), (2, 1, Some("n/b"), 9));
         let page = cache.page("n/", 3, 2, |_| true);
         assert_eq!((page.remaining, page.revision), (0, 4));
+    }
+
+    fn namespaced(name: &str, revision: i64) -> Option<Arc<Cached>> {
+        let payload = format!(r#"{{"kind":"X","apiVersion":"v1","metadata":{{"name":"{name}"}}}}"#);
+        let object = Cached::new(payload.as_bytes(), revision, EventType::Added, "n", name, Box::new([]), Box::new([]));
+        Some(Arc::new(object.unwrap()))
+    }
+
+    /// Names with revisions of all pages of a list at a revision.
+    fn pages_at(cache: &ResourceCache, revision: i64, limit: usize) -> Option<Vec<(String, i64)>> {
+        let (mut all, mut from) = (Vec::new(), String::new());
+        loop {
+            let page = cache.page_at("n/", &from, limit, revision, |_| true)?;
+            assert_eq!(page.revision, revision);
+            all.extend(page.objects.iter().map(|object| (object.name.to_string(), object.revision)));
+            if page.remaining == 0 {
+                return Some(all);
+            }
+            from = format!("{}\0", page.last_key.unwrap());
+        }
+    }
+
+    #[test]
+    fn a_list_goes_on_at_its_revision_whatever_changes_meanwhile() {
+        let cache = ResourceCache::new(1 << 20);
+        cache.reset(BTreeMap::new(), 1);
+        let mut states: Vec<BTreeMap<String, i64>> = vec![BTreeMap::new(); 2];
+        let (mut now, mut seed) = (BTreeMap::new(), 7_u64);
+        for revision in 2..200 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let name = format!("o{}", (seed >> 33) % 9);
+            if (seed >> 60) < 5 && now.remove(&name).is_some() {
+                cache.apply(&format!("n/{name}"), revision, None);
+            } else {
+                cache.apply(&format!("n/{name}"), revision, namespaced(&name, revision));
+                now.insert(name, revision);
+            }
+            states.push(now.clone());
+        }
+        for (revision, state) in states.iter().enumerate().skip(1) {
+            let expected: Vec<(String, i64)> = state.clone().into_iter().collect();
+            for limit in [0, 1, 2, 100] {
+                assert_eq!(pages_at(&cache, revision as i64, limit).unwrap(), expected, "revision {revision}, limit {limit}");
+            }
+        }
+        cache.forget_until(100);
+        assert!(pages_at(&cache, 99, 3).is_none(), "the window no longer reaches back");
+        assert!(pages_at(&cache, 100, 3).is_some());
     }
 }
