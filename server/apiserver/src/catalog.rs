@@ -4,3 +4,4 @@ pub mod origin;
 mod row;
 pub mod rows;
 pub mod transform;
+pub mod unmanaged;

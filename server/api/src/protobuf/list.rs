@@ -28,18 +28,22 @@ impl ListEncoder {
         Ok(ListEncoder { item, pieces: Vec::new(), piece: Vec::new(), bytes: 0 })
     }
 
-    /// Adds an item.
+    /// The message of an item.
     ///
     /// # Errors
     /// Its JSON does not fit its kind.
-    pub fn push(&mut self, object: &Map<String, Value>) -> Result<(), ProtobufError> {
+    pub fn item(&self, object: &Map<String, Value>) -> Result<Vec<u8>, ProtobufError> {
         let mut message = Vec::with_capacity(1024);
         encode::message(object, self.item, 1, &mut message)?;
-        wire::put_bytes(&mut self.piece, 2, &message);
+        Ok(message)
+    }
+
+    /// Adds the message of an item.
+    pub fn push(&mut self, message: &[u8]) {
+        wire::put_bytes(&mut self.piece, 2, message);
         if self.piece.len() >= PIECE_BYTES {
             self.cut();
         }
-        Ok(())
     }
 
     /// The list of `kind` in `api_version`, in pieces.

@@ -238,7 +238,10 @@ fn a_list_in_pieces_is_the_list() {
         let items: Vec<Value> = (0..count).map(map).collect();
         let metadata = json!({"resourceVersion": "7", "continue": "next", "remainingItemCount": 3});
         let mut list = ListEncoder::new(&GroupVersionKind::new("", "v1", "ConfigMap")).unwrap();
-        items.iter().for_each(|item| list.push(item.as_object().unwrap()).unwrap());
+        for item in &items {
+            let item = list.item(item.as_object().unwrap()).unwrap();
+            list.push(&item);
+        }
         let pieces = list.finish("v1", "ConfigMapList", metadata.as_object().unwrap()).unwrap();
         assert_eq!(pieces.len() > 3, count > 100, "large lists come in pieces");
         let whole = json!({"apiVersion": "v1", "kind": "ConfigMapList", "metadata": metadata, "items": items});

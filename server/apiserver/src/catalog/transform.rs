@@ -2,6 +2,7 @@
 //!
 //! Made on demand; the common case (storage version, JSON) never comes here.
 
+use bytes::BytesMut;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use trireme_api::meta;
@@ -33,6 +34,15 @@ pub fn partial_metadata(object: &Value, form: Form) -> Value {
         "apiVersion": form.meta_api_version(),
         "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
     })
+}
+
+/// Appends what [`partial_metadata`] makes of an object with this metadata.
+pub fn push_partial_metadata(out: &mut BytesMut, metadata: &[u8], form: Form) {
+    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+    out.extend_from_slice(form.meta_api_version().as_bytes());
+    out.extend_from_slice(b"\",\"metadata\":");
+    out.extend_from_slice(if metadata.is_empty() { b"{}" } else { metadata });
+    out.extend_from_slice(b"}");
 }
 
 /// A list of only metadata.

@@ -3,8 +3,8 @@
 //! One task follows the store's local apply stream over all objects and hands every change to the cache of its resource. The
 //! same task adds and removes rows, between two batches of events: a new row is loaded at the revision up to which the task
 //! has followed, and misses no event.
-//! Reads, lists and watches are served from here; only exact revisions, continued lists and watchers that fell behind go to
-//! the store's history. Answers to upstream's `apiserver/pkg/storage/cacher`.
+//! Reads, lists and watches are served from here; only exact revisions, continued lists and watchers that are older than the window
+//! of changes go to the store's history. Answers to upstream's `apiserver/pkg/storage/cacher`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use trireme_raft::{Store, WatchError};
 pub mod frames;
 pub mod index;
 pub mod interest;
+mod item;
 pub mod object;
 pub mod resource;
 mod windows;

@@ -11,6 +11,7 @@ mod conversion;
 mod crd;
 mod crud;
 mod extension;
+mod forms;
 mod https;
 mod kinds;
 mod oidc;

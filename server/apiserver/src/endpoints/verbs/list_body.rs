@@ -15,6 +15,7 @@ use trireme_api::status::Status;
 
 use crate::catalog::rows::View;
 use crate::catalog::transform;
+use crate::catalog::unmanaged::Unmanaged;
 use crate::error::Answer;
 use crate::http::negotiate::{Encoding, Form, Transform};
 use crate::http::query::IncludeObject;
@@ -66,6 +67,19 @@ impl ListBody {
             {
                 self.protobuf(objects, &metadata).await
             }
+            (Transform::Table, Encoding::Json) if self.as_cached && self.is_typed() && self.include != IncludeObject::Object => {
+                let head = self.head(&metadata);
+                let now = Timestamp::now();
+                json_pieces(head, objects, move |object, out| self.table_row(object, now, out))
+            }
+            (Transform::PartialMetadata | Transform::PartialMetadataList, Encoding::Json) if self.as_cached => {
+                let head = self.head(&metadata);
+                json_pieces(head, objects, move |object, out| {
+                    let metadata = object.metadata_json().map_err(Status::internal)?;
+                    transform::push_partial_metadata(out, &metadata, self.form);
+                    Ok(())
+                })
+            }
             _ => {
                 let head = self.head(&metadata);
                 let now = Timestamp::now();
@@ -115,6 +129,23 @@ impl ListBody {
         })
     }
 
+    /// A row of a Table of a built-in kind: its metadata is copied as it is.
+    fn table_row(&self, object: &Cached, now: Timestamp, out: &mut BytesMut) -> Answer<()> {
+        let json = object.json();
+        let unmanaged = Unmanaged::parse(&json).map_err(Status::internal)?;
+        let row = transform::table_row(&self.view, &unmanaged.object, self.form, IncludeObject::None, now);
+        let row = serde_json::to_vec(&row).map_err(Status::internal)?;
+        if self.include == IncludeObject::None {
+            out.extend_from_slice(&row);
+            return Ok(());
+        }
+        out.extend_from_slice(row.strip_suffix(b"}").unwrap_or(&row));
+        out.extend_from_slice(b",\"object\":");
+        transform::push_partial_metadata(out, unmanaged.metadata.as_bytes(), self.form);
+        out.extend_from_slice(b"}");
+        Ok(())
+    }
+
     /// The JSON before the first item.
     fn head(&self, metadata: &Value) -> Vec<u8> {
         let (api_version, kind) = self.list_type();
@@ -146,11 +177,14 @@ impl ListBody {
     async fn protobuf(&self, objects: Vec<Arc<Cached>>, metadata: &Value) -> Answer<Response<Body>> {
         let now = Timestamp::now();
         let empty = Map::new();
+        // Objects keep their items in the form that most clients ask for.
+        let is_common = self.as_cached && self.form.transform == Transform::None;
         let mut list = ListEncoder::new(&self.item_gvk()).map_err(Status::internal)?;
         for some in objects.chunks(ENCODED_AT_ONCE) {
             for object in some {
-                let item = self.item(object, now)?;
-                list.push(item.as_object().unwrap_or(&empty)).map_err(Status::internal)?;
+                let make = || list.item(self.item(object, now)?.as_object().unwrap_or(&empty)).map_err(|e| Box::new(Status::internal(e)));
+                let item = if is_common { object.item.get_or_make(make)? } else { make()?.into() };
+                list.push(&item);
             }
             tokio::task::yield_now().await;
         }

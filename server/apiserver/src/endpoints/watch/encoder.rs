@@ -27,6 +27,8 @@ pub struct Encoder {
     include: IncludeObject,
     /// Whether the shared frames can be sent as they are.
     shared: bool,
+    /// Whether the metadata of the cached object is all that is sent, in JSON.
+    only_metadata: bool,
     /// The key under which frames of this form are shared. None for Tables: their columns are sent once, and the ages in them change.
     shape: Option<Shape>,
     /// Whether a Table has shown its columns.
@@ -36,20 +38,28 @@ pub struct Encoder {
 impl Encoder {
     /// Events of `view` in `version`.
     pub fn new(view: View, row: Arc<Row>, version: &str, form: Form, include: IncludeObject) -> Encoder {
-        let shared = form.transform == Transform::None && form.encoding == Encoding::Json && is_as_cached(&view, &row, version);
+        let json_as_cached = form.encoding == Encoding::Json && is_as_cached(&view, &row, version);
+        let shared = form.transform == Transform::None && json_as_cached;
+        let only_metadata = json_as_cached && matches!(form.transform, Transform::PartialMetadata | Transform::PartialMetadataList);
         let gvk = view.resource.gvk(version).unwrap_or_else(|| row.storage_gvk());
         let shape = (form.transform != Transform::Table).then(|| Shape {
             protobuf: form.encoding == Encoding::Protobuf,
             metadata_only: (form.transform != Transform::None).then(|| form.meta_api_version()),
             api_version: gvk.api_version().into(),
         });
-        Encoder { view, row, version: version.to_owned(), form, include, shared, shape, columns_sent: false }
+        Encoder { view, row, version: version.to_owned(), form, include, shared, only_metadata, shape, columns_sent: false }
     }
 
     /// An event of an object.
     pub fn event(&mut self, event_type: EventType, object: &Cached) -> Answer<Bytes> {
         if self.shared {
             return Ok(object.frame(event_type).unwrap_or_else(|| frame(event_type.frame_head(), &object.json())));
+        }
+        if self.only_metadata {
+            let metadata = object.metadata_json().map_err(Status::internal)?;
+            let mut json = BytesMut::with_capacity(metadata.len().saturating_add(128));
+            transform::push_partial_metadata(&mut json, &metadata, self.form);
+            return Ok(frame(event_type.frame_head(), &json));
         }
         let value = self.transformed(object)?;
         self.encode(event_type.as_str(), &value)

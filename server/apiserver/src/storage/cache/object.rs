@@ -4,6 +4,9 @@
 //! one shared buffer and nothing is encoded twice (D5).
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::value::RawValue;
+
+use crate::storage::cache::item::Item;
 
 /// What opens every payload that this server writes: kind and apiVersion come first, then the metadata.
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -61,6 +64,8 @@ pub struct Cached {
     pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Values of the selectable fields, in the order of the row's list of them.
     pub fields: Box<[Box<str>]>,
+    /// The object as an item of a protobuf list in the storage version.
+    pub item: Item,
 }
 
 /// A payload that is no object as this server writes them.
@@ -104,6 +109,7 @@ impl Cached {
             name: name.into(),
             labels,
             fields,
+            item: Item::default(),
         })
     }
 
@@ -135,6 +141,15 @@ impl Cached {
         self.frame.slice(start..self.frame.len() - FRAME_TAIL.len())
     }
 
+    /// The JSON of the object's metadata, found without parsing it.
+    pub fn metadata_json(&self) -> Result<Bytes, serde_json::Error> {
+        let from_metadata = self.json_from_metadata();
+        let rest = &from_metadata[METADATA.len() - 1..];
+        let metadata = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>().next().transpose()?;
+        let length = metadata.map_or(0, |metadata| metadata.get().len());
+        Ok(from_metadata.slice(METADATA.len() - 1..METADATA.len() - 1 + length))
+    }
+
     /// The shared frame if it has this type.
     pub fn frame(&self, event_type: EventType) -> Option<Bytes> {
         (event_type == self.frame_type).then(|| self.frame.clone())
@@ -157,6 +172,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -167,6 +183,7 @@ mod tests {
             o.json(),
             &br#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{"x":1}}}"#[..]
         );
+        assert_eq!(o.metadata_json().unwrap(), &br#"{"resourceVersion":"7","name":"a"}"#[..]);
         assert_eq!(o.json_from_metadata(), &br#""metadata":{"resourceVersion":"7","name":"a"},"spec":{"metadata":{"x":1}}}"#[..]);
         let gone = o.restamped(1234, EventType::Deleted);
         let frame = String::from_utf8(gone.frame(EventType::Deleted).unwrap().to_vec()).unwrap();
