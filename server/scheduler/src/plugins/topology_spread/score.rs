@@ -17,9 +17,9 @@ const DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), ("topology.kubernetes.io/zone
 
 /// A soft constraint, with what is counted for it.
 struct Soft<'a> {
-    constraint: Constraint<'a>,
+    constraint: &'a Constraint<'a>,
     /// Matching pods in each domain of the nodes in question; not for hosts, which are counted one by one.
-    domains: HashMap<String, i64>,
+    domains: HashMap<&'a str, i64>,
     /// More domains make each pod in one of them weigh more.
     weight: f64,
 }
@@ -43,9 +43,9 @@ pub(super) fn score(pod: &Pod, snapshot: &Snapshot<'_>, nodes: &[&NodeInfo]) -> 
     let needs_all_keys = !own.is_empty();
     let counts = |node: &NodeInfo, all: &[Constraint<'_>]| !needs_all_keys || all.iter().all(|one| node.label(one.key).is_some());
     let eligible: Vec<bool> = nodes.iter().map(|node| counts(node, &constraints)).collect();
-    let counted: Vec<&NodeInfo> = snapshot.nodes.iter().copied().filter(|node| counts(node, &constraints)).collect();
     let asked: Vec<&NodeInfo> = nodes.iter().zip(&eligible).filter(|(_, eligible)| **eligible).map(|(node, _)| *node).collect();
-    let soft: Vec<Soft<'_>> = constraints.into_iter().map(|one| Soft::new(one, pod, &counted, &asked)).collect();
+    let counted = || snapshot.nodes.iter().copied().filter(|node| counts(node, &constraints));
+    let soft: Vec<Soft<'_>> = constraints.iter().map(|one| Soft::new(one, pod, counted(), &asked)).collect();
     let raw: Vec<Option<i64>> = nodes
         .iter()
         .zip(&eligible)
@@ -56,12 +56,17 @@ pub(super) fn score(pod: &Pod, snapshot: &Snapshot<'_>, nodes: &[&NodeInfo]) -> 
 
 impl<'a> Soft<'a> {
     #[allow(clippy::cast_precision_loss)]
-    fn new(constraint: Constraint<'a>, pod: &Pod, counted: &[&NodeInfo], asked: &[&NodeInfo]) -> Self {
-        let mut domains: HashMap<String, i64> = HashMap::new();
+    fn new(constraint: &'a Constraint<'a>, pod: &Pod, counted: impl Iterator<Item = &'a NodeInfo>, asked: &[&'a NodeInfo]) -> Self {
+        let mut domains: HashMap<&str, i64> = HashMap::new();
         if constraint.key != HOSTNAME {
-            let domain = |node: &NodeInfo| node.label(constraint.key).unwrap_or_default().to_owned();
-            domains.extend(asked.iter().map(|node| (domain(node), 0)));
-            for node in counted {
+            let mut has_domains = false;
+            for node in asked {
+                let domain = node.label(constraint.key);
+                has_domains |= domain.is_some();
+                domains.entry(domain.unwrap_or_default()).or_default();
+            }
+            // The counts are for nodes that have the key: without such, not all nodes of the cluster are looked at.
+            for node in counted.take_while(|_| has_domains) {
                 if let Some(count) = node.label(constraint.key).and_then(|domain| domains.get_mut(domain))
                     && constraint.includes(pod, node)
                 {
