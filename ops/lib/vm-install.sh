@@ -12,12 +12,13 @@ vm_install() {
 
 vm_start() { vm_run 'systemctl enable --now trireme-server && systemctl is-active trireme-server'; }
 
-# vm_complains COMMAND TEXT...: it fails with exit code 1, and its output has all the texts
+# vm_complains COMMAND TEXT...: it fails with exit code 1, and its output has all the texts, wherever its lines end
 vm_complains() {
     local said status=0 text
     said=$(vm_run "$1" 2>&1) || status=$?; shift
     printf '%s\n' "$said"
     [ $status = 1 ] || { echo "exit code $status"; return 1; }
+    said=$(tr -s ' \n' ' ' <<< "$said")
     for text in "$@"; do grep -qF -- "$text" <<< "$said" || { echo "nothing is said of: $text"; return 1; }; done
 }
 

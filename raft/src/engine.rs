@@ -1,8 +1,8 @@
 //! The seam to the disk: ordered tables of bytes, atomic write batches, consistent views.
 //!
-//! Owns the traits and the key space; knows neither Raft nor revisions. Two engines stand behind it:
-//! [`memory::MemoryEngine`], a double that can crash, and `rocks::RocksEngine`, the only file of the
-//! project that names RocksDB. Both log and state machine run on either.
+//! Owns the traits and the key space; knows neither Raft nor revisions. Three engines stand behind it:
+//! [`wal::Wal`], which holds a log and nothing else; `rocks::RocksEngine` for the state, the only file of the project that names RocksDB; and
+//! [`memory::MemoryEngine`], a double of both that can crash.
 //!
 //! A key of a [`Table`] is stored as one byte of table number and the key itself, all in one key space, so
 //! that one batch over several tables is atomic without further ado and one small memtable serves all.
@@ -20,6 +20,7 @@ pub(crate) mod metered;
 pub mod rocks;
 #[cfg(test)]
 mod tests;
+pub mod wal;
 
 /// A table. The numbers are part of the data directory's format and are never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

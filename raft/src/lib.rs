@@ -32,9 +32,9 @@ pub use mvcc::{KvHash, LeaseInfo, Watch, WatchBatch, WatchError};
 pub use network::tls::PeerIdentity;
 pub use network::transport::{Accept, Transport, Wire};
 pub use store::condition::MemberCondition;
-pub use store::engines::MemoryEngines;
 #[cfg(feature = "rocksdb")]
-pub use store::engines::RocksEngines;
+pub use store::engines::DiskEngines;
+pub use store::engines::MemoryEngines;
 pub use store::options::{Engines, JoinTicket, Listen, LogUpkeep, StoreOptions, Timing, Upkeep, WhenEmpty, member_record};
 pub use store::other_servers;
 pub use store::space::{SpaceLevel, SpaceStatus};

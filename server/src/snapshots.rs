@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use trireme_api::admin::Snapshot;
 use trireme_proto::store::BackupHeader;
-use trireme_raft::RocksEngines;
+use trireme_raft::DiskEngines;
 use trireme_raft::backup::{Backup, BackupReader, BackupSummary, verify};
 
 pub use endpoint::Snapshots;
@@ -177,7 +177,7 @@ fn prove(archive: &Path) -> Result<BackupSummary, SnapshotError> {
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(file_error(&folder))?;
     }
-    let proof = verify(reader, &RocksEngines, &folder).map_err(failed);
+    let proof = verify(reader, &DiskEngines, &folder).map_err(failed);
     let removed = fs::remove_dir_all(&folder);
     let summary = proof?;
     removed.map_err(file_error(&folder))?;

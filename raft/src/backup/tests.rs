@@ -50,7 +50,7 @@ fn every_engine() -> Vec<(tempfile::TempDir, Arc<dyn Engines>)> {
     let engines: Vec<Arc<dyn Engines>> = vec![
         Arc::new(MemoryEngines::new()),
         #[cfg(feature = "rocksdb")]
-        Arc::new(crate::RocksEngines),
+        Arc::new(crate::DiskEngines),
     ];
     engines.into_iter().map(|engines| (tempfile::tempdir().unwrap(), engines)).collect()
 }

@@ -106,7 +106,7 @@ async fn openraft_suite_in_memory() {
 #[cfg(feature = "rocksdb")]
 #[tokio::test(flavor = "multi_thread")]
 async fn openraft_suite_on_rocksdb() {
-    suite(|| crate::store::engines::RocksEngines).await;
+    suite(|| crate::store::engines::DiskEngines).await;
 }
 
 /// A log of a vote in term 1 and entries 0 to 4.

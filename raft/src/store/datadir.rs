@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::StoreError;
 use crate::snapshot::{remove_if_present, sync_ancestors, sync_dir};
 
-/// Layout of the folder. A newer one is refused.
-const FORMAT: u32 = 1;
+/// Layout of the folder. A newer one is refused, an older one carried over: releases of format 1 kept the log in RocksDB.
+const FORMAT: u32 = 2;
+const OLDEST_FORMAT: u32 = 1;
 const MEMBER: &str = "member";
 const LOCK: &str = "LOCK";
 /// A file that holds space for bad times; see [`super::space`].
@@ -118,6 +119,10 @@ impl DataDir {
         if member.is_some() && !dir.log().exists() {
             return Err(dir.lost(StoreError::Corrupt("it is gone".into())));
         }
+        if let Some(old) = member.as_ref().filter(|member| member.format < FORMAT) {
+            // Before the log is touched: an earlier release would take what it cannot find for an empty log.
+            dir.store_member(&MemberFile { format: FORMAT, ..old.clone() })?;
+        }
         remove_if_present(&path.join("incoming")).map_err(unusable)?;
         fs::create_dir_all(path.join("incoming")).map_err(unusable)?;
         fs::create_dir_all(path.join("snapshot")).map_err(unusable)?;
@@ -138,9 +143,9 @@ impl DataDir {
         };
         let member: MemberFile =
             serde_json::from_slice(&bytes).map_err(|error| self.lost(StoreError::Corrupt(format!("member file: {error}"))))?;
-        if member.format != FORMAT {
+        if !(OLDEST_FORMAT..=FORMAT).contains(&member.format) {
             return Err(StoreError::Invalid(format!(
-                "data directory {} has format {}, this release reads {FORMAT}",
+                "data directory {} has format {}, this release reads {OLDEST_FORMAT} to {FORMAT}",
                 self.path.display(),
                 member.format
             )));

@@ -1,4 +1,4 @@
-//! Which engines a store runs on: RocksDB, or the doubles in memory.
+//! Which engines a store runs on: those on disk, or the doubles in memory.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ pub struct MemoryEngines {
     engines: Mutex<HashMap<PathBuf, Arc<MemoryEngine>>>,
 }
 
-/// Two RocksDB instances, the log synced and the state buffered.
+/// A write-ahead log that is synced, and a state in RocksDB that is buffered.
 #[cfg(feature = "rocksdb")]
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RocksEngines;
+pub struct DiskEngines;
 
 // === impl MemoryEngines ===
 
@@ -71,13 +71,13 @@ impl Engines for MemoryEngines {
     }
 }
 
-// === impl RocksEngines ===
+// === impl DiskEngines ===
 
 #[cfg(feature = "rocksdb")]
-impl Engines for RocksEngines {
+impl Engines for DiskEngines {
     fn open_log(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {
-        use crate::engine::rocks::{RocksEngine, RocksOptions, Role};
-        Ok(Arc::new(RocksEngine::open(directory, Role::Log, &RocksOptions::default())?))
+        use crate::engine::wal::{Wal, WalOptions};
+        Ok(Arc::new(Wal::open(directory, WalOptions::default())?))
     }
 
     fn open_state(&self, directory: &Path) -> Result<Arc<dyn Engine>, StoreError> {

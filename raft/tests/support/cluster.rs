@@ -181,7 +181,7 @@ pub fn timing() -> Timing {
 /// Engines of the real kind where they were built.
 pub fn engines() -> Arc<dyn Engines> {
     #[cfg(feature = "rocksdb")]
-    return Arc::new(trireme_raft::RocksEngines);
+    return Arc::new(trireme_raft::DiskEngines);
     #[cfg(not(feature = "rocksdb"))]
     return Arc::new(trireme_raft::MemoryEngines::new());
 }

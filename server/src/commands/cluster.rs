@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use trireme_cluster::pki::ServerFiles;
 use trireme_raft::reset::{Survivor, SurvivorReport, resume};
-use trireme_raft::{PeerIdentity, RocksEngines};
+use trireme_raft::{DiskEngines, PeerIdentity};
 
 use super::Failure;
 use crate::cli::{ClusterCommand, ResetArgs};
@@ -26,7 +26,7 @@ pub async fn reset(args: &ResetArgs) -> Result<(), Failure> {
         return Ok(());
     }
     let identity = identity(&server)?;
-    let survivor = Survivor::open(&db, Arc::new(RocksEngines), &mut |_| Ok(())).await?;
+    let survivor = Survivor::open(&db, Arc::new(DiskEngines), &mut |_| Ok(())).await?;
     if let Err(refusal) = survivor.refuse_if_quorum_answers(identity).await {
         survivor.abandon()?;
         return Err(refusal.into());

@@ -13,7 +13,7 @@ use trireme_agent::join::JoinToken;
 use trireme_api::join::ClusterFacts;
 use trireme_cluster::pki::{ClusterKeys, PkiError, SealedBundle, ServerFiles, seal::SEALED_NAME};
 use trireme_proto::store::BackupHeader;
-use trireme_raft::RocksEngines;
+use trireme_raft::DiskEngines;
 use trireme_raft::backup::{self, BackupReader};
 
 use super::{Failure, token};
@@ -42,7 +42,7 @@ pub fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         let files = ServerFiles::new(&staging);
         keep_restored(&files, facts, secret.secret())?;
         files.write_keys(&keys)?;
-        Ok(backup::restore(reader, &RocksEngines, &staging.join("db"))?)
+        Ok(backup::restore(reader, &DiskEngines, &staging.join("db"))?)
     })();
     let restored = match done {
         Ok(restored) => restored,

@@ -30,7 +30,7 @@ use trireme_cluster::pki::{
 use trireme_cluster::tokens::{LiveTokens, TokenRole};
 use trireme_controllers::SignError;
 use trireme_proto::store::{BackupNote, SealedKey};
-use trireme_raft::{Listen, PeerIdentity, RocksEngines, Store, StoreError, StoreOptions, Timing, Upkeep};
+use trireme_raft::{DiskEngines, Listen, PeerIdentity, Store, StoreError, StoreOptions, Timing, Upkeep};
 
 use super::{FACTS_NOTE, Membership, Parts, ThisServer, etcd_api, folder, kubeconfig, membership};
 use crate::cli::ServerArgs;
@@ -157,7 +157,7 @@ impl<'a> Startup<'a> {
             version: crate::VERSION.to_owned(),
             when_empty: member.when_empty.clone(),
             timing: timing(self.args)?,
-            engines: Arc::new(RocksEngines),
+            engines: Arc::new(DiskEngines),
             // By bytes and by time: `Upkeep::log`.
             snapshot_every: u64::MAX,
             log_kept: u64::MAX,

@@ -121,15 +121,14 @@ fn two_of_three_servers_are_lost_and_the_third_is_reset() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Changes a byte in the middle of every file of a store's log that has one. Returns how many.
+/// Changes a byte in the middle of what is written of every segment of a store's log. Returns how many.
 fn damage_log(place: &Place) -> anyhow::Result<usize> {
     let mut damaged = 0;
-    for entry in fs::read_dir(place.data().join("server/db/log"))? {
+    for entry in fs::read_dir(place.data().join("server/db/log/segments"))? {
         let path = entry?.path();
-        let journal = path.extension().is_some_and(|extension| extension == "log" || extension == "sst");
-        let mut bytes = if journal { fs::read(&path)? } else { continue };
-        if let Some(byte) = bytes.len().checked_sub(1).and_then(|last| bytes.get_mut(last / 2)) {
-            *byte ^= 0x10;
+        let mut bytes = fs::read(&path)?;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            bytes[last / 2] ^= 0x10;
             fs::write(&path, bytes)?;
             damaged += 1;
         }
