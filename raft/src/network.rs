@@ -8,6 +8,7 @@ mod append;
 pub(crate) mod client;
 pub(crate) mod directory;
 mod handshakes;
+mod interest;
 pub(crate) mod listener;
 pub(crate) mod receive;
 mod refusals;

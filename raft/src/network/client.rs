@@ -32,6 +32,7 @@ use trireme_proto::{peer, store};
 
 use super::append::{AppendPipe, Exchange};
 use super::directory::PeerDirectory;
+use super::interest::Interest;
 use super::rpc::{Headers, Rpc, malformed, rpc_error};
 use super::send::snapshot_messages;
 use super::tls::PeerIdentity;
@@ -70,6 +71,7 @@ pub(crate) struct PeerClients {
     /// The message for the log, once a member has answered that it belongs to another cluster now.
     outcast: Mutex<Option<Arc<str>>>,
     removed: watch::Sender<bool>,
+    interests: Mutex<HashMap<u64, Arc<Interest>>>,
 }
 
 struct Pooled {
@@ -126,6 +128,7 @@ impl PeerClients {
             pool,
             outcast,
             removed,
+            interests: Mutex::default(),
         }
     }
 
@@ -148,6 +151,11 @@ impl PeerClients {
             tracing::error!("{told}");
             *outcast = Some(told.into());
         }
+    }
+
+    /// Whether a member waits for what is committed here.
+    pub(crate) fn interest(&self, member: u64) -> Arc<Interest> {
+        self.interests.lock().entry(member).or_default().clone()
     }
 
     /// Becomes true when a peer says that this member was removed.
@@ -335,7 +343,8 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                 None => self.open_pipe(record, limit).await?,
             };
             let ends = (self.clients.self_id, self.target);
-            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends, self.log_end.clone()).answers().boxed())
+            let interest = self.clients.interest(self.target);
+            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends, self.log_end.clone(), interest).answers().boxed())
         })
     }
 

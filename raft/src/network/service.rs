@@ -179,7 +179,8 @@ impl Peer for PeerService {
     }
 
     async fn propose(&self, request: Request<peer::ProposeRequest>) -> Result<Response<peer::ProposeResponse>, Status> {
-        self.check(&request)?;
+        let from = self.check(&request)?;
+        self.core.clients.interest(from).note();
         let commands = request.into_inner().commands;
         let proposed = futures::future::join_all(commands.into_iter().map(|command| self.core.propose_here(command)));
         Ok(Response::new(peer::ProposeResponse { proposed: proposed.await }))
@@ -187,7 +188,8 @@ impl Peer for PeerService {
 
     async fn read_index(&self, request: Request<peer::ReadIndexRequest>) -> Result<Response<peer::ReadIndexResponse>, Status> {
         use peer::read_index_response::Result as Answer;
-        self.check(&request)?;
+        let from = self.check(&request)?;
+        self.core.clients.interest(from).note();
         let result = match self.core.read_index_here().await {
             Ok(index) => Answer::Index(index),
             Err(error) => Answer::Refused(peer::Refused { leader_id: 0, reason: error.to_string() }),
