@@ -1,7 +1,7 @@
 //! The seam to the disk: ordered tables of bytes, atomic write batches, consistent views.
 //!
 //! Owns the traits and the key space; knows neither Raft nor revisions. Three engines stand behind it:
-//! [`wal::Wal`], which holds a log and nothing else; `rocks::RocksEngine` for the state, the only file of the project that names RocksDB; and
+//! [`wal::Wal`], which holds a log and nothing else; `rocks::RocksEngine` for the state, the only file of the project that uses its crate; and
 //! [`memory::MemoryEngine`], a double of both that can crash.
 //!
 //! A key of a [`Table`] is stored as one byte of table number and the key itself, all in one key space, so

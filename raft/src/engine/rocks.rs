@@ -1,14 +1,14 @@
-//! The engine on RocksDB. No other file of the project names RocksDB.
+//! The engine on RocksDB. No other file of the project uses its crate.
 //!
-//! Two instances, two roles (design D10):
+//! Two roles (designs D10 and D14):
 //!
-//! - **log**: every write goes through the write-ahead log and is synced. The log is read back in the mode that
-//!   tolerates a torn last record (a write that was not acknowledged), after [`journal`] has made sure that what looks
-//!   torn is. RocksDB's default would silently drop everything after a flipped bit.
+//! - **log**, as releases of format 1 kept it; it is only read, to be carried over ([`super::wal`]). Every write went through RocksDB's write-ahead log
+//!   and was synced. It is read back in the mode that tolerates a torn last record (a write that was not acknowledged), after [`journal`] has made sure
+//!   that what looks torn is. RocksDB's default would silently drop everything after a flipped bit.
 //! - **state**: no write-ahead log. Writes live in the memtable until a flush makes them durable; what a crash takes
 //!   is replayed from the Raft log, because `last_applied` is in the same batch as the data.
 //!
-//! Memory is kept small: both instances share one block cache, which also holds index and filter blocks.
+//! Memory is kept small: the block cache also holds index and filter blocks.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
