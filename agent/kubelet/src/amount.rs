@@ -22,6 +22,11 @@ impl Amount {
         self.0.is_zero()
     }
 
+    /// With a binary suffix: `100Mi`.
+    pub(crate) fn binary(self) -> String {
+        Exact::new(self.units(), Format::BinarySi).to_string()
+    }
+
     /// Thousandths, rounded up, as upstream rounds.
     pub(crate) fn milli(self) -> i64 {
         self.0.milli_value()

@@ -14,7 +14,7 @@ use crate::{
     core::{Core, Seams},
     dbus,
     error::{Error, Result},
-    files, logs,
+    eviction, files, logs,
     metrics::Operations,
     node,
     options::KubeletOptions,
@@ -60,16 +60,17 @@ impl Kubelet {
             register(&core.metrics.registry, ProcessCollector::new());
         }
         follow_node(&core, &cancel);
-        let pods = Pods::new(core.clone(), handles, cancel.clone());
+        let pods = Pods::new(core.clone(), handles.clone(), cancel.clone());
         let mut tasks = JoinSet::new();
         let server = crate::server::bind(&core, pods.clone()).await?;
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 3] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 4] = [
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
             Box::pin(node::lease::run(core.clone())),
             Box::pin(logs::rotate::run(core.clone())),
+            Box::pin(eviction::run(core.clone(), handles)),
         ];
         for part in parts {
             let cancel = cancel.clone();

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     worker: HistogramVec,
     probes: IntCounterVec,
     probe_duration: HistogramVec,
+    evictions: IntCounterVec,
 }
 
 /// Names one probe of one container: its type, the container, the pod, the namespace and the pod's UID.
@@ -67,12 +68,14 @@ impl Metrics {
                 "Cumulative number of a liveness, readiness or startup probe for a container by result.",
                 &["probe_type", "container", "pod", "namespace", "pod_uid", "result"],
             ),
+            evictions: counter("kubelet_evictions", "Cumulative number of pod evictions by eviction signal", &["eviction_signal"]),
             probe_duration: HistogramVec::new(
                 histogram("prober_probe_duration_seconds", "Duration in seconds for a probe response.", default),
                 &["probe_type", "container", "pod", "namespace"],
             )
             .expect(VALID),
         };
+        register(&metrics.registry, metrics.evictions.clone());
         register(&metrics.registry, metrics.started_pods.clone());
         register(&metrics.registry, metrics.started_pods_errors.clone());
         register(&metrics.registry, metrics.started_containers.clone());
@@ -101,6 +104,11 @@ impl Metrics {
         if let Some(code) = refused {
             self.started_containers_errors.with_label_values(&[code, kind]).inc();
         }
+    }
+
+    /// A pod is evicted for this signal.
+    pub(crate) fn evicted(&self, signal: &str) {
+        self.evictions.with_label_values(&[signal]).inc();
     }
 
     /// A pod runs, so long after it was first seen.

@@ -30,7 +30,8 @@ use crate::{
     error::{Error, Result},
     pod::{
         spec::{self, Qos},
-        worker::{Desired, Worker},
+        verdict::Verdict,
+        worker::{Desired, Signals, Worker},
     },
     runtime::keys,
 };
@@ -48,6 +49,7 @@ struct Handle {
     desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
     stale_content: Arc<AtomicBool>,
+    sentence: Arc<Mutex<Option<Verdict>>>,
 }
 
 /// The workers by pod UID.
@@ -61,6 +63,14 @@ impl Handles {
     pub(crate) fn content_changed(&self, uid: &str) {
         if let Some(handle) = self.by_uid.lock().get(uid) {
             handle.stale_content.store(true, Ordering::Release);
+            handle.wake.notify_one();
+        }
+    }
+
+    /// Has a pod's worker end it.
+    pub(crate) fn evict(&self, uid: &str, verdict: Verdict) {
+        if let Some(handle) = self.by_uid.lock().get(uid) {
+            *handle.sentence.lock() = Some(verdict);
             handle.wake.notify_one();
         }
     }
@@ -230,8 +240,10 @@ impl Pods {
             return;
         }
         let (sender, receiver) = watch::channel(desired);
-        let handle = Handle { desired: sender, wake: Arc::default(), stale_content: Arc::new(AtomicBool::new(true)) };
-        let worker = Worker::new(self.core.clone(), uid.clone(), receiver, handle.wake.clone(), handle.stale_content.clone());
+        let handle =
+            Handle { desired: sender, wake: Arc::default(), stale_content: Arc::new(AtomicBool::new(true)), sentence: Arc::default() };
+        let signals = Signals { wake: handle.wake.clone(), stale_content: handle.stale_content.clone(), sentence: handle.sentence.clone() };
+        let worker = Worker::new(self.core.clone(), uid.clone(), receiver, signals);
         handles.insert(uid.clone(), handle);
         let (me, cancel) = (self.clone(), self.cancel.child_token());
         tokio::spawn(async move {

@@ -142,3 +142,41 @@ fn an_ephemeral_volume_goes_with_its_pod() -> anyhow::Result<()> {
         Ok(())
     })
 }
+
+/// The reason of the pod's end, once it has failed.
+fn end_of(ns: &Namespace, pod: &str) -> anyhow::Result<String> {
+    let shown = "jsonpath={.status.phase} {.status.reason}: {.status.message}{.status.conditions[?(@.type=='DisruptionTarget')].reason}";
+    let mut text = String::new();
+    eventually("the pod to be evicted", LONG, || {
+        text = ns.kubectl(&["get", "pod", pod, "-o", shown])?;
+        ensure!(text.starts_with("Failed"), "{text}");
+        Ok(())
+    })?;
+    Ok(text)
+}
+
+#[test]
+fn a_pod_that_fills_its_disk_beyond_its_limits_is_evicted() -> anyhow::Result<()> {
+    let cluster = Cluster::single()?;
+    let ns = cluster.namespace("evicted")?;
+    let pod = |name: &str, resources: &str, path: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: c\n    image: '{BOX}'\n    resources: {resources}\n    \
+             command: [sh, -c, 'head -c 8000000 /dev/urandom > {path}/file; sleep 3600']\n    volumeMounts: [{{name: scratch, mountPath: /scratch}}]\n  \
+             volumes:\n  - {{name: scratch, emptyDir: {{sizeLimit: 4Mi}}}}\n---\n"
+        )
+    };
+    let pods = pod("volume", "{}", "/scratch")
+        + &pod("layer", "{limits: {ephemeral-storage: 4Mi}}", "/tmp")
+        + &pod("fits", "{limits: {ephemeral-storage: 64Mi}}", "/tmp");
+    ns.kubectl_with(&["apply", "-f", "-"], &pods)?;
+    let ended = end_of(&ns, "volume")?;
+    ensure!(ended == "Failed Evicted: Usage of EmptyDir volume \"scratch\" exceeds the limit \"4Mi\". TerminationByKubelet", "{ended}");
+    let ended = end_of(&ns, "layer")?;
+    ensure!(
+        ended == "Failed Evicted: Pod ephemeral local storage usage exceeds the total limit of containers 4Mi. TerminationByKubelet",
+        "{ended}"
+    );
+    ensure!(ns.kubectl(&["get", "pod", "fits", "-o", "jsonpath={.status.phase}"])? == "Running");
+    Ok(())
+}

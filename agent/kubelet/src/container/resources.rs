@@ -14,7 +14,7 @@ pub(crate) const CPU_PERIOD_US: i64 = 100_000;
 const MIN_SHARES: i64 = 2;
 const MIN_QUOTA_US: i64 = 1000;
 /// From this priority on a pod is critical to the node.
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
+pub(crate) const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 pub(crate) fn request(container: &Container, resource: &str) -> Option<Amount> {
     let requests = container.resources.as_ref().and_then(|r| r.requests.as_ref());

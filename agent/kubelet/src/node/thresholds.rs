@@ -1,11 +1,14 @@
 //! When a node counts as short of memory, disk or process ids: the hard eviction thresholds.
 //!
 //! Follows <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds>. A crossed threshold
-//! sets the node's condition, and the condition its taint; running pods are not evicted.
+//! sets the node's condition, and the condition its taint; [`crate::eviction`] ends pods for memory and disk.
 
 use trireme_api::quantity::Quantity;
 
-use crate::machine::{Disk, Space};
+use crate::{
+    eviction::Resource,
+    machine::{Disk, Space},
+};
 
 /// The signals that are looked at, in the order of the alphabet.
 const SIGNALS: [&str; 6] =
@@ -31,6 +34,14 @@ impl Threshold {
         }
     }
 
+    /// The amount that it stands for.
+    fn of(self, space: Space) -> i64 {
+        match self {
+            Threshold::Amount(least) => least,
+            Threshold::Percent(share) => (space.total as f64 * share / 100.0) as i64,
+        }
+    }
+
     fn parse(text: &str) -> Result<Threshold, String> {
         let expected = "expected a quantity such as 100Mi, or a percentage such as 5%";
         if let Some(share) = text.strip_suffix('%') {
@@ -40,6 +51,16 @@ impl Threshold {
         let quantity: Quantity = text.parse().map_err(|_| expected.to_owned())?;
         if quantity.sign() < 0 { Err("expected no negative quantity".into()) } else { Ok(Threshold::Amount(quantity.value())) }
     }
+}
+
+/// A threshold that is crossed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Crossed {
+    pub(crate) signal: &'static str,
+    pub(crate) resource: Resource,
+    /// In bytes.
+    pub(crate) threshold: i64,
+    pub(crate) available: i64,
 }
 
 /// A threshold for each signal.
@@ -96,6 +117,18 @@ impl EvictionThresholds {
             *place = Threshold::parse(value).map_err(|why| format!("{part}: {why}"))?;
         }
         Ok(all)
+    }
+
+    /// The first threshold that is crossed and that pods are evicted for: memory, the node's disk, the images' disk.
+    pub(crate) fn crossed(&self, memory: Space, node: Option<Disk>, images: Option<Disk>) -> Option<Crossed> {
+        let look = |signal, resource, threshold: Threshold, space: Option<Space>| {
+            let space = space.filter(|space| threshold.is_crossed(*space))?;
+            Some(Crossed { signal, resource, threshold: threshold.of(space), available: space.free })
+        };
+        let bytes = |disk: Option<Disk>| disk.map(|disk| disk.bytes);
+        look("memory.available", Resource::Memory, self.memory, Some(memory))
+            .or_else(|| look("nodefs.available", Resource::Disk, self.node_bytes, bytes(node)))
+            .or_else(|| look("imagefs.available", Resource::Disk, self.image_bytes, bytes(images)))
     }
 
     /// Whether this node is short of memory.
@@ -157,6 +190,19 @@ mod tests {
         assert!(!all.disk_is_short(Some(disk(6, 100)), Some(disk(6, 100))));
         assert!(all.disk_is_short(Some(disk(4, 100)), None));
         assert!(all.disk_is_short(Some(disk(6, 100)), Some(disk(4, 100))));
+    }
+
+    #[test]
+    fn pods_are_evicted_for_memory_before_disks() {
+        let all = EvictionThresholds::default();
+        let memory = |free| Space { free, total: 4 << 30 };
+        let (short, fine) = (Some(disk(4, 100)), Some(disk(50, 100)));
+        let signal =
+            |memory, node, images| all.crossed(memory, node, images).map(|crossed| (crossed.signal, crossed.threshold, crossed.available));
+        assert_eq!(signal(memory(1 << 20), short, short), Some(("memory.available", 100 << 20, 1 << 20)));
+        assert_eq!(signal(memory(1 << 30), short, short), Some(("nodefs.available", 5, 4)));
+        assert_eq!(signal(memory(1 << 30), fine, short), Some(("imagefs.available", 5, 4)));
+        assert_eq!(signal(memory(1 << 30), fine, None), None);
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub(crate) const RESIZE_PENDING: &str = "PodResizePending";
 /// Containers are being set to the size that they were given.
 pub(crate) const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
+/// The pod ends for the sake of others, or of its limits.
+const DISRUPTION_TARGET: &str = "DisruptionTarget";
+
 /// Why a container does not run, in the two words and the sentence that kubectl shows.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Waiting {
@@ -337,8 +340,18 @@ fn conditions(facts: &Facts<'_>, before: &PodStatus, phase: &str, init: &[Contai
         let reason = if failed.is_some() { "Error" } else { "" };
         set(RESIZE_IN_PROGRESS, true, reason, failed.clone().unwrap_or_default());
     }
+    if let Some(verdict) = facts.verdict.filter(|verdict| verdict.is_eviction()) {
+        set(DISRUPTION_TARGET, true, "TerminationByKubelet", verdict.message.clone());
+    }
+    let evicts = facts.verdict.is_some_and(Verdict::is_eviction);
     let ours = ["PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready", RESIZE_PENDING, RESIZE_IN_PROGRESS];
-    let mut others: Vec<PodCondition> = before.conditions.iter().flatten().filter(|c| !ours.contains(&c.type_.as_str())).cloned().collect();
+    let mut others: Vec<PodCondition> = before
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|c| !ours.contains(&c.type_.as_str()) && !(evicts && c.type_ == DISRUPTION_TARGET))
+        .cloned()
+        .collect();
     if !others.iter().any(|c| c.type_ == "PodScheduled") {
         others.push(condition(facts, before, "PodScheduled", true, "", String::new()));
     }

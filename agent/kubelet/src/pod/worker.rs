@@ -20,6 +20,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, watch},
     time::Instant,
@@ -51,6 +52,16 @@ impl Desired {
     }
 }
 
+/// What others tell a worker.
+pub(crate) struct Signals {
+    /// Look again.
+    pub(crate) wake: Arc<Notify>,
+    /// An object changed that the pod's files are made of; true at first, for what changed while the agent was down.
+    pub(crate) stale_content: Arc<AtomicBool>,
+    /// The pod is to be ended.
+    pub(crate) sentence: Arc<Mutex<Option<Verdict>>>,
+}
+
 /// What a round of work ended with.
 enum Next {
     /// The pod is gone, and all traces of it.
@@ -64,7 +75,7 @@ pub(crate) struct Worker {
     core: Arc<Core>,
     uid: String,
     desired: watch::Receiver<Desired>,
-    wake: Arc<Notify>,
+    signals: Signals,
     observer: Observer,
     probes: Probes,
     backoffs: BTreeMap<String, Backoff>,
@@ -73,9 +84,6 @@ pub(crate) struct Worker {
     resizing: Resizing,
     verdict: Option<Verdict>,
     admitted: bool,
-    /// Set from outside when an object changed that the pod's files are made of; true at first, for what changed while the agent
-    /// was down.
-    stale_content: Arc<AtomicBool>,
     volumes_refresh_at: Option<Timestamp>,
     /// Times in a row that the volumes could not be prepared.
     volume_failures: u32,
@@ -90,19 +98,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        core: Arc<Core>,
-        uid: String,
-        desired: watch::Receiver<Desired>,
-        wake: Arc<Notify>,
-        stale_content: Arc<AtomicBool>,
-    ) -> Worker {
+    pub(crate) fn new(core: Arc<Core>, uid: String, desired: watch::Receiver<Desired>, signals: Signals) -> Worker {
         Worker {
             core,
             uid,
             desired,
-            probes: Probes::new(wake.clone()),
-            wake,
+            probes: Probes::new(signals.wake.clone()),
+            signals,
             observer: Observer::default(),
             backoffs: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -110,7 +112,6 @@ impl Worker {
             resizing: Resizing::default(),
             verdict: None,
             admitted: false,
-            stale_content,
             volumes_refresh_at: None,
             volume_failures: 0,
             last_volume_failure: None,
@@ -123,7 +124,7 @@ impl Worker {
 
     /// Works until the pod is gone or the kubelet stops. Stopping leaves the containers as they are.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
-        let wake = self.wake.clone();
+        let wake = self.signals.wake.clone();
         let began = Instant::now();
         self.starting_since = self.desired.borrow().pod.status.as_ref().is_none_or(|s| s.start_time.is_none()).then_some(began);
         let mut operation = "create";

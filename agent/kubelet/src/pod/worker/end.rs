@@ -32,7 +32,8 @@ impl Worker {
         let observed = self.observe(pod).await?;
         if observed.is_anything_running() {
             // A second, shorter grace period cuts the first one short.
-            let grace = spec::grace_period_secs(pod);
+            let asked = spec::grace_period_secs(pod);
+            let grace = self.verdict.as_ref().map_or(asked, |verdict| verdict.grace_secs(asked));
             let core = self.core.clone();
             tokio::select! {
                 result = kill::kill_pod(&core, pod, &observed, None, grace) => result?,

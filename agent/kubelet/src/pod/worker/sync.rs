@@ -47,7 +47,7 @@ impl Worker {
             return self.end(&desired).await;
         }
         self.core.objects.hold(&desired.pod);
-        if self.stale_content.swap(false, Ordering::AcqRel) && volume::follows_objects(&desired.pod) {
+        if self.signals.stale_content.swap(false, Ordering::AcqRel) && volume::follows_objects(&desired.pod) {
             self.volumes_refresh_at = Some(self.core.clock.now());
         }
         for _ in 0..MAX_ROUNDS {
@@ -151,6 +151,9 @@ impl Worker {
             }
         }
         self.admitted = true;
+        if let Some(sentence) = self.signals.sentence.lock().take() {
+            return Ok(Some(sentence));
+        }
         let passed = deadline(pod).is_some_and(|deadline| self.core.now() >= deadline);
         Ok(passed.then(|| Verdict {
             reason: "DeadlineExceeded".into(),

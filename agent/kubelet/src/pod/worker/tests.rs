@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use trireme_proto::cri;
 
-use super::{Desired, Worker};
+use super::{Desired, Signals, Verdict, Worker};
 use crate::{
     api_double as api,
     cgroup::Cgroups,
@@ -39,6 +39,7 @@ struct Bench {
     core: Arc<Core>,
     desired: watch::Sender<Desired>,
     wake: Arc<Notify>,
+    sentence: Arc<Mutex<Option<Verdict>>>,
     path: String,
     cancel: CancellationToken,
     dir: tempfile::TempDir,
@@ -90,9 +91,11 @@ impl Bench {
         let pod: Pod = serde_json::from_value(api.put(&path, object)).unwrap();
         let uid = pod.metadata.uid.clone().unwrap();
         let (desired, receiver) = watch::channel(Desired { pod: Arc::new(pod), gone: false });
-        let worker = Worker::new(core.clone(), uid, receiver, wake.clone(), stale);
+        let sentence: Arc<Mutex<Option<Verdict>>> = Arc::default();
+        let signals = Signals { wake: wake.clone(), stale_content: stale, sentence: sentence.clone() };
+        let worker = Worker::new(core.clone(), uid, receiver, signals);
         tokio::spawn(worker.run(cancel.clone()));
-        Bench { api, runtime, core, desired, wake, path, cancel, dir }
+        Bench { api, runtime, core, desired, wake, sentence, path, cancel, dir }
     }
 
     fn status(&self) -> Value {
@@ -138,6 +141,23 @@ impl Bench {
 
 fn one_container() -> Value {
     json!({"restartPolicy": "Always", "containers": [{"name": "a", "image": "i", "imagePullPolicy": "IfNotPresent"}]})
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_pod_ends_soon_as_failed_and_says_why() {
+    let bench = Bench::start(one_container()).await;
+    bench.until("it runs", |b| !b.container(0)["state"]["running"].is_null()).await;
+    *bench.sentence.lock() = Some(Verdict::evicted("The node was low on resource: memory. ".into()));
+    bench.wake.notify_one();
+    bench.until("it has failed", |b| b.status()["phase"] == "Failed").await;
+    let status = bench.status();
+    assert_eq!((&status["reason"], &status["message"]), (&json!("Evicted"), &json!("The node was low on resource: memory. ")));
+    assert!(!bench.container(0)["state"]["terminated"].is_null(), "{status:#}");
+    let conditions = status["conditions"].as_array().unwrap();
+    let target = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&target["status"], &target["reason"]), (&json!("True"), &json!("TerminationByKubelet")));
+    assert!(bench.has_event("Evicted: The node was low on resource: memory."));
+    assert!(bench.runtime.calls().iter().any(|call| call.starts_with("stop a.0")), "{:?}", bench.runtime.calls());
 }
 
 #[tokio::test(start_paused = true)]

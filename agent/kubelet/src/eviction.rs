@@ -1,0 +1,134 @@
+//! Ends pods that use more local storage than they may, and pods of a node that runs short of memory or disk.
+//!
+//! Owns the decision; the pod's worker carries it out, as it does with every other verdict. Follows
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/> (hard thresholds) and
+//! <https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#resource-emphemeralstorage-consumption>, with upstream's words.
+//!
+//! `usage` measures, `limits` judges one pod by its limits, `rank` chooses among all pods under pressure. Two differences to upstream: a pod whose end
+//! would give nothing back is not ended for it, and images are not collected first. Process ids have a condition only.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::Pod;
+use trireme_proto::cri;
+
+use self::{rank::Candidate, usage::PodUsage};
+use crate::{
+    amount::Amount,
+    core::Core,
+    machine::{self, Space},
+    node::thresholds::Crossed,
+    pod::{spec, verdict::Verdict},
+    pods::Handles,
+    runtime::keys,
+};
+
+mod limits;
+mod rank;
+mod usage;
+
+pub(crate) use usage::Resource;
+
+/// Between two looks, as upstream.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Rounds in which an evicted pod may end before the next one is chosen.
+const PATIENCE_ROUNDS: u32 = 3;
+
+/// What the rounds remember.
+#[derive(Default)]
+struct Evictor {
+    /// The pod that was evicted last for the node's sake, and the rounds since.
+    last: Option<(String, u32)>,
+}
+
+/// Looks again and again until cancelled.
+pub(crate) async fn run(core: Arc<Core>, handles: Arc<Handles>) {
+    let mut evictor = Evictor::default();
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        evictor.round(&core, &handles).await;
+    }
+}
+
+impl Evictor {
+    async fn round(&mut self, core: &Core, handles: &Handles) {
+        let pods: Vec<Arc<Pod>> = core.pods.list().into_iter().filter(|pod| !spec::is_finished(pod) && !spec::is_deleted(pod)).collect();
+        let crossed = self.crossed(core).await;
+        let is_limited = pods.iter().any(|pod| limits::has_limits(pod));
+        if pods.is_empty() || (crossed.is_none() && !is_limited) {
+            self.last = None;
+            return;
+        }
+        let stats = match core.runtime.container_stats().await {
+            Ok(stats) => stats,
+            Err(error) => {
+                tracing::debug!(%error, "what pods use is not known; nothing is evicted");
+                return;
+            }
+        };
+        let stats = by_uid(&stats);
+        let none = Vec::new();
+        let mut measured = Vec::new();
+        for pod in &pods {
+            let disk = limits::has_limits(pod) || crossed.as_ref().is_some_and(|crossed| crossed.resource == Resource::Disk);
+            let of = stats.get(spec::uid(pod)).unwrap_or(&none);
+            let usage = usage::measure(pod, of, &core.options, disk).await;
+            if let Some((signal, message)) = limits::exceeded(pod, &usage) {
+                evict(core, handles, pod, signal, message);
+                continue;
+            }
+            measured.push((pod.clone(), usage));
+        }
+        if let Some(crossed) = crossed {
+            self.relieve(core, handles, &crossed, &measured);
+        }
+    }
+
+    /// The threshold that is crossed, memory before disk.
+    async fn crossed(&self, core: &Core) -> Option<Crossed> {
+        let images = core.runtime.image_folder().await.ok().flatten();
+        let memory = Space { free: machine::memory_available(), total: core.machine.memory_bytes };
+        let (node, images) = (machine::disk(&core.options.data_dir), images.as_deref().and_then(machine::disk));
+        core.options.eviction_hard.crossed(memory, node, images)
+    }
+
+    /// Evicts one pod, unless the one before is still ending.
+    fn relieve(&mut self, core: &Core, handles: &Handles, crossed: &Crossed, measured: &[(Arc<Pod>, PodUsage)]) {
+        if let Some((uid, rounds)) = &mut self.last
+            && *rounds < PATIENCE_ROUNDS
+            && measured.iter().any(|(pod, _)| spec::uid(pod) == uid)
+        {
+            *rounds += 1;
+            return;
+        }
+        let candidates = measured.iter().map(|(pod, usage)| Candidate { pod, usage });
+        let Some(chosen) = rank::choose(candidates, crossed.resource) else {
+            tracing::warn!(signal = crossed.signal, "the node is short, and no pod can be evicted for it");
+            return;
+        };
+        self.last = Some((spec::uid(chosen.pod).to_owned(), 0));
+        evict(core, handles, chosen.pod, crossed.signal, rank::message(&chosen, crossed));
+    }
+}
+
+fn evict(core: &Core, handles: &Handles, pod: &Pod, signal: &str, message: String) {
+    tracing::warn!(pod = spec::display(pod), signal, message, "evicting a pod");
+    core.metrics.evicted(signal);
+    handles.evict(spec::uid(pod), Verdict::evicted(message));
+}
+
+/// A pod's containers, by its UID.
+fn by_uid(all: &[cri::ContainerStats]) -> BTreeMap<String, Vec<&cri::ContainerStats>> {
+    let mut pods: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for stats in all {
+        if let Some(uid) = stats.attributes.as_ref().and_then(|attributes| attributes.labels.get(keys::POD_UID)) {
+            pods.entry(uid.clone()).or_default().push(stats);
+        }
+    }
+    pods
+}
+
+/// Bytes as upstream's messages show them: `100Mi`, `90724Ki`.
+fn shown(bytes: i64) -> String {
+    Amount::from_units(bytes).binary()
+}

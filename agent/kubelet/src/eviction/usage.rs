@@ -1,0 +1,147 @@
+//! What a pod uses of its node's memory and disk.
+
+use std::{
+    collections::BTreeMap,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use k8s_openapi::api::core::v1::Pod;
+use nix::{
+    fcntl::{OFlag, open},
+    sys::stat::Mode,
+};
+use trireme_proto::cri;
+
+use crate::{container::sandbox, options::KubeletOptions, pod::spec, runtime::keys};
+
+/// Folders within folders that are counted; deeper ones are left out.
+const MAX_DEPTH: usize = 64;
+
+/// What a node can be short of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resource {
+    Memory,
+    Disk,
+}
+
+impl Resource {
+    /// Its name in requests and messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Resource::Memory => "memory",
+            Resource::Disk => "ephemeral-storage",
+        }
+    }
+}
+
+/// Bytes that a container uses.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct ContainerUsage {
+    pub(super) memory: i64,
+    /// Its writable layer and its logs.
+    pub(super) disk: i64,
+}
+
+/// Bytes that a pod uses.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct PodUsage {
+    pub(super) containers: BTreeMap<String, ContainerUsage>,
+    /// Each emptyDir that lies on disk.
+    pub(super) volumes: BTreeMap<String, i64>,
+}
+
+impl PodUsage {
+    pub(super) fn of(&self, resource: Resource) -> i64 {
+        match resource {
+            Resource::Memory => self.containers.values().map(|usage| usage.memory).sum(),
+            Resource::Disk => self.containers.values().map(|usage| usage.disk).sum::<i64>() + self.volumes.values().sum::<i64>(),
+        }
+    }
+}
+
+/// Measures a pod; its disk usage only where that is asked for, because files have to be counted.
+pub(super) async fn measure(pod: &Pod, stats: &[&cri::ContainerStats], options: &KubeletOptions, disk: bool) -> PodUsage {
+    let bytes = |value: &Option<cri::UInt64Value>| value.as_ref().map_or(0, |value| i64::try_from(value.value).unwrap_or(i64::MAX));
+    let mut usage = PodUsage::default();
+    for stats in stats {
+        let Some(name) = stats.attributes.as_ref().and_then(|attributes| attributes.labels.get(keys::CONTAINER_NAME)) else { continue };
+        let container = usage.containers.entry(name.clone()).or_default();
+        container.memory += stats.memory.as_ref().map_or(0, |memory| bytes(&memory.working_set_bytes));
+        container.disk += stats.writable_layer.as_ref().map_or(0, |layer| bytes(&layer.used_bytes));
+    }
+    if disk {
+        let logs = sandbox::log_directory(pod, options);
+        let logs: Vec<(String, PathBuf)> = spec::all_containers(pod).map(|(_, c)| (c.name.clone(), logs.join(&c.name))).collect();
+        let volumes = on_disk(pod, &options.pod_dir(spec::uid(pod)));
+        let counted = tokio::task::spawn_blocking(move || {
+            let logs: Vec<(String, i64)> = logs.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
+            let volumes: BTreeMap<String, i64> = volumes.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
+            (logs, volumes)
+        });
+        if let Ok((logs, volumes)) = counted.await {
+            for (name, bytes) in logs.into_iter().filter(|(_, bytes)| *bytes > 0) {
+                usage.containers.entry(name).or_default().disk += bytes;
+            }
+            usage.volumes = volumes;
+        }
+    }
+    usage
+}
+
+/// The emptyDirs of a pod that lie on disk.
+fn on_disk(pod: &Pod, pod_dir: &Path) -> Vec<(String, PathBuf)> {
+    let volumes = spec::pod_spec(pod).volumes.iter().flatten();
+    volumes
+        .filter(|volume| volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref().unwrap_or_default().is_empty()))
+        .map(|volume| (volume.name.clone(), pod_dir.join("volumes/kubernetes.io~empty-dir").join(&volume.name)))
+        .collect()
+}
+
+/// The bytes that a folder's files take on its disk. The pod may change it meanwhile: links are never followed.
+fn disk_usage(folder: &Path) -> i64 {
+    let Ok(device) = std::fs::symlink_metadata(folder).map(|meta| meta.dev()) else { return 0 };
+    i64::try_from(count(folder, device, 0)).unwrap_or(i64::MAX)
+}
+
+fn count(folder: &Path, device: u64, depth: usize) -> u64 {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let Ok(opened) = open(folder, flags, Mode::empty()) else { return 0 };
+    // By its number: what has the name now may be something else.
+    let by_number = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let Ok(entries) = std::fs::read_dir(&by_number) else { return 0 };
+    let mut bytes = 0_u64;
+    for entry in entries.flatten() {
+        let Ok(meta) = entry.metadata() else { continue };
+        if meta.dev() != device {
+            continue;
+        }
+        bytes = bytes.saturating_add(meta.blocks().saturating_mul(512));
+        if meta.is_dir() && depth < MAX_DEPTH {
+            bytes = bytes.saturating_add(count(&by_number.join(entry.file_name()), device, depth + 1));
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn files_are_counted_and_links_are_not_followed() {
+        let home = tempfile::tempdir().unwrap();
+        let (inside, outside) = (home.path().join("inside"), home.path().join("outside"));
+        std::fs::create_dir_all(inside.join("a/b")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(inside.join("a/b/file"), vec![1; 100_000]).unwrap();
+        std::fs::write(outside.join("large"), vec![1; 10_000_000]).unwrap();
+        std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
+        std::os::unix::fs::symlink(outside.join("large"), inside.join("a/link")).unwrap();
+        let found = disk_usage(&inside);
+        assert!((100_000..1_000_000).contains(&found), "{found}");
+        assert_eq!(disk_usage(&inside.join("link")), 0);
+        assert_eq!(disk_usage(&home.path().join("missing")), 0);
+    }
+}
