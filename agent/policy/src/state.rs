@@ -69,8 +69,10 @@ impl State {
     ) -> State {
         let labels = |namespace: &Arc<Namespace>| (namespace.name().to_owned(), namespace.metadata.labels.clone().unwrap_or_default());
         let mut state = State { policies, namespaces: namespaces.iter().map(labels).collect(), ..State::default() };
+        // Only pods of this node are attached here: those of the whole cluster are many.
+        let local: Vec<Arc<PodAddress>> = pods.iter().filter(|pod| pod.node_name == node_name).cloned().collect();
         for (container_id, given) in attached {
-            match (pods.iter().any(|pod| given.is(pod)), &given.seen) {
+            match (local.iter().any(|pod| given.is(pod)), &given.seen) {
                 (true, _) => {}
                 (false, Some(seen)) => pods.push(seen.clone()),
                 (false, None) => drop(state.unknown.insert(container_id.clone())),
