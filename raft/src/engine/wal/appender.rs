@@ -146,8 +146,8 @@ impl Appender {
     fn next_segment(&mut self, length: u64) -> Result<(), StoreError> {
         // Nothing of the next segment may be on disk while something of this one is not.
         self.sync()?;
-        let size = self.next_size().max(layout::file_bytes_for(length));
-        let segment = Arc::new(self.spare.take(self.place.segment + 1, size)?);
+        let segment = self.spare.take(self.place.segment + 1, self.next_size(), layout::file_bytes_for(length))?;
+        let segment = Arc::new(segment);
         self.place = Place { segment: segment.id, offset: 0 };
         self.segment = segment.clone();
         Arc::make_mut(&mut self.published.write().segments).0.insert(segment.id, segment);
@@ -155,7 +155,7 @@ impl Appender {
     }
 
     fn next_size(&self) -> u64 {
-        (self.segment.file_bytes * 2).min(self.options.segment_bytes)
+        (self.segment.file_bytes * 2).clamp(self.options.first_segment_bytes, self.options.segment_bytes)
     }
 
     /// Shows readers a record at the current place.

@@ -4,9 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use super::segment::{self, Segment};
 use crate::StoreError;
+
+/// After a failure the next segment is not tried again for so long, unless it is needed.
+const PAUSE: Duration = Duration::from_secs(5);
+/// A segment that is made ahead leaves so much of the disk to others.
+const LEFT_BYTES: u64 = 16 << 20;
 
 /// See the module.
 pub(super) struct Spare {
@@ -15,13 +21,14 @@ pub(super) struct Spare {
     /// Oldest first. They go in this order: what a crash leaves has no gap.
     dead: Vec<Arc<Segment>>,
     work: Option<JoinHandle<Result<Option<Segment>, StoreError>>>,
+    not_before: Option<Instant>,
 }
 
 // === impl Spare ===
 
 impl Spare {
     pub(super) fn new(folder: PathBuf, ready: Option<Segment>) -> Spare {
-        Spare { folder, ready, dead: Vec::new(), work: None }
+        Spare { folder, ready, dead: Vec::new(), work: None, not_before: None }
     }
 
     /// Begins to make segment `id`, unless that has been begun or done.
@@ -29,24 +36,28 @@ impl Spare {
         if self.work.as_ref().is_some_and(JoinHandle::is_finished) {
             self.collect();
         }
-        if self.ready.is_none() {
+        if self.ready.is_none() && self.not_before.is_none_or(|at| Instant::now() >= at) {
             self.begin(Some((id, file_bytes)));
         }
     }
 
-    /// The empty segment `id` of at least so many bytes.
+    /// The empty segment `id` of `file_bytes`, or of as much as the disk has room for, but at least `least`.
     ///
     /// # Errors
     /// `NoSpace` or `Io`: it was not there and cannot be made.
-    pub(super) fn take(&mut self, id: u64, file_bytes: u64) -> Result<Segment, StoreError> {
+    pub(super) fn take(&mut self, id: u64, file_bytes: u64, least: u64) -> Result<Segment, StoreError> {
         self.collect();
         match self.ready.take() {
-            Some(ready) if ready.id == id && ready.file_bytes >= file_bytes => Ok(ready),
-            Some(unfit) => {
-                std::fs::remove_file(&unfit.path).map_err(|error| StoreError::io(unfit.path.display(), error))?;
-                segment::make(&self.folder, id, file_bytes)
+            Some(ready) if ready.id == id && ready.file_bytes >= least => return Ok(ready),
+            Some(unfit) => remove(&unfit.path)?,
+            None => {}
+        }
+        let mut size = file_bytes.max(least);
+        loop {
+            match segment::make(&self.folder, id, size) {
+                Err(StoreError::NoSpace) if size > least => size = (size / 2).max(least),
+                made => return made,
             }
-            None => segment::make(&self.folder, id, file_bytes),
         }
     }
 
@@ -83,10 +94,14 @@ impl Spare {
     fn collect(&mut self) {
         let Some(work) = self.work.take() else { return };
         match work.join() {
-            Ok(Ok(made)) => self.ready = self.ready.take().or(made),
+            Ok(Ok(made)) => {
+                self.ready = self.ready.take().or(made);
+                return;
+            }
             Ok(Err(error)) => tracing::warn!(%error, "the log's next segment is not ready"),
             Err(_) => tracing::warn!("the log's next segment is not ready: its thread panicked"),
         }
+        self.not_before = Some(Instant::now() + PAUSE);
     }
 }
 
@@ -116,11 +131,22 @@ fn work(folder: &Path, dead: Vec<Arc<Segment>>, make: Option<(u64, u64)>) -> Res
         }
         None => None,
     };
-    let made = make.map(|(id, file_bytes)| segment::make_from(folder, id, file_bytes, used)).transpose();
+    let made = make.map(|(id, file_bytes)| make_ahead(folder, id, file_bytes, used)).transpose();
     for segment in dead {
         remove(&segment.path)?;
     }
     made
+}
+
+/// Makes a segment unless others would be left without space.
+fn make_ahead(folder: &Path, id: u64, file_bytes: u64, used: Option<Segment>) -> Result<Segment, StoreError> {
+    if used.is_none() {
+        let stat = rustix::fs::statvfs(folder).map_err(|error| StoreError::io(folder.display(), error))?;
+        if stat.f_frsize * stat.f_bavail < file_bytes + LEFT_BYTES {
+            return Err(StoreError::NoSpace);
+        }
+    }
+    segment::make_from(folder, id, file_bytes, used)
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {
