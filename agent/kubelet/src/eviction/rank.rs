@@ -55,7 +55,7 @@ pub(super) fn message(chosen: &Candidate<'_>, crossed: &Crossed) -> String {
     for (_, container) in spec::all_containers(chosen.pod) {
         let Some(usage) = chosen.usage.containers.get(&container.name) else { continue };
         let used = if resource == Resource::Memory { usage.memory } else { usage.disk };
-        let asked = requested(&container, resource);
+        let asked = requested(container, resource);
         if used > asked {
             let (name, resource) = (&container.name, resource.name());
             let (used, asked) = (shown(used), shown(asked));

@@ -349,7 +349,7 @@ fn conditions(facts: &Facts<'_>, before: &PodStatus, phase: &str, init: &[Contai
         .conditions
         .iter()
         .flatten()
-        .filter(|c| !ours.contains(&c.type_.as_str()) && !(evicts && c.type_ == DISRUPTION_TARGET))
+        .filter(|c| !(ours.contains(&c.type_.as_str()) || evicts && c.type_ == DISRUPTION_TARGET))
         .cloned()
         .collect();
     if !others.iter().any(|c| c.type_ == "PodScheduled") {

@@ -277,7 +277,8 @@ fn several() -> (TempDir, Dump) {
 
 #[test]
 fn what_is_missing_between_segments_is_damage() {
-    let damage: [(&str, fn(&Path)); 6] = [
+    type Damage = fn(&Path);
+    let cases: [(&str, Damage); 6] = [
         ("a segment is gone", |home| fs::remove_file(&segments(home)[1]).unwrap()),
         ("the segment with the last record is empty", |home| {
             let path = &segments(home)[1];
@@ -297,15 +298,14 @@ fn what_is_missing_between_segments_is_damage() {
         ("a segment was cut short", |home| {
             let path = &segments(home)[1];
             let length = fs::metadata(path).unwrap().len();
-            File::options().write(true).open(path).unwrap().set_len(length / 2).unwrap();
+            fs::File::options().write(true).open(path).unwrap().set_len(length / 2).unwrap();
         }),
         ("a segment was copied over another", |home| {
             let _ = fs::copy(&segments(home)[2], &segments(home)[1]).unwrap();
         }),
         ("all segments are gone", |home| segments(home).iter().for_each(|path| fs::remove_file(path).unwrap())),
     ];
-    use std::fs::File;
-    for (what, damage) in damage {
+    for (what, damage) in cases {
         let (home, held) = several();
         assert_eq!(reopened(home.path(), SMALL).unwrap(), held);
         damage(home.path());
