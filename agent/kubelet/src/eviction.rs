@@ -17,7 +17,7 @@ use crate::{
     amount::Amount,
     core::Core,
     machine::{self, Space},
-    node::thresholds::Crossed,
+    node::thresholds::{Crossed, Resource},
     pod::{spec, verdict::Verdict},
     pods::Handles,
     runtime::keys,
@@ -26,8 +26,6 @@ use crate::{
 mod limits;
 mod rank;
 mod usage;
-
-pub(crate) use usage::Resource;
 
 /// Between two looks, as upstream.
 const PERIOD: Duration = Duration::from_secs(10);

@@ -2,11 +2,8 @@
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
-use super::{
-    shown,
-    usage::{PodUsage, Resource},
-};
-use crate::{amount, container::resources, pod::spec};
+use super::{shown, usage::PodUsage};
+use crate::{amount, container::resources, node::thresholds::Resource, pod::spec};
 
 /// Whether a pod's disk usage has to be measured.
 pub(super) fn has_limits(pod: &Pod) -> bool {

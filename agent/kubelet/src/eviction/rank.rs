@@ -4,11 +4,12 @@ use std::cmp::Reverse;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{
-    shown,
-    usage::{PodUsage, Resource},
+use super::{shown, usage::PodUsage};
+use crate::{
+    container::resources,
+    node::thresholds::{Crossed, Resource},
+    pod::spec,
 };
-use crate::{container::resources, node::thresholds::Crossed, pod::spec};
 
 /// A pod whose end gives back less than this is not ended.
 const WORTHWHILE_BYTES: i64 = 1 << 20;

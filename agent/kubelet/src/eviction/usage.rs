@@ -13,27 +13,10 @@ use nix::{
 };
 use trireme_proto::cri;
 
-use crate::{container::sandbox, options::KubeletOptions, pod::spec, runtime::keys};
+use crate::{container::sandbox, node::thresholds::Resource, options::KubeletOptions, pod::spec, runtime::keys};
 
 /// Folders within folders that are counted; deeper ones are left out.
 const MAX_DEPTH: usize = 64;
-
-/// What a node can be short of.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Resource {
-    Memory,
-    Disk,
-}
-
-impl Resource {
-    /// Its name in requests and messages.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Resource::Memory => "memory",
-            Resource::Disk => "ephemeral-storage",
-        }
-    }
-}
 
 /// Bytes that a container uses.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]

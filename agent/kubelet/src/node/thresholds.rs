@@ -1,14 +1,11 @@
 //! When a node counts as short of memory, disk or process ids: the hard eviction thresholds.
 //!
 //! Follows <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds>. A crossed threshold
-//! sets the node's condition, and the condition its taint; [`crate::eviction`] ends pods for memory and disk.
+//! sets the node's condition, and the condition its taint; `eviction.rs` ends pods for memory and disk.
 
 use trireme_api::quantity::Quantity;
 
-use crate::{
-    eviction::Resource,
-    machine::{Disk, Space},
-};
+use crate::machine::{Disk, Space};
 
 /// The signals that are looked at, in the order of the alphabet.
 const SIGNALS: [&str; 6] =
@@ -50,6 +47,23 @@ impl Threshold {
         }
         let quantity: Quantity = text.parse().map_err(|_| expected.to_owned())?;
         if quantity.sign() < 0 { Err("expected no negative quantity".into()) } else { Ok(Threshold::Amount(quantity.value())) }
+    }
+}
+
+/// What a node can be short of, and pods give back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resource {
+    Memory,
+    Disk,
+}
+
+impl Resource {
+    /// Its name in requests and messages.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Resource::Memory => "memory",
+            Resource::Disk => "ephemeral-storage",
+        }
     }
 }
 
