@@ -170,26 +170,25 @@ fn a_folder_of_another_cluster_of_the_future_or_damaged_is_refused() -> anyhow::
 
     let member = place.data().join("server/db/member");
     let good = fs::read_to_string(&member)?;
-    fs::write(&member, good.replace("\"format\": 1", "\"format\": 99"))?;
+    fs::write(&member, good.replace("\"format\": 2", "\"format\": 99"))?;
     place.run(&server)?.must_say(1, &["data directory", "format 99"])?;
     fs::write(&member, "{")?;
     place.run(&server)?.must_say(1, &["member"])?;
     fs::write(&member, good)?;
 
-    // One flipped byte in every log file of any size: never a shorter history, always a refusal.
-    let log = place.data().join("server/db/log");
+    // One flipped bit in what is written of each segment of the log: never a shorter history, always a refusal.
+    let log = place.data().join("server/db/log/segments");
     let mut damaged = 0;
     for entry in fs::read_dir(&log)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "log" || e == "sst") && fs::metadata(&path)?.len() > 256 {
-            let mut bytes = fs::read(&path)?;
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 0x40;
+        let mut bytes = fs::read(&path)?;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            bytes[last / 2] ^= 0x40;
             fs::write(&path, bytes)?;
             damaged += 1;
         }
     }
-    ensure!(damaged > 0, "no log file to damage in {}", log.display());
+    ensure!(damaged > 0, "no segment to damage in {}", log.display());
     place.run(&server)?.must_say(1, &["db/log"])?;
 
     fs::remove_dir_all(place.data().join("server/db"))?;

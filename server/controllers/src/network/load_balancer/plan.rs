@@ -116,9 +116,11 @@ pub(super) fn plan(
     Plan::Addresses(addresses.into_iter().map(str::to_owned).collect())
 }
 
-/// Older is less.
-fn age(service: &Service) -> (Option<jiff::Timestamp>, &str) {
-    (service.metadata.creation_timestamp.as_ref().map(|time| time.0), service.uid())
+/// Older is less. Times are whole seconds: of two that are equal, the one that has addresses was there before.
+fn age(service: &Service) -> (Option<jiff::Timestamp>, bool, &str) {
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let has_addresses = balancer.and_then(|balancer| balancer.ingress.as_ref()).is_some_and(|ingress| !ingress.is_empty());
+    (service.metadata.creation_timestamp.as_ref().map(|time| time.0), !has_addresses, service.uid())
 }
 
 fn nodes_with_endpoints(service: &Service, slices: &[Arc<EndpointSlice>]) -> BTreeSet<String> {
@@ -199,6 +201,11 @@ mod tests {
         assert_eq!(outcome(&new, &[&new, &old]).unwrap_err(), "PortInUse: port 80/TCP of the nodes belongs to the older Service a/old");
         let udp = service("udp", NEW, json!({"ports": [{"port": 80, "protocol": "UDP"}]}));
         assert!(outcome(&udp, &[&udp, &old]).is_ok(), "another protocol is another port");
+        let mut holder = Arc::unwrap_or_clone(service("z-holder", OLD, json!({"ports": [{"port": 80}]})));
+        holder.status = serde_json::from_value(json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}})).unwrap();
+        let (holder, late) = (Arc::new(holder), service("late", OLD, json!({"ports": [{"port": 80}]})));
+        assert!(outcome(&holder, &[&late, &holder]).is_ok(), "of the same second, but it has its addresses");
+        assert!(outcome(&late, &[&late, &holder]).unwrap_err().contains("a/z-holder"));
         let own = service("own", OLD, json!({"ports": [{"port": 30080, "nodePort": 30080}]}));
         assert!(outcome(&own, &[&own]).is_ok());
         let mut going = Arc::unwrap_or_clone(service("going", OLD, json!({"ports": [{"port": 80}]})));
