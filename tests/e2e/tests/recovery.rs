@@ -121,7 +121,7 @@ fn two_of_three_servers_are_lost_and_the_third_is_reset() -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Changes a byte in the middle of what is written of every segment of a store's log. Returns how many.
+/// Changes a byte in the middle of the written part of each log segment. Returns the number of segments.
 fn damage_log(place: &Place) -> anyhow::Result<usize> {
     let mut damaged = 0;
     for entry in fs::read_dir(place.data().join("server/db/log/segments"))? {

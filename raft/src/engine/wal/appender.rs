@@ -75,7 +75,7 @@ impl Appender {
         self.keep_failure(written)
     }
 
-    /// Makes all writes durable and lets segments go that nobody needs.
+    /// Makes all writes durable and removes the segments that hold no live entry.
     pub(super) fn flush(&mut self) -> Result<(), StoreError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());

@@ -72,7 +72,7 @@ impl Header {
     }
 }
 
-/// A record that [`place`] makes valid, in place of what `into` holds. None where it would be longer than its length can say.
+/// Replaces the content of `into` with a record, which is valid after [`place`]. None if the body is longer than its length field can express.
 pub(super) fn encode<'a>(changes: impl Iterator<Item = &'a Change>, sequence: u64, into: &mut Vec<u8>) -> Option<()> {
     into.clear();
     into.resize(HEADER, 0);

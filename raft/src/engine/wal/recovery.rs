@@ -3,7 +3,7 @@
 //! Where no valid record begins at the end of the log, there is one of three things:
 //!
 //! - **nothing**: the rest of the segment is zeros, or bits that flipped in space that was never used;
-//! - **a torn record**: a write that a power cut interrupted, which nobody was told of. It is removed. A disk writes sectors in any order, a file
+//! - **a torn record**: a write that a power cut interrupted, so it was never acknowledged. It is removed. A disk writes sectors in any order, a file
 //!   system may tear at any byte; so a record counts as torn if one of its sectors was not written, or its end was not;
 //! - **damage**: everything of it was written, so it may have been acknowledged, and it is not what was written. The log is refused.
 //!

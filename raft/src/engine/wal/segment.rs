@@ -42,7 +42,7 @@ pub(super) fn make(folder: &Path, id: u64, file_bytes: u64) -> Result<Segment, S
     make_from(folder, id, file_bytes, None)
 }
 
-/// The same, in the file of `used`, a segment of that size that nobody needs any more.
+/// Like [`make`], but reuses the file of `used`, a dead segment of that size.
 pub(super) fn make_from(folder: &Path, id: u64, file_bytes: u64, used: Option<Segment>) -> Result<Segment, StoreError> {
     let file_bytes = file_bytes.div_ceil(SECTOR as u64) * SECTOR as u64;
     let (path, new) = (folder.join(name(id)), folder.join(name(id) + ".new"));

@@ -61,7 +61,7 @@ impl Spare {
         }
     }
 
-    /// Adds segments that nobody needs. One of them may become the next spare; the others are removed.
+    /// Adds segments without live entries. One of them may become the next spare; the others are removed.
     pub(super) fn add_dead(&mut self, dead: impl Iterator<Item = Arc<Segment>>) {
         self.dead.extend(dead);
         if self.dead.len() > 1 {

@@ -6,7 +6,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// Who asks whom.
+/// The server that requests go to, and the client certificate they carry.
 pub struct Identity {
     /// Address and port of the server.
     pub authority: String,

@@ -25,7 +25,7 @@ pub fn config_map_patch(round: u64) -> Bytes {
     body(&json!({"data": {"patched": format!("{round:08}")}}))
 }
 
-/// A pod like those of Deployments; with a scheduler's name that nobody answers to, it stays as it is.
+/// A pod as a Deployment makes it. With the name of a scheduler that does not run, it stays pending.
 pub fn pod(name: &str, scheduler: &str) -> Bytes {
     let mut pod = pod_template(scheduler);
     pod["apiVersion"] = "v1".into();

@@ -115,7 +115,7 @@ impl Watcher {
         }
     }
 
-    /// The next events of what has been taken already. A single one is not copied.
+    /// Joins the events that were already taken from the cache into one buffer. A single event is passed on without a copy.
     fn taken_together(&mut self) -> Option<Bytes> {
         let first = self.taken()?;
         let mut together: Option<BytesMut> = None;

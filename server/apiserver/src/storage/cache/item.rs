@@ -1,7 +1,7 @@
 //! An object as an item of a protobuf list, encoded when a list first asks for it and shared by those that follow.
 //!
-//! Owns the bound of what all objects keep together: beyond it each list encodes for itself. An item lives as long as its state of
-//! the object.
+//! Owns the bound of the bytes that all objects keep together. Above it, each list encodes its items again. An item is dropped with the
+//! version of the object that it encodes.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
