@@ -10,6 +10,7 @@
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
 pub mod bearer;
+mod bootstrap_token;
 pub mod bound;
 pub mod front_proxy;
 pub mod impersonation;
@@ -53,6 +54,7 @@ pub struct Authenticator {
     front_proxies: Arc<x509::ChainVerifier>,
     tokens: Arc<ServiceAccountTokens>,
     provider: Option<Arc<Oidc>>,
+    bootstrap_tokens: bool,
     judged: Arc<Mutex<HashMap<[u8; 32], Peer>>>,
 }
 
@@ -68,6 +70,7 @@ impl Authenticator {
             front_proxies: Arc::new(x509::ChainVerifier::new(front_proxies)?),
             tokens,
             provider: None,
+            bootstrap_tokens: false,
             judged: Arc::default(),
         })
     }
@@ -77,22 +80,36 @@ impl Authenticator {
         Authenticator { provider, ..self }
     }
 
+    /// Whether bootstrap tokens are accepted too.
+    pub fn with_bootstrap_tokens(self, bootstrap_tokens: bool) -> Authenticator {
+        Authenticator { bootstrap_tokens, ..self }
+    }
+
     /// Judges a bearer token for one of `audiences` (the API server's own when empty), from any issuer. The error is for logs and
     /// TokenReview, not for the bearer.
     ///
     /// # Errors
     /// Why it is not good.
     pub async fn judge_token(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Authenticated, String> {
+        if let Some((id, secret)) = bootstrap_token::parse(token).filter(|_| self.bootstrap_tokens) {
+            let audiences = self.own_audiences(audiences)?;
+            return Ok(Authenticated { user: bootstrap_token::user(&**self.tokens.reader(), id, secret, now)?, audiences });
+        }
         let Some(provider) = self.provider.as_ref().filter(|provider| provider.issued(token)) else {
             return self.tokens.authenticate(token, audiences, now).await;
         };
-        // Such a token is meant for the API server.
+        let audiences = self.own_audiences(audiences)?;
+        Ok(Authenticated { user: provider.authenticate(token, now).await?, audiences })
+    }
+
+    /// Those of `audiences` that a token has which is meant for the API server.
+    fn own_audiences(&self, audiences: &[String]) -> Result<Vec<String>, String> {
         let own = self.tokens.audiences();
         let matching: Vec<String> = own.iter().filter(|one| audiences.is_empty() || audiences.contains(one)).cloned().collect();
         if matching.is_empty() {
             return Err(format!("token audiences {own:?} is invalid for the target audiences {audiences:?}"));
         }
-        Ok(Authenticated { user: provider.authenticate(token, now).await?, audiences: matching })
+        Ok(matching)
     }
 
     /// The service-account tokens.

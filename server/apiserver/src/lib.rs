@@ -89,7 +89,9 @@ impl ApiServer {
         let tunnels = Arc::new(egress::Tunnels::new(options.tunnels, options.egress.clone()));
         let provider = options.oidc.clone().map(|oidc| Oidc::new(oidc, tunnels.clone())).transpose();
         let provider = provider.map_err(|error| Error::Option(format!("oidc-ca-file: {error}")))?.map(Arc::new);
-        let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?.with_provider(provider);
+        let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?
+            .with_provider(provider)
+            .with_bootstrap_tokens(options.bootstrap_tokens);
         let aggregation =
             aggregation::Aggregation::new(storage.clone(), rows.clone(), tunnels.clone(), options.aggregator_identity.clone());
         let conversions = Arc::new(conversion::Conversions::new(tunnels.clone(), storage.clone()));

@@ -42,6 +42,8 @@ pub struct ApiServerOptions {
     pub resource_metrics: bool,
     /// The identity provider whose tokens are accepted. None: there is none.
     pub oidc: Option<OidcOptions>,
+    /// Whether bootstrap tokens authenticate.
+    pub bootstrap_tokens: bool,
     /// What is recorded of requests. None: nothing.
     pub audit: Option<Arc<Audit>>,
 }
@@ -64,6 +66,7 @@ impl Default for ApiServerOptions {
             aggregator_identity: None,
             resource_metrics: true,
             oidc: None,
+            bootstrap_tokens: false,
             audit: None,
         }
     }

@@ -1,4 +1,4 @@
-//! Tokens of an identity provider, which is a real HTTPS server of this test.
+//! Tokens of an identity provider, which is a real HTTPS server of this test, and bootstrap tokens.
 
 use std::sync::Arc;
 
@@ -162,4 +162,25 @@ async fn a_provider_that_is_down_stops_nobody_else() {
     .1;
     assert_eq!(review(&cluster, own["status"]["token"].as_str().unwrap()).await["authenticated"], json!(true));
     cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bootstrap_tokens_authenticate_where_they_are_enabled() {
+    let token = "abcdef.0123456789abcdef";
+    let secret = json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "stringData": {
+        "token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+        "auth-extra-groups": "system:bootstrappers:workers"}});
+    for enabled in [true, false] {
+        let cluster = Cluster::start_on("127.0.0.1:0", |options, _| options.bootstrap_tokens = enabled).await;
+        assert!(review(&cluster, token).await["authenticated"] != json!(true), "there is no such token");
+        let (code, answer) = cluster.admin(Method::POST, "/api/v1/namespaces/kube-system/secrets", secret.clone()).await;
+        assert_eq!(code, 201, "{answer}");
+        let status = review(&cluster, token).await;
+        assert_eq!(status["authenticated"] == json!(true), enabled, "{status}");
+        if enabled {
+            let groups = ["system:bootstrappers", "system:bootstrappers:workers"];
+            assert_eq!((&status["user"]["username"], &status["user"]["groups"]), (&json!("system:bootstrap:abcdef"), &json!(groups)));
+            assert!(review(&cluster, "abcdef.0123456789abcdee").await["authenticated"] != json!(true));
+        }
+    }
 }

@@ -21,6 +21,13 @@ use crate::runtime::clock::{self, seconds_since};
 use crate::runtime::{Context, Controller, Next, Watches};
 use crate::{ControllerOptions, Error};
 
+/// The part that approves the requests of kubelets, as it is switched off.
+pub(crate) const APPROVING: &str = "certificatesigningrequest-approving-controller";
+/// The part that signs what is approved.
+pub(crate) const SIGNING: &str = "certificatesigningrequest-signing-controller";
+/// The part that removes old requests.
+pub(crate) const CLEANER: &str = "certificatesigningrequest-cleaner-controller";
+
 const PENDING_MAX_SECS: i64 = 24 * 3600;
 const DECIDED_MAX_SECS: i64 = 3600;
 
@@ -67,7 +74,8 @@ impl Controller for CertificateRequests {
     async fn reconcile(&self, key: &String) -> Result<Next, Error> {
         let Some(csr) = self.csrs.get("", key) else { return Ok(Next::Wait) };
         let left = secs_left(&csr, clock::now());
-        if left <= 0 {
+        let is_on = |part: &str| self.options.switches.is_on(part);
+        if left <= 0 && is_on(CLEANER) {
             return match self.client.delete::<Csr>(None, key, &DeleteOptions::uid(csr.uid())).await {
                 Ok(()) => Ok(Next::Wait),
                 Err(error) if error.is_not_found() => Ok(Next::Wait),
@@ -76,11 +84,13 @@ impl Controller for CertificateRequests {
         }
         let decided = has_condition(&csr, "Approved") || has_condition(&csr, "Denied");
         if !decided {
-            self.approve(&csr).await?;
-        } else if has_condition(&csr, "Approved") && !is_signed(&csr) && !has_condition(&csr, "Failed") {
+            if is_on(APPROVING) {
+                self.approve(&csr).await?;
+            }
+        } else if is_on(SIGNING) && has_condition(&csr, "Approved") && !is_signed(&csr) && !has_condition(&csr, "Failed") {
             self.sign(&csr).await?;
         }
-        Ok(Next::After(Duration::from_secs(left.unsigned_abs())))
+        Ok(if left > 0 { Next::After(Duration::from_secs(left.unsigned_abs())) } else { Next::Wait })
     }
 }
 
