@@ -16,6 +16,7 @@ pub mod metrics;
 mod proxier;
 pub mod ruleset;
 pub mod services;
+pub mod topology;
 
 pub use proxier::{Proxier, ProxyOptions};
 

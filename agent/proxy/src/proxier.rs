@@ -3,11 +3,14 @@
 use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::{
+    core::v1::{Node, Service},
+    discovery::v1::EndpointSlice,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trireme_client::Informer;
+use trireme_client::{Event, Informer};
 use trireme_nft::{Family, OwnedTable, conntrack};
 
 use crate::{
@@ -15,6 +18,7 @@ use crate::{
     metrics::Metrics,
     ruleset::{self, NodeView, RuleSet},
     services::{self, Balanced, Protocol},
+    topology::Here,
 };
 
 /// Changes that arrive within this time go into one transaction.
@@ -41,14 +45,20 @@ pub struct Proxier {
     options: ProxyOptions,
     services: Arc<Informer<Service>>,
     slices: Arc<Informer<EndpointSlice>>,
+    nodes: Arc<Informer<Node>>,
     healthy: watch::Sender<bool>,
     metrics: Metrics,
 }
 
 impl Proxier {
     /// Takes the informers that the node's parts share.
-    pub fn new(options: ProxyOptions, services: Arc<Informer<Service>>, slices: Arc<Informer<EndpointSlice>>) -> Self {
-        Self { options, services, slices, healthy: watch::Sender::new(false), metrics: Metrics::new() }
+    pub fn new(
+        options: ProxyOptions,
+        services: Arc<Informer<Service>>,
+        slices: Arc<Informer<EndpointSlice>>,
+        nodes: Arc<Informer<Node>>,
+    ) -> Self {
+        Self { options, services, slices, nodes, healthy: watch::Sender::new(false), metrics: Metrics::new() }
     }
 
     /// Whether the kernel's rules are in step with what the informers know.
@@ -65,7 +75,7 @@ impl Proxier {
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), Error> {
         let mut table = OwnedTable::new(Family::Ip, ruleset::TABLE)?;
         let (poke, mut poked) = mpsc::channel(1);
-        let also = poke.clone();
+        let (also, moved) = (poke.clone(), poke.clone());
         let (services, slices) = (self.metrics.clone(), self.metrics.clone());
         self.services.on_event(move |_| {
             services.service_changes.inc();
@@ -76,6 +86,15 @@ impl Proxier {
             slices.endpoint_changes.inc();
             slices.queued();
             let _ = also.try_send(());
+        });
+        // The node's own zone decides which endpoints are near.
+        let name = self.options.node_name.clone();
+        self.nodes.on_event(move |event| {
+            let is_here = event.object().metadata.name.as_deref() == Some(name.as_str());
+            let is_moved = !matches!(event, Event::Updated { old, new } if zone(old) == zone(new));
+            if is_here && is_moved {
+                let _ = moved.try_send(());
+            }
         });
         // Old rules stay in force until both informers know the whole cluster: never program half of it.
         tokio::select! {
@@ -115,6 +134,11 @@ impl Proxier {
         }
     }
 
+    fn here(&self) -> Here {
+        let node = self.nodes.get("", &self.options.node_name);
+        Here { node: self.options.node_name.clone(), zone: node.and_then(|node| zone(&node)) }
+    }
+
     fn set_healthy(&self, now: bool) {
         self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, now) != now);
     }
@@ -127,7 +151,7 @@ impl Proxier {
             translated: self.options.translated,
         };
         let (services, slices) = (self.services.list(), self.slices.list());
-        let balanced = services::collect(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.options.node_name);
+        let balanced = services::collect(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.here());
         let rules = ruleset::build(&balanced, &view);
         let udp = udp_endpoints(&balanced);
         let mut transaction = table.transaction();
@@ -148,6 +172,10 @@ impl Proxier {
         }
         Ok(())
     }
+}
+
+fn zone(node: &Node) -> Option<String> {
+    node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
 }
 
 /// What the kernel holds.

@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::services::{
         collect,
-        tests::{service, slice},
+        tests::{n1, service, slice},
     };
     use serde_json::{Value, json};
 
@@ -309,7 +309,7 @@ mod tests {
     fn rules(spec: Value, pods: &[&str]) -> RuleSet {
         let endpoints: Vec<Value> = pods.iter().map(|p| json!({"addresses": [p], "nodeName": "n2"})).collect();
         let (service, slice) = (service(spec), slice(json!(endpoints)));
-        build(&collect([&service].into_iter(), [&slice].into_iter(), "n1"), &node())
+        build(&collect([&service].into_iter(), [&slice].into_iter(), &n1()), &node())
     }
 
     fn cluster_ip() -> Value {
@@ -351,7 +351,7 @@ mod tests {
             service.status = serde_json::from_value(status).unwrap();
             let slice = slice(json!([{"addresses": ["10.42.0.2"]}]));
             let node = NodeView { translated: Some(([192, 0, 2, 10].into(), [10, 0, 0, 10].into())), ..node() };
-            build(&collect([&service].into_iter(), [&slice].into_iter(), "n1"), &node)
+            build(&collect([&service].into_iter(), [&slice].into_iter(), &n1()), &node)
         };
         let chain = |rules: &RuleSet, ip: &str| {
             rules.elements.get(&("service_ips", format!("{ip} . tcp . 80"))).and_then(|v| v.strip_prefix("goto ")).map(str::to_owned)

@@ -12,6 +12,8 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
+use crate::topology::{Here, Reach};
+
 /// Transport protocol of a service port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -76,20 +78,30 @@ pub struct Balanced {
 
 /// A Service with this annotation is answered by every node itself, so it has no rules: cluster DNS, unless another DNS is deployed.
 pub const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
+/// Names the proxy that serves a Service in place of the cluster's.
+const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
+/// No proxy serves such a Service, although it has a cluster address.
+const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
 /// Whether every node answers this Service itself.
 pub fn is_answered_by_nodes(service: &Service) -> bool {
     service.metadata.annotations.as_ref().is_some_and(|a| a.get(ANSWERED_BY_NODES).is_some_and(|v| v == "true"))
 }
 
+/// Whether the Service asks for another proxy, or for none, as upstream's labels have it.
+fn is_of_another_proxy(service: &Service) -> bool {
+    let labels = service.metadata.labels.as_ref();
+    [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label)))
+}
+
 /// Every balanced port, in a stable order. Headless, ExternalName and IPv6-only services have none.
 pub fn collect<'a>(
     services: impl Iterator<Item = &'a Service>,
     slices: impl Iterator<Item = &'a EndpointSlice>,
-    this_node: &str,
+    here: &Here,
 ) -> Vec<Balanced> {
     let by_service = group_slices(slices);
-    let mut all: Vec<Balanced> = services.flat_map(|service| ports_of(service, &by_service, this_node)).collect();
+    let mut all: Vec<Balanced> = services.flat_map(|service| ports_of(service, &by_service, here)).collect();
     all.sort_by(|a, b| a.id.cmp(&b.id));
     all
 }
@@ -140,10 +152,10 @@ fn group_slices<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> SlicesBy
     grouped
 }
 
-fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) -> Vec<Balanced> {
+fn ports_of(service: &Service, slices: &SlicesByService<'_>, here: &Here) -> Vec<Balanced> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return Vec::new() };
-    if spec.type_.as_deref() == Some("ExternalName") || is_answered_by_nodes(service) {
+    if spec.type_.as_deref() == Some("ExternalName") || is_answered_by_nodes(service) || is_of_another_proxy(service) {
         return Vec::new();
     }
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
@@ -167,9 +179,9 @@ fn ports_of(service: &Service, slices: &SlicesByService<'_>, this_node: &str) ->
                 source_ranges: source_ranges(spec),
                 node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
                 affinity_secs,
-                internal: choose(&endpoints, internal_local, this_node),
-                external: choose(&endpoints, external_local, this_node),
-                everywhere: choose(&endpoints, false, this_node),
+                internal: choose(&endpoints, internal_local, here),
+                external: choose(&endpoints, external_local, here),
+                everywhere: choose(&endpoints, false, here),
                 external_local,
             })
         })
@@ -229,14 +241,19 @@ fn endpoints_of_port<'a>(slices: &[&'a EndpointSlice], port: &ServicePort) -> Ve
     found
 }
 
-/// Ready endpoints; where there are none, those that still serve while they terminate.
-fn choose(endpoints: &[(Target, &Endpoint)], local_only: bool, this_node: &str) -> Vec<Target> {
-    let here = |e: &Endpoint| !local_only || e.node_name.as_deref() == Some(this_node);
-    let pick = |usable: fn(&Endpoint) -> bool| -> BTreeSet<Target> {
-        endpoints.iter().filter(|(_, e)| here(e) && usable(e)).map(|(t, _)| *t).collect()
+/// Ready endpoints, those of them that hints prefer; where there are none, those that still serve while they terminate. What may only go to
+/// endpoints of this node heeds no hints.
+fn choose(endpoints: &[(Target, &Endpoint)], local_only: bool, here: &Here) -> Vec<Target> {
+    let may = |e: &Endpoint| !local_only || e.node_name.as_deref() == Some(here.node.as_str());
+    let pick = |usable: &dyn Fn(&Endpoint) -> bool| -> BTreeSet<Target> {
+        endpoints.iter().filter(|(_, e)| may(e) && usable(e)).map(|(t, _)| *t).collect()
     };
-    let ready = pick(is_ready);
-    let chosen = if ready.is_empty() { pick(serves_while_terminating) } else { ready };
+    let reach = match local_only {
+        true => Reach::Everywhere,
+        false => Reach::of(endpoints.iter().map(|(_, endpoint)| *endpoint).filter(|e| is_ready(e)), here),
+    };
+    let ready = pick(&|endpoint| is_ready(endpoint) && reach.includes(endpoint, here));
+    let chosen = if ready.is_empty() { pick(&serves_while_terminating) } else { ready };
     chosen.into_iter().collect()
 }
 
@@ -271,13 +288,41 @@ pub(crate) mod tests {
         .unwrap()
     }
 
+    pub(crate) fn n1() -> Here {
+        Here { node: "n1".into(), zone: Some("a".into()) }
+    }
+
+    #[test]
+    fn hints_keep_traffic_near_where_that_is_possible() {
+        let hinted = |node: &str, zone: &str, address: &str, hints: Value| json!({"addresses": [address], "nodeName": node, "zone": zone, "hints": hints});
+        let zone = |zone: &str| json!({"forZones": [{"name": zone}]});
+        let both = |node: &str, zone: &str| json!({"forZones": [{"name": zone}], "forNodes": [{"name": node}]});
+        let near = json!([
+            hinted("n1", "a", "10.42.0.2", zone("a")),
+            hinted("n2", "a", "10.42.0.3", zone("a")),
+            hinted("n3", "b", "10.42.0.4", zone("b"))
+        ]);
+        assert_eq!(targets(spec(), near.clone()), ["10.42.0.2:8080", "10.42.0.3:8080"]);
+        let node = json!([hinted("n1", "a", "10.42.0.2", both("n1", "a")), hinted("n2", "a", "10.42.0.3", both("n2", "a"))]);
+        assert_eq!(targets(spec(), node), ["10.42.0.2:8080"]);
+        let elsewhere = json!([hinted("n2", "a", "10.42.0.3", both("n2", "a")), hinted("n3", "b", "10.42.0.4", both("n3", "b"))]);
+        assert_eq!(targets(spec(), elsewhere), ["10.42.0.3:8080"], "none on this node: one of its zone");
+        let mut missing = near.clone();
+        missing[1]["hints"] = Value::Null;
+        assert_eq!(targets(spec(), missing).len(), 3, "hints count where all have them");
+        let mut gone = near;
+        gone[0]["conditions"] = json!({"ready": false});
+        gone[1]["conditions"] = json!({"ready": false});
+        assert_eq!(targets(spec(), gone), ["10.42.0.4:8080"], "no ready one in the zone: all");
+    }
+
     fn spec() -> Value {
         json!({"clusterIP": "10.43.0.9", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]})
     }
 
     fn targets(spec: Value, endpoints: Value) -> Vec<String> {
         let (service, slice) = (service(spec), slice(endpoints));
-        let all = collect([&service].into_iter(), [&slice].into_iter(), "n1");
+        let all = collect([&service].into_iter(), [&slice].into_iter(), &n1());
         all.iter().flat_map(|b| b.internal.iter().map(|t| format!("{}:{}", t.address, t.port))).collect()
     }
 
@@ -302,10 +347,21 @@ pub(crate) mod tests {
     #[test]
     fn d07_only_a_service_that_nodes_answer_themselves_has_no_rules() {
         let (mut service, slice) = (service(spec()), slice(json!([])));
-        let count = |service: &Service| collect([service].into_iter(), [&slice].into_iter(), "n1").len();
+        let count = |service: &Service| collect([service].into_iter(), [&slice].into_iter(), &n1()).len();
         assert_eq!(count(&service), 1);
         service.metadata.annotations = Some([(ANSWERED_BY_NODES.to_owned(), "true".to_owned())].into());
         assert_eq!(count(&service), 0);
+    }
+
+    #[test]
+    fn a_service_of_another_proxy_has_no_rules() {
+        let (plain, slice) = (service(spec()), slice(json!([])));
+        for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
+            let mut other = plain.clone();
+            other.metadata.labels = Some([(label.to_owned(), String::new())].into());
+            assert!(collect([&other].into_iter(), [&slice].into_iter(), &n1()).is_empty(), "{label}");
+        }
+        assert_eq!(collect([&plain].into_iter(), [&slice].into_iter(), &n1()).len(), 1);
     }
 
     #[test]

@@ -32,7 +32,8 @@ fn proxier(api: &api::Api, cancel: &CancellationToken) -> Proxier {
         node_port_networks: Vec::new(),
         translated: None,
     };
-    Proxier::new(options, services, slices)
+    let nodes = Informer::start(api.client(), InformerOptions::default(), cancel.clone());
+    Proxier::new(options, services, slices, nodes)
 }
 
 fn web(endpoint: &str) -> [(&'static str, serde_json::Value); 3] {

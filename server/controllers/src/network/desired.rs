@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use trireme_client::Object;
 
@@ -104,19 +104,30 @@ pub(super) fn endpoint(service: &Service, pod: &Pod, address: &str, zone: Option
     let terminating = pods::is_terminating(pod);
     let serving = pods::is_ready(pod);
     let publish = publishes_not_ready(service);
+    let ready = publish || (serving && !terminating);
     Endpoint {
         addresses: vec![address.to_owned()],
-        conditions: Some(EndpointConditions {
-            ready: Some(publish || (serving && !terminating)),
-            serving: Some(serving),
-            terminating: Some(terminating),
-        }),
+        conditions: Some(EndpointConditions { ready: Some(ready), serving: Some(serving), terminating: Some(terminating) }),
         hostname: hostname(service, pod),
         node_name: pods::node_name(pod).map(str::to_owned),
         target_ref: Some(target(pod)),
+        hints: if ready { hints(service, zone.as_deref(), pods::node_name(pod)) } else { None },
         zone,
         ..Endpoint::default()
     }
+}
+
+/// For whom a ready endpoint is meant, as the Service's `trafficDistribution` has it; none: for everybody. Answers to
+/// <https://kubernetes.io/docs/concepts/services-networking/service/#traffic-distribution>.
+fn hints(service: &Service, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let is_by_node = match service.spec.as_ref()?.traffic_distribution.as_deref()? {
+        "PreferClose" | "PreferSameZone" => false,
+        "PreferSameNode" => true,
+        _ => return None,
+    };
+    let for_zones = zone.map(|zone| vec![ForZone { name: zone.to_owned() }]);
+    let for_nodes = node.filter(|_| is_by_node).map(|node| vec![ForNode { name: node.to_owned() }]);
+    (for_zones.is_some() || for_nodes.is_some()).then_some(EndpointHints { for_nodes, for_zones })
 }
 
 /// Whether a Service wants its pods found before they are ready.

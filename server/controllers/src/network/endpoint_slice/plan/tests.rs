@@ -118,3 +118,20 @@ fn named_ports_split_slices_and_conditions_tell_the_pods_state() {
     assert_eq!(labels["kubernetes.io/service-name"], "web");
     assert_eq!(labels["team"], "a");
 }
+
+#[test]
+fn ready_endpoints_have_the_hints_that_the_service_asks_for() {
+    let hints = |distribution: Option<&str>, pod: Arc<Pod>| {
+        let mut service = service();
+        service.spec.as_mut().unwrap().traffic_distribution = distribution.map(str::to_owned);
+        let plan = plan(&service, &[pod], &[], |_| Some("zone-a".to_owned()));
+        serde_json::to_value(&plan.create[0].endpoints.as_ref().unwrap()[0].hints).unwrap()
+    };
+    let zone = json!({"forZones": [{"name": "zone-a"}]});
+    assert_eq!(hints(None, pod(1, 80)), json!(null));
+    assert_eq!(hints(Some("PreferClose"), pod(1, 80)), zone);
+    assert_eq!(hints(Some("PreferSameZone"), pod(1, 80)), zone);
+    assert_eq!(hints(Some("PreferSameNode"), pod(1, 80)), json!({"forZones": [{"name": "zone-a"}], "forNodes": [{"name": "n1"}]}));
+    let unready = changed(&pod(1, 80), |pod| pod.status.as_mut().unwrap().conditions = None);
+    assert_eq!(hints(Some("PreferSameZone"), unready), json!(null));
+}
