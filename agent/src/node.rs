@@ -62,6 +62,9 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     let mut journal =
         Journal::open(&agent_dir).map_err(|e| Error::Host(format!("--data-dir: {}: {e}", agent_dir.join("journal").display())))?;
     check::before_start()?;
+    if let Some(root) = &options.kubelet.root_dir {
+        journal.note(HostObject::KubeletRoot(root.clone()))?;
+    }
     let node_name = options.node_name.clone().map_or_else(host::node_name, Ok)?;
     let node_ip = options.node_ip.map_or_else(host::node_ip, Ok)?;
     let store = IdentityStore::new(&agent_dir);
@@ -104,7 +107,9 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     parts.spawn(tunnels::run(nodes.clone(), node_name.clone(), node_ip, transport, listed, stop.clone()));
     let facts = NetworkFacts::new(&identity, node_ip)?;
     let watched = Watched { nodes, services, slices };
-    start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &stop)?;
+    if identity.cluster.kube_proxy {
+        start_proxy(&mut parts, &mut journal, &options, &node_name, &facts, &watched, &stop)?;
+    }
     let ports = start_host_ports(&mut parts, &mut journal, &agent_dir, &stop)?;
     let gate = match backend.is_some() && identity.cluster.network_policy {
         true => Some(policy::start(&mut parts, &mut journal, client.clone(), &node_name, &stop)?),
@@ -295,7 +300,7 @@ fn start_proxy(
         node_port_networks: options.proxy.node_port_networks.clone(),
         translated: options.node_external_ip.and_then(|ip| as_ipv4(ip, "external address").ok()).map(|external| (external, facts.node_ip)),
     };
-    let proxier = Proxier::new(proxy, watched.services.clone(), watched.slices.clone());
+    let proxier = Proxier::new(proxy, watched.services.clone(), watched.slices.clone(), watched.nodes.clone());
     let metrics = proxier.metrics().clone();
     let (healthy, counted, stop, address) = (proxier.health(), metrics.clone(), cancel.clone(), options.proxy.health);
     parts.spawn(async move {

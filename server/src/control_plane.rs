@@ -4,6 +4,7 @@
 
 mod addons;
 mod components;
+mod controller_list;
 mod etcd_api;
 mod folder;
 mod in_process;
@@ -39,6 +40,7 @@ use trireme_scheduler::{Scheduler, SchedulerInformers, SchedulerOptions};
 use crate::cli::ServerArgs;
 use crate::commands::Failure;
 use components::Components;
+use controller_list::ControllersOf;
 use in_process::InProcess;
 pub use membership::{FACTS_NOTE, keep_restored};
 use membership::{Membership, ThisServer};
@@ -66,7 +68,8 @@ struct Parts {
     tokens: LiveTokens,
     keys: Arc<ClusterKeys>,
     controllers: Arc<Controllers>,
-    scheduler: Arc<Scheduler>,
+    /// None where another scheduler does its work.
+    scheduler: Option<Arc<Scheduler>>,
     service_ip: IpAddr,
     service_cidr: String,
     cluster_dns: IpAddr,
@@ -104,7 +107,7 @@ impl ControlPlane {
         let follow = token_files::follow(tokens.clone(), startup.server_dir().to_owned(), member.keys.server_ca.fingerprint()?);
         spawn_until(cancel, follow);
         spawn_until(cancel, quorum_warning::warn(store.clone()));
-        let components = Components::new();
+        let components = Components::new(args.disable_controller_manager, args.disable_scheduler);
         components.serve(&api, args.bind_address, &tls, cancel);
         // This process's numbers are shown here and nowhere else.
         register(api.metrics_registry(), ProcessCollector::new());
@@ -186,7 +189,7 @@ impl Parts {
             metrics: components.controllers.clone(),
             ..ControllerOptions::default()
         };
-        startup.args().upstream.apply_to_controllers(&mut options);
+        startup.args().apply_to_controllers(&mut options)?;
         let controllers = Controllers::start(client_for, options, cancel);
         let informers = SchedulerInformers {
             pods: controllers.informer(),
@@ -205,7 +208,8 @@ impl Parts {
             SchedulerOptions { host: startup.name().to_owned(), metrics: components.scheduler.clone(), ..SchedulerOptions::default() };
         startup.args().upstream.apply_to_scheduler(&mut options);
         let client_for = client_of(counted(transport, &components.scheduler));
-        let scheduler = Scheduler::new(client_for("kube-scheduler"), informers, options);
+        let scheduler = (!startup.args().disable_scheduler).then(|| Scheduler::new(client_for("kube-scheduler"), informers, options));
+        api.add_operator_routes(Arc::new(ControllersOf::new(store.clone(), controllers.clone(), scheduler.is_some())));
         Ok(Self {
             store,
             api,
@@ -280,10 +284,15 @@ async fn lead(parts: Parts, sealed: Option<trireme_proto::store::SealedKey>, fen
     let client_fence = Fence { term: fence.term, node_id: fence.node_id };
     let bootstrap = startup::bootstrap_cluster(&parts, sealed, fence, stop.clone());
     let (controllers, scheduler) = (parts.controllers.clone(), parts.scheduler.clone());
+    let schedule = async {
+        if let Some(scheduler) = &scheduler {
+            scheduler.lead(client_fence, revision, stop.clone()).await;
+        }
+    };
     tokio::join!(
         bootstrap,
         controllers.lead(client_fence, revision, stop.clone()),
-        scheduler.lead(client_fence, revision, stop.clone()),
+        schedule,
         keep_endpoints(&parts, fence, stop.clone()),
         token_files::clean_up(&parts.tokens, stop.clone()),
         repair::run(parts.api.storage().clone(), fence, stop.clone()),

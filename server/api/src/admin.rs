@@ -13,6 +13,32 @@ pub const MEMBERS: &str = "members";
 /// GET `servers`, `nodes`, `pods`, each with `?port=P` → what there is to scrape, as Prometheus' HTTP service discovery reads it.
 pub const TARGETS: &str = "targets";
 
+/// GET → [`ControllerList`].
+pub const CONTROLLERS: &str = "controllers";
+
+/// The scheduler and the controllers of the server that answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ControllerList {
+    /// Whether that server leads: on the others, what is on waits.
+    pub leads: bool,
+    /// In order of their names.
+    pub controllers: Vec<Controller>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Controller {
+    /// Upstream's name.
+    pub name: String,
+    /// `on` or `off`.
+    pub state: String,
+    /// Why it is off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// The members of the cluster, as one of them sees it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

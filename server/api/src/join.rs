@@ -34,6 +34,9 @@ pub struct ClusterFacts {
     /// Whether agents enforce NetworkPolicies on their own pod network.
     #[serde(default = "yes")]
     pub network_policy: bool,
+    /// Whether agents serve Services, as kube-proxy does.
+    #[serde(default = "yes")]
+    pub kube_proxy: bool,
 }
 
 fn yes() -> bool {

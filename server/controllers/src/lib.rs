@@ -24,6 +24,7 @@ mod pods;
 mod policy;
 mod runtime;
 mod storage;
+mod switches;
 mod workloads;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use error::Error;
 pub use identity::csr::{SignError, Signer};
 pub use identity::token_secret::TokenSigner;
 use runtime::{All, Informers, Lead, Prepared};
+pub use switches::{ControllerState, Switches, switchable};
 
 /// The name under which the informers list and watch (upstream: the controller manager's own identity).
 pub const SHARED_INFORMERS: &str = "shared-informers";
@@ -74,6 +76,8 @@ pub struct ControllerOptions {
     pub signer: Option<Arc<dyn Signer>>,
     /// Signs the tokens of Secrets of type `kubernetes.io/service-account-token`; none: they stay empty.
     pub token_signer: Option<Arc<dyn TokenSigner>>,
+    /// Which controllers run.
+    pub switches: Switches,
     /// Where the queues are counted.
     pub metrics: ComponentMetrics,
 }
@@ -95,6 +99,7 @@ impl Default for ControllerOptions {
             concurrency: 5,
             signer: None,
             token_signer: None,
+            switches: Switches::default(),
             metrics: ComponentMetrics::new(),
         }
     }
@@ -121,7 +126,8 @@ impl Controllers {
         cancel: &CancellationToken,
     ) -> Arc<Self> {
         let informers = Informers::new(client_for(SHARED_INFORMERS), cancel.clone());
-        let prepared = controllers::all().iter().map(|declaration| declaration.prepare(&informers)).collect();
+        let running = controllers::all().into_iter().filter(|entry| options.switches.runs(entry));
+        let prepared = running.map(|entry| entry.declaration.prepare(&informers)).collect();
         options.metrics.set_leading(LEASE, false);
         Arc::new(Self { client_for: Arc::new(client_for), informers, prepared, options: Arc::new(options) })
     }
@@ -130,6 +136,12 @@ impl Controllers {
     #[must_use]
     pub fn informer<T: Typed>(&self) -> Arc<Informer<T>> {
         self.informers.get::<T, All>()
+    }
+
+    /// Every controller: whether it works while this server leads, and why it does not.
+    #[must_use]
+    pub fn states(&self) -> Vec<ControllerState> {
+        self.options.switches.states()
     }
 
     /// Works under this leadership until `cancel`; returns when nothing works any more.
@@ -154,9 +166,16 @@ impl Controllers {
             tasks.spawn(Arc::clone(controller).lead(Arc::clone(&lead)));
         }
         let holder = format!("{}_{}", self.options.host, fence.term);
-        self.options.metrics.set_leading(LEASE, true);
+        // Another controller manager holds the Lease itself.
+        let is_manager = !self.options.switches.manager_off;
+        self.options.metrics.set_leading(LEASE, is_manager);
+        let publish = async {
+            if is_manager {
+                trireme_client::publish_leader(shared, LEASE, &holder).await;
+            }
+        };
         let beside = async {
-            tokio::join!(self.informers.ensure_revision(revision), trireme_client::publish_leader(shared, LEASE, &holder));
+            tokio::join!(self.informers.ensure_revision(revision), publish);
         };
         cancel.run_until_cancelled(beside).await;
         cancel.cancelled().await;

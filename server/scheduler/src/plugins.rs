@@ -38,3 +38,22 @@ pub(crate) fn default_plugins() -> Vec<Box<dyn Plugin>> {
         Box::new(image_locality::ImageLocality),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    /// Those that are no value of [`crate::framework::Plugin`] here: the queue, preemption and the binding do their work.
+    const ELSEWHERE: [&str; 4] = ["SchedulingGates", "PrioritySort", "DefaultPreemption", "DefaultBinder"];
+
+    #[test]
+    fn the_page_lists_every_plugin_as_it_is() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/controllers.md")).unwrap();
+        let (_, table) = page.split_once("## Scheduler plugins").unwrap();
+        let working = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | works |")).map(|(name, _)| name);
+        let here = super::default_plugins();
+        let here = here.iter().map(|plugin| plugin.name()).filter(|name| *name != "Unsupported").chain(ELSEWHERE);
+        assert_eq!(working.collect::<BTreeSet<_>>(), here.collect::<BTreeSet<_>>());
+    }
+}

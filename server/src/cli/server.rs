@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 
 use trireme_apiserver::ApiServerOptions;
 use trireme_apiserver::audit::AuditOptions;
@@ -176,6 +176,9 @@ pub struct ServerArgs {
     /// Disable the enforcement of NetworkPolicies, for example where another component enforces them
     #[arg(long, env = "TRIREME_DISABLE_NETWORK_POLICY", help_heading = "Networking")]
     pub disable_network_policy: bool,
+    /// Leave Services to another proxy on the nodes, such as kube-proxy or Cilium; cluster DNS goes on. For a new cluster
+    #[arg(long, env = "TRIREME_DISABLE_KUBE_PROXY", help_heading = "Networking")]
+    pub disable_kube_proxy: bool,
     /// For what agents' tunnels are used [default: pod with --disable-agent, else agent]
     #[arg(
         long,
@@ -189,6 +192,15 @@ pub struct ServerArgs {
     /// Run no node on this server
     #[arg(long, env = "TRIREME_DISABLE_AGENT", help_heading = "Components")]
     pub disable_agent: bool,
+    /// Leave the work of kube-controller-manager to another one; its port 10257 stays free
+    #[arg(long, env = "TRIREME_DISABLE_CONTROLLER_MANAGER", help_heading = "Components")]
+    pub disable_controller_manager: bool,
+    /// Leave the placing of pods to another scheduler; its port 10259 stays free
+    #[arg(long, env = "TRIREME_DISABLE_SCHEDULER", help_heading = "Components")]
+    pub disable_scheduler: bool,
+    /// Controller to leave out; may be repeated or separated by commas. `kubectl get --raw /trireme/v1/controllers` shows all
+    #[arg(long, env = "TRIREME_DISABLE_CONTROLLER", value_name = "NAME", value_delimiter = ',', value_parser = controller_names(), help_heading = "Components")]
+    pub disable_controller: Vec<String>,
     /// Packaged component to leave out; may be repeated or separated by commas
     #[arg(long, env = "TRIREME_DISABLE", value_name = "NAME", value_delimiter = ',', value_parser = ["coredns", "dns", "etcd", "local-storage", "metrics-server", "servicelb"], help_heading = "Components")]
     pub disable: Vec<String>,
@@ -281,6 +293,7 @@ impl UpstreamArgs {
                 ApiServerArg::RequestTimeout(timeout) => options.request_timeout = *timeout,
                 ApiServerArg::EnablePlugins(names) => options.admission.enabled.clone_from(names),
                 ApiServerArg::DisablePlugins(names) => options.admission.disabled.clone_from(names),
+                ApiServerArg::BootstrapTokens(accepted) => options.bootstrap_tokens = *accepted,
                 ApiServerArg::NotReadySecs(secs) => options.tolerations.not_ready = *secs,
                 ApiServerArg::UnreachableSecs(secs) => options.tolerations.unreachable = *secs,
                 // They are put together (see `Self::audit` and `Self::oidc`).
@@ -306,16 +319,18 @@ impl UpstreamArgs {
     }
 
     /// Carries kube-controller-manager's flags out.
-    pub fn apply_to_controllers(&self, options: &mut ControllerOptions) {
+    fn apply_to_controllers(&self, options: &mut ControllerOptions) -> Result<(), String> {
         for arg in &self.kube_controller_manager_arg {
             match arg {
                 ControllerArg::NodeMonitorPeriod(period) => options.node_monitor_period = *period,
                 ControllerArg::NodeMonitorGrace(grace) => options.node_monitor_grace = *grace,
                 ControllerArg::TerminatedPods(most) => options.terminated_pod_threshold = *most,
                 ControllerArg::NodeCidrMask(bits) => options.node_cidr_mask_v4 = *bits,
+                ControllerArg::Controllers(list) => options.switches.select(list)?,
                 ControllerArg::LeaderElect | ControllerArg::Verbosity(_) => {}
             }
         }
+        Ok(())
     }
 
     /// Carries kube-scheduler's flags out.
@@ -329,7 +344,22 @@ impl UpstreamArgs {
     }
 }
 
+/// The controllers that can be left out, for the help text and the check of `--disable-controller`.
+fn controller_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(trireme_controllers::switchable())
+}
+
 impl ServerArgs {
+    /// Carries out what the flags say of the controllers.
+    ///
+    /// # Errors
+    /// The name of a controller that is not here.
+    pub fn apply_to_controllers(&self, options: &mut ControllerOptions) -> Result<(), String> {
+        self.upstream.apply_to_controllers(options)?;
+        options.switches.manager_off = self.disable_controller_manager;
+        self.disable_controller.iter().try_for_each(|name| options.switches.switch_off(name))
+    }
+
     /// Where this machine reaches the API server: on loopback, unless it listens on one address alone.
     pub fn local_url(&self) -> String {
         let address = if self.bind_address.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { self.bind_address };

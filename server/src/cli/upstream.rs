@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use trireme_apiserver::admission::builtin::Selection;
+use trireme_controllers::Switches;
 
 use super::audit::{self, AuditArg};
 use super::oidc::{self, OidcArg};
@@ -30,6 +31,8 @@ pub enum ApiServerArg {
     NotReadySecs(i64),
     /// `default-unreachable-toleration-seconds=300`
     UnreachableSecs(i64),
+    /// `enable-bootstrap-token-auth=true`
+    BootstrapTokens(bool),
     /// Flags of an identity provider.
     Oidc(OidcArg),
     /// Flags of the audit log.
@@ -49,6 +52,8 @@ pub enum ControllerArg {
     TerminatedPods(usize),
     /// `node-cidr-mask-size=24` or `node-cidr-mask-size-ipv4=24`
     NodeCidrMask(u8),
+    /// `controllers=*,-job-controller`
+    Controllers(String),
     /// `leader-elect=true`: there is always one leader.
     LeaderElect,
     /// `v=4`
@@ -86,6 +91,7 @@ pub fn api_server(text: &str) -> Result<ApiServerArg, String> {
         }
         "default-not-ready-toleration-seconds" => ApiServerArg::NotReadySecs(number(value)?),
         "default-unreachable-toleration-seconds" => ApiServerArg::UnreachableSecs(number(value)?),
+        "enable-bootstrap-token-auth" => ApiServerArg::BootstrapTokens(value.parse().map_err(|_| "expected true or false".to_owned())?),
         "v" => ApiServerArg::Verbosity(number(value)?),
         "service-cluster-ip-range" => return Err("kube-apiserver's service-cluster-ip-range is --service-cidr here".into()),
         other => {
@@ -111,6 +117,10 @@ pub fn controllers(text: &str) -> Result<ControllerArg, String> {
             bits @ 8..=30 => ControllerArg::NodeCidrMask(bits),
             _ => return Err("expected a prefix length from 8 to 30".into()),
         },
+        "controllers" => {
+            Switches::default().select(value)?;
+            ControllerArg::Controllers(value.to_owned())
+        }
         "leader-elect" => elects(value, "kube-controller-manager").map(|()| ControllerArg::LeaderElect)?,
         "v" => ControllerArg::Verbosity(number(value)?),
         "cluster-cidr" => return Err("kube-controller-manager's cluster-cidr is --cluster-cidr here".into()),
@@ -205,6 +215,8 @@ mod tests {
         assert_eq!(api_server("max-requests-inflight=0"), Ok(ApiServerArg::MaxRequests(tokio::sync::Semaphore::MAX_PERMITS)));
         assert_eq!(controllers("node-monitor-grace-period=20s"), Ok(ControllerArg::NodeMonitorGrace(Duration::from_secs(20))));
         assert_eq!(controllers("leader-elect"), Ok(ControllerArg::LeaderElect));
+        assert_eq!(controllers("controllers=*,-job-controller"), Ok(ControllerArg::Controllers("*,-job-controller".into())));
+        assert!(controllers("controllers=*,-job").is_err_and(|said| said.contains("\"job\" is no controller")));
         assert_eq!(scheduler("v=4"), Ok(SchedulerArg::Verbosity(4)));
         for (error, name) in [
             (api_server("tls-min-version=VersionTLS13").unwrap_err(), "tls-min-version"),

@@ -21,6 +21,9 @@ const METRICS_ROLE: &str = "system:aggregated-metrics-reader";
 /// The nodes answer a Service with this annotation themselves; the service proxy has the same name for it.
 const ANSWERED_BY_NODES: &str = "trireme.io/answered-by-nodes";
 
+/// Every proxy but ours passes a Service with this label over. kube-proxy would reject what is sent to one without endpoints.
+const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+
 /// Creates what is missing; objects that exist are left as people changed them. With `--disable dns` the Service goes, if it is ours, so
 /// that another DNS can take the address.
 pub async fn install(parts: &Parts, writer: &Writer) -> Result<(), String> {
@@ -38,6 +41,7 @@ async fn install_dns(parts: &Parts, writer: &Writer) -> Result<(), String> {
         (true, Some(service)) if was_made_by_an_earlier_version(&service) => {
             let mut service = (*service).clone();
             service["metadata"]["annotations"][ANSWERED_BY_NODES] = "true".into();
+            service["metadata"]["labels"][PROXY_NAME] = "trireme".into();
             writer.replace(&item, &service).await
         }
         (false, Some(service)) if is_answered_by_nodes(&service) || was_made_by_an_earlier_version(&service) => writer.delete(&item).await,
@@ -98,14 +102,18 @@ fn is_answered_by_nodes(service: &Value) -> bool {
     service["metadata"]["annotations"][ANSWERED_BY_NODES] == "true"
 }
 
-/// Such a Service has no annotation; one of a deployed DNS has a selector.
+/// Such a Service lacks the annotation or the label; one of a deployed DNS has a selector.
 fn was_made_by_an_earlier_version(service: &Value) -> bool {
-    !is_answered_by_nodes(service) && service["spec"]["selector"].is_null() && service["metadata"]["labels"]["k8s-app"] == "kube-dns"
+    let labels = &service["metadata"]["labels"];
+    let is_complete = is_answered_by_nodes(service) && !labels[PROXY_NAME].is_null();
+    !is_complete && service["spec"]["selector"].is_null() && labels["k8s-app"] == "kube-dns"
 }
 
 /// The Service has no endpoints: every node answers its address itself.
 fn dns_service(parts: &Parts) -> Value {
-    let labels = json!({"k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
+    let labels = json!({
+        "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS", PROXY_NAME: "trireme",
+    });
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": NAME, "namespace": NAMESPACE, "labels": labels, "annotations": {ANSWERED_BY_NODES: "true"}},
@@ -128,7 +136,10 @@ mod tests {
         let labels = json!({"k8s-app": "kube-dns"});
         let earlier = json!({"metadata": {"labels": labels}, "spec": {"clusterIP": "10.43.0.10"}});
         let deployed = json!({"metadata": {"labels": labels}, "spec": {"selector": {"k8s-app": "kube-dns"}}});
-        let ours = json!({"metadata": {"labels": labels, "annotations": {ANSWERED_BY_NODES: "true"}}, "spec": {}});
+        let unnamed = json!({"metadata": {"labels": labels, "annotations": {ANSWERED_BY_NODES: "true"}}, "spec": {}});
+        let mut ours = unnamed.clone();
+        ours["metadata"]["labels"][PROXY_NAME] = "trireme".into();
+        assert!(was_made_by_an_earlier_version(&unnamed) && is_answered_by_nodes(&unnamed));
         assert!(was_made_by_an_earlier_version(&earlier) && !was_made_by_an_earlier_version(&ours));
         assert!(is_answered_by_nodes(&ours) && !is_answered_by_nodes(&deployed) && !was_made_by_an_earlier_version(&deployed));
     }

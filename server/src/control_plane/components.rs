@@ -25,21 +25,24 @@ pub struct Components {
     pub controllers: ComponentMetrics,
     /// kube-scheduler's.
     pub scheduler: ComponentMetrics,
+    /// Those that another program does the work of: their ports are left to it.
+    left_out: Vec<&'static str>,
 }
+
+const MANAGER: &str = "kube-controller-manager";
+const SCHEDULER: &str = "kube-scheduler";
 
 impl Components {
     /// Nothing counted yet.
-    pub fn new() -> Self {
-        Self { controllers: ComponentMetrics::new(), scheduler: ComponentMetrics::new() }
+    pub fn new(is_manager_disabled: bool, is_scheduler_disabled: bool) -> Self {
+        let left_out = is_manager_disabled.then_some(MANAGER).into_iter().chain(is_scheduler_disabled.then_some(SCHEDULER)).collect();
+        Self { controllers: ComponentMetrics::new(), scheduler: ComponentMetrics::new(), left_out }
     }
 
     /// Serves both, with the API server's certificate, until cancelled.
     pub fn serve(&self, api: &ApiServer, bind: IpAddr, tls: &Arc<rustls::ServerConfig>, cancel: &CancellationToken) {
-        let all = [
-            ("kube-controller-manager", CONTROLLERS_PORT, self.controllers.clone()),
-            ("kube-scheduler", SCHEDULER_PORT, self.scheduler.clone()),
-        ];
-        for (name, port, metrics) in all {
+        let all = [(MANAGER, CONTROLLERS_PORT, self.controllers.clone()), (SCHEDULER, SCHEDULER_PORT, self.scheduler.clone())];
+        for (name, port, metrics) in all.into_iter().filter(|(name, ..)| !self.left_out.contains(name)) {
             let component = Arc::new(api.component(name, move || metrics.render()));
             tokio::spawn(serve_one(component, name, SocketAddr::from((bind, port)), tls.clone(), cancel.clone()));
         }

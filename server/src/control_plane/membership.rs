@@ -272,6 +272,7 @@ fn facts(args: &ServerArgs) -> ClusterFacts {
         cluster_domain: args.cluster_domain.clone(),
         flannel_backend: backend_name(args.flannel_backend).to_owned(),
         network_policy: !args.disable_network_policy,
+        kube_proxy: !args.disable_kube_proxy,
     }
 }
 
@@ -299,6 +300,11 @@ fn check_unchanged(args: &ServerArgs, kept: &ClusterFacts) -> Result<(), Failure
     if args.disable_network_policy && kept.network_policy {
         return Err(Failure::usage(
             "--disable-network-policy: this cluster was initialized without it, which can't be changed: its agents enforce network policies".to_owned(),
+        ));
+    }
+    if args.disable_kube_proxy && kept.kube_proxy {
+        return Err(Failure::usage(
+            "--disable-kube-proxy: this cluster was initialized without it, which can't be changed: its agents serve Services".to_owned(),
         ));
     }
     Ok(())

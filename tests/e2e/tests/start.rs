@@ -44,6 +44,8 @@ fn wrong_options_are_named_with_what_would_be_right() -> anyhow::Result<()> {
         (&["server", "--kube-apiserver-arg", "oidc-issuer-url=https://a"], &["--kube-apiserver-arg", "oidc-issuer-url"]),
         (&["server", "--kube-apiserver-arg", "enable-admission-plugins=AlwaysPullImages"], &["AlwaysPullImages"]),
         (&["server", "--kube-controller-manager-arg", "leader-elect=false"], &["--kube-controller-manager-arg", "leader-elect"]),
+        (&["server", "--kube-controller-manager-arg", "controllers=*,-jobs"], &["\"jobs\" is no controller", "job-controller"]),
+        (&["server", "--disable-controller", "jobs"], &["--disable-controller", "'jobs'", "job-controller"]),
         (&["server", "--kube-scheduler-arg", "config=/x"], &["--kube-scheduler-arg", "config"]),
         // Security 23: a secret that can be guessed.
         (&["server", "--disable-agent", "--token", "hunter2"], &["--token", "at least 16"]),

@@ -131,6 +131,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             flannel_backend: "vxlan".into(),
             network_policy: true,
+            kube_proxy: true,
         };
         let names = NodeNames { members: &members, nodes: &nodes, reserved: &reserved, facts: &facts };
         let (node, server) = (TokenRole::Node, TokenRole::Server);

@@ -63,6 +63,7 @@ async fn world() -> World {
             cluster_domain: "cluster.local".into(),
             flannel_backend: "vxlan".into(),
             network_policy: true,
+            kube_proxy: true,
         },
     });
     World { join, reader, keys, store, _folder: folder }
