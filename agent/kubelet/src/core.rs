@@ -19,6 +19,7 @@ use crate::{
     objects::{Objects, OnChange},
     options::KubeletOptions,
     pod::{observed::Observed, spec},
+    pod_index::PodIndex,
     runtime::Runtime,
     volume::content::token::Tokens,
 };
@@ -38,7 +39,7 @@ pub(crate) struct Core {
     pub(crate) machine: Machine,
     pub(crate) allocatable: BTreeMap<String, Amount>,
     pub(crate) services: Arc<Informer<Service>>,
-    pub(crate) pods: Arc<Informer<Pod>>,
+    pub(crate) pods: PodIndex,
     /// This kubelet's Node as the API server last had it.
     pub(crate) node: RwLock<Option<Arc<Node>>>,
     /// Why this host cannot run pods although its runtime answers.
@@ -72,7 +73,12 @@ impl Core {
             images: Images::new(runtime.clone(), clock.clone()),
             events: Events::new(recorder, &options.node_name),
             services,
-            pods: Informer::start_with(client.clone(), mine, |pod: &mut Pod| pod.metadata.managed_fields = None, cancel.clone()),
+            pods: PodIndex::new(Informer::start_with(
+                client.clone(),
+                mine,
+                |pod: &mut Pod| pod.metadata.managed_fields = None,
+                cancel.clone(),
+            )),
             node: RwLock::new(None),
             host_trouble: RwLock::new(None),
             cgroups,

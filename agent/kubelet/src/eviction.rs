@@ -50,7 +50,9 @@ pub(crate) async fn run(core: Arc<Core>, handles: Arc<Handles>) {
 
 impl Evictor {
     async fn round(&mut self, core: &Core, handles: &Handles) {
-        let pods: Vec<Arc<Pod>> = core.pods.list().into_iter().filter(|pod| !spec::is_finished(pod) && !spec::is_deleted(pod)).collect();
+        let mut pods: Vec<Arc<Pod>> = core.pods.list();
+        // As upstream, a static pod is critical.
+        pods.retain(|pod| !spec::is_finished(pod) && !spec::is_deleted(pod) && !core.pods.is_static(spec::uid(pod)));
         let crossed = self.crossed(core).await;
         let is_limited = pods.iter().any(|pod| limits::has_limits(pod));
         if pods.is_empty() || (crossed.is_none() && !is_limited) {

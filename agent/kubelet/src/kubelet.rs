@@ -21,6 +21,7 @@ use crate::{
     pod::kill,
     pods::{Handles, Pods},
     runtime::cri::CriRuntime,
+    static_pods,
 };
 
 /// A running kubelet.
@@ -66,7 +67,9 @@ impl Kubelet {
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 4] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 6] = [
+            Box::pin(static_pods::follow(core.clone(), pods.clone())),
+            Box::pin(static_pods::keep_mirrors(core.clone(), core.pods.mirrors_changed.clone())),
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
             Box::pin(node::lease::run(core.clone())),
             Box::pin(logs::rotate::run(core.clone())),

@@ -12,7 +12,7 @@
 //! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths. There
 //! is no state file, and killing the agent at any moment changes nothing for the pods.
 //!
-//! Where extensions go: static pods are another source that feeds `pods`; another reason to end a pod is another verdict in `pod::worker`;
+//! Where extensions go: another reason to end a pod is another verdict in `pod::worker`;
 //! CSI is a further plugin of `volume`; devices are another part of `container::config`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/>.
@@ -45,10 +45,12 @@ mod node;
 mod objects;
 mod options;
 mod pod;
+mod pod_index;
 mod pods;
 mod probe;
 mod runtime;
 mod server;
+mod static_pods;
 mod volume;
 
 pub use cleanup::clean_up;

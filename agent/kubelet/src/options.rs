@@ -38,6 +38,8 @@ pub struct KubeletOptions {
     pub data_dir: PathBuf,
     /// The folders of this node's local volumes: `<data-dir>/storage`. The Node tells of it.
     pub local_volumes_dir: PathBuf,
+    /// The folder of manifests of static pods.
+    pub static_pods_dir: PathBuf,
     /// Where container logs are written by the runtime; upstream's `/var/log/pods`.
     pub pod_logs_dir: PathBuf,
     /// The CRI socket, `unix:///run/containerd/containerd.sock` or a bare path.
@@ -113,6 +115,7 @@ impl KubeletOptions {
             node_name: node_name.into(),
             node_ips: vec![node_ip],
             node_external_ips: Vec::new(),
+            static_pods_dir: data_dir.join("pod-manifests"),
             data_dir,
             pod_logs_dir: "/var/log/pods".into(),
             runtime_endpoint: "unix:///run/containerd/containerd.sock".into(),

@@ -34,6 +34,7 @@ use crate::{
         worker::{Desired, Signals, Worker},
     },
     runtime::keys,
+    static_pods::is_mirror,
 };
 
 /// Between looks at the runtime while pods come, go or end.
@@ -50,6 +51,7 @@ struct Handle {
     wake: Arc<Notify>,
     stale_content: Arc<AtomicBool>,
     sentence: Arc<Mutex<Option<Verdict>>>,
+    is_static: bool,
 }
 
 /// The workers by pod UID.
@@ -91,6 +93,8 @@ pub(crate) struct Pods {
     changed_at_ms: AtomicU64,
     began: Instant,
     stir: Notify,
+    /// The runtime has answered: workers may start.
+    is_begun: AtomicBool,
     /// True while the runtime answers.
     pub(crate) runtime_up: watch::Sender<bool>,
 }
@@ -104,6 +108,7 @@ impl Pods {
             changed_at_ms: AtomicU64::new(0),
             began: Instant::now(),
             stir: Notify::new(),
+            is_begun: AtomicBool::new(false),
             runtime_up: watch::Sender::new(false),
         })
     }
@@ -115,7 +120,6 @@ impl Pods {
     }
 
     async fn follow(self: &Arc<Pods>) {
-        self.core.pods.wait_synced().await;
         // Pods of the runtime first: those that run but are not wanted must be told apart from those that run and are wanted.
         let mut known = loop {
             match self.begin().await {
@@ -128,10 +132,11 @@ impl Pods {
             }
         };
         self.runtime_up.send_replace(true);
-        let me = self.clone();
-        self.core.pods.on_event(move |event| me.on_event(event));
-        self.adopt_orphans(&known);
-        self.sweep_leftovers(&known);
+        self.is_begun.store(true, Ordering::Release);
+        self.settle_statics();
+        // Static pods do not wait for the API server; nothing else is started or ended before its first answer.
+        let mut synced = std::pin::pin!(self.core.pods.wait_synced());
+        let mut is_synced = false;
         loop {
             let busy = self.began.elapsed().saturating_sub(Duration::from_millis(self.changed_at_ms.load(Ordering::Relaxed))) < STAYS_BUSY
                 || self.anyone_may_end();
@@ -139,6 +144,13 @@ impl Pods {
             tokio::select! {
                 () = tokio::time::sleep(if busy || !up { BUSY } else { QUIET }) => {}
                 () = self.stir.notified() => tokio::time::sleep(Duration::from_millis(200)).await,
+                () = &mut synced, if !is_synced => {
+                    is_synced = true;
+                    let me = self.clone();
+                    self.core.pods.api().on_event(move |event| me.on_event(event));
+                    self.adopt_orphans(&known);
+                    self.sweep_leftovers(&known);
+                }
             }
             match self.look().await {
                 Ok(seen) => {
@@ -197,6 +209,10 @@ impl Pods {
     }
 
     fn on_event(self: &Arc<Pods>, event: &Event<Pod>) {
+        if is_mirror(event.object()) {
+            self.core.pods.mirrors_changed.notify_one();
+            return self.settle_statics();
+        }
         let changed = match event {
             Event::Updated { old, new } if old.uid() != new.uid() => {
                 self.tell(old, true);
@@ -231,6 +247,7 @@ impl Pods {
             return;
         }
         let desired = Desired { pod: pod.clone(), gone };
+        let is_static = self.core.pods.is_static(&uid);
         let mut handles = self.handles.by_uid.lock();
         if let Some(handle) = handles.get(&uid) {
             let before = handle.desired.send_replace(desired);
@@ -240,8 +257,13 @@ impl Pods {
             return;
         }
         let (sender, receiver) = watch::channel(desired);
-        let handle =
-            Handle { desired: sender, wake: Arc::default(), stale_content: Arc::new(AtomicBool::new(true)), sentence: Arc::default() };
+        let handle = Handle {
+            desired: sender,
+            wake: Arc::default(),
+            stale_content: Arc::new(AtomicBool::new(true)),
+            sentence: Arc::default(),
+            is_static,
+        };
         let signals = Signals { wake: handle.wake.clone(), stale_content: handle.stale_content.clone(), sentence: handle.sentence.clone() };
         let worker = Worker::new(self.core.clone(), uid.clone(), receiver, signals);
         handles.insert(uid.clone(), handle);
@@ -250,7 +272,36 @@ impl Pods {
             worker.run(cancel).await;
             me.handles.by_uid.lock().remove(&uid);
             me.stir();
+            if is_static && !me.cancel.is_cancelled() {
+                // Its successor of the same name has waited.
+                me.settle_statics();
+            }
         });
+    }
+
+    /// Tells the workers of static pods what the manifests say now. A pod whose manifest has changed is another pod, and starts when the one
+    /// before has ended.
+    pub(crate) fn settle_statics(self: &Arc<Pods>) {
+        if !self.is_begun.load(Ordering::Acquire) {
+            return;
+        }
+        let wanted = self.core.pods.statics();
+        let running: Vec<Desired> = {
+            let handles = self.handles.by_uid.lock();
+            handles.values().filter(|handle| handle.is_static).map(|handle| handle.desired.borrow().clone()).collect()
+        };
+        let is_same = |a: &Pod, b: &Pod| spec::uid(a) == spec::uid(b);
+        for last in running.iter().filter(|last| !last.gone && !wanted.iter().any(|pod| is_same(pod, &last.pod))) {
+            self.tell(&last.pod, true);
+        }
+        for pod in &wanted {
+            let same_name = |other: &Pod| spec::name(other) == spec::name(pod) && spec::namespace(other) == spec::namespace(pod);
+            if !running.iter().any(|last| same_name(&last.pod) && (last.gone || !is_same(&last.pod, pod))) {
+                self.tell(pod, false);
+            }
+        }
+        self.stir();
+        self.stir.notify_one();
     }
 
     // === The runtime's side

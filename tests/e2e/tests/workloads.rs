@@ -118,3 +118,36 @@ fn what_pods_use_is_shown_and_scales_them() -> anyhow::Result<()> {
     ensure!(ns.kubectl(&["get", "hpa", "busy", "-o", status])? == "ValidMetricFound");
     Ok(())
 }
+
+#[test]
+fn a_static_pod_runs_from_its_manifest_and_is_reached_by_its_mirror() -> anyhow::Result<()> {
+    let cluster = Cluster::single()?;
+    let node = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"])?;
+    let (name, folder) = (format!("hello-{node}"), "/var/lib/trireme/agent/pod-manifests");
+    let manifest = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: hello}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - {{name: c, image: '{BOX}', command: [sh, -c, 'echo from a manifest; sleep 3600']}}\n"
+    );
+    let file = std::path::Path::new(folder).join("hello.yaml");
+    std::fs::write(&file, manifest)?;
+    let result = (|| {
+        eventually("the mirror", LONG, || cluster.kubectl(&["get", "pod", &name]))?;
+        cluster.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{name}"), "--timeout=90s"])?;
+        ensure!(cluster.kubectl(&["logs", &name])?.contains("from a manifest"));
+        ensure!(cluster.kubectl(&["exec", &name, "--", "cat", "/etc/hostname"])?.trim() == name);
+        let uid = || cluster.kubectl(&["get", "pod", &name, "-o", "jsonpath={.metadata.uid}"]);
+        let first = uid()?;
+        cluster.kubectl(&["delete", "pod", &name, "--wait=false"])?;
+        eventually("the mirror to be back", LONG, || {
+            ensure!(uid()? != first);
+            Ok(())
+        })?;
+        let started = cluster.kubectl(&["get", "pod", &name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"])?;
+        ensure!(started == "0", "the container was not touched: {started}");
+        Ok(())
+    })();
+    std::fs::remove_file(&file)?;
+    result?;
+    eventually("the pod to go with its manifest", LONG, || cluster.kubectl_fails(&["get", "pod", &name]))?;
+    Ok(())
+}

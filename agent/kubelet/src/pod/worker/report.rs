@@ -41,7 +41,9 @@ impl Worker {
         };
         let fresh = status::status(&facts);
         self.holds.lift(&Hold::Status);
-        let Some(patch) = status_patch::patch(&self.uid, basis.status.as_ref(), &fresh) else { return Ok(()) };
+        // The mirror of a static pod may not be there yet: its event wakes this worker.
+        let Some(uid) = self.core.pods.uid_at_server(pod) else { return Ok(()) };
+        let Some(patch) = status_patch::patch(&uid, basis.status.as_ref(), &fresh) else { return Ok(()) };
         match self.core.client.patch_status::<Pod>(Some(spec::namespace(pod)), spec::name(pod), &Patch::Strategic(patch)).await {
             Ok(stored) => {
                 self.reported = stored.status.clone().map(|status| (revision_of(&stored), status));
