@@ -27,12 +27,16 @@ pub async fn cleanup(data_dir: &Path, runtime_endpoint: &Path, cgroup_root: &str
         failures.push(error);
     }
     let network = serve_removals(&agent_dir).await;
-    let cleaned = trireme_kubelet::clean_up(&agent_dir, &agent_dir.join("logs"), runtime_endpoint.to_owned(), cgroup_root).await;
-    if let Err(error) = cleaned {
-        failures.push(Error::Host(format!("remove pods: {error}")));
+    let others = journal.objects().filter_map(|object| if let HostObject::KubeletRoot(path) = object { Some(path.clone()) } else { None });
+    let roots: Vec<PathBuf> = others.chain([agent_dir.clone()]).collect();
+    for root in &roots {
+        let cleaned = trireme_kubelet::clean_up(root, &agent_dir.join("logs"), runtime_endpoint.to_owned(), cgroup_root).await;
+        if let Err(error) = cleaned {
+            failures.push(Error::Host(format!("remove pods: {error}")));
+        }
     }
     drop(network);
-    for mount in mounts_below(&agent_dir) {
+    for mount in roots.iter().flat_map(|root| mounts_below(root)) {
         if let Err(error) = nix::mount::umount2(&mount, nix::mount::MntFlags::MNT_DETACH) {
             failures.push(Error::Host(format!("unmount {}: {error}", mount.display())));
         }
@@ -68,6 +72,11 @@ async fn remove(object: &HostObject) -> Result<(), String> {
         HostObject::ServiceRoute(network) => netlink()?.delete_fallback_route(parsed(network)?).await.map_err(|e| e.to_string()),
         HostObject::FirewallRules => trireme_nft::firewall::close().await.map_err(|e| e.to_string()),
         HostObject::Sysctl(path, before) => kernel::restore(path, before).map_err(|e| e.to_string()),
+        // Its pods are gone; what drivers keep there is theirs.
+        HostObject::KubeletRoot(path) => match std::fs::remove_dir(path.join("pods")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.to_string()),
+            _ => Ok(()),
+        },
     }
 }
 

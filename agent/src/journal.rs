@@ -28,6 +28,8 @@ pub enum HostObject {
     FirewallRules,
     /// A kernel setting that was changed: path below /proc/sys and the value before.
     Sysctl(String, String),
+    /// The folder of pods and volumes, where it is not the node's own.
+    KubeletRoot(PathBuf),
 }
 
 impl fmt::Display for HostObject {
@@ -39,6 +41,7 @@ impl fmt::Display for HostObject {
             HostObject::ServiceRoute(network) => write!(f, "service-route {network}"),
             HostObject::FirewallRules => f.write_str("firewall-rules"),
             HostObject::Sysctl(path, before) => write!(f, "sysctl {path} {before}"),
+            HostObject::KubeletRoot(path) => write!(f, "kubelet-root {}", path.display()),
         }
     }
 }
@@ -47,6 +50,9 @@ impl FromStr for HostObject {
     type Err = String;
 
     fn from_str(line: &str) -> Result<Self, String> {
+        if let Some(path) = line.strip_prefix("kubelet-root ") {
+            return Ok(HostObject::KubeletRoot(path.into()));
+        }
         let mut words = line.splitn(3, ' ');
         match (words.next(), words.next(), words.next()) {
             (Some("link"), Some(name), None) => Ok(HostObject::Link(name.into())),
@@ -136,13 +142,20 @@ mod tests {
             HostObject::Address("lo".into(), "10.43.0.10/32".into()),
             HostObject::ServiceRoute("10.43.0.0/16".into()),
             HostObject::FirewallRules,
+            HostObject::KubeletRoot("/var/lib/my kubelet".into()),
         ] {
             journal.record(object).unwrap();
         }
         let again = Journal::open(folder.path()).unwrap();
         let lines: Vec<String> = again.objects().map(ToString::to_string).collect();
-        let expected =
-            ["link cni0", "address lo 10.43.0.10/32", "service-route 10.43.0.0/16", "firewall-rules", "sysctl net/ipv4/ip_forward 0"];
+        let expected = [
+            "link cni0",
+            "address lo 10.43.0.10/32",
+            "service-route 10.43.0.0/16",
+            "firewall-rules",
+            "sysctl net/ipv4/ip_forward 0",
+            "kubelet-root /var/lib/my kubelet",
+        ];
         assert_eq!(lines, expected);
     }
 

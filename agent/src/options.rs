@@ -1,6 +1,7 @@
 //! What a node is told at start.
 
 pub mod kubelet;
+mod kubelet_config;
 pub mod proxy;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};

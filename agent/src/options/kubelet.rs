@@ -6,11 +6,13 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use k8s_openapi::api::core::v1::Taint;
 use trireme_kubelet::{EvictionThresholds, KubeletOptions};
+
+use super::kubelet_config;
 
 /// What was given; nothing stands for upstream's default.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,13 +33,21 @@ pub struct KubeletFlags {
     healthz_port: Option<u16>,
     port: Option<u16>,
     address: Option<IpAddr>,
+    pod_manifest_path: Option<PathBuf>,
+    /// Where pods, volumes and the sockets of drivers are; nothing stands for the node's own folder.
+    pub root_dir: Option<PathBuf>,
 }
+
+/// The flags that name configuration files.
+const FILES: [&str; 2] = ["config", "config-dir"];
 
 /// The flags that are acted upon, in the order of the alphabet.
 pub const KNOWN: &[&str] = &[
     "address",
     "cluster-dns",
     "cluster-domain",
+    "config",
+    "config-dir",
     "container-log-max-files",
     "container-log-max-size",
     "eviction-hard",
@@ -46,10 +56,12 @@ pub const KNOWN: &[&str] = &[
     "kube-reserved",
     "max-pods",
     "node-labels",
+    "pod-manifest-path",
     "port",
     "provider-id",
     "register-with-taints",
     "resolv-conf",
+    "root-dir",
     "system-reserved",
 ];
 
@@ -57,11 +69,29 @@ impl KubeletFlags {
     /// Reads flags without their dashes. The error is one line that names the flag.
     pub fn parse<'a>(arguments: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Self, String> {
         let mut flags = Self::default();
-        for (name, value) in arguments {
-            let name = name.trim_start_matches('-');
+        let arguments: Vec<(&str, &str)> = arguments.map(|(name, value)| (name.trim_start_matches('-'), value)).collect();
+        flags.read_files(&arguments)?;
+        // A flag wins over the files, wherever it stands.
+        for (name, value) in arguments.into_iter().filter(|(name, _)| !FILES.contains(name)) {
             flags.set(name, value).map_err(|why| format!("--kubelet-arg {name}={value}: {why}"))?;
         }
         Ok(flags)
+    }
+
+    /// Carries out what configuration files say.
+    fn read_files(&mut self, arguments: &[(&str, &str)]) -> Result<(), String> {
+        let last = |wanted: &str| arguments.iter().rev().find(|(name, _)| *name == wanted).map(|(_, value)| Path::new(*value));
+        let (file, folder) = (last(FILES[0]), last(FILES[1]));
+        let shown = match (file, folder) {
+            (Some(file), _) => format!("config={}", file.display()),
+            (None, Some(folder)) => format!("config-dir={}", folder.display()),
+            (None, None) => return Ok(()),
+        };
+        let at = |why: String| format!("--kubelet-arg {shown}: {why}");
+        for (name, value) in kubelet_config::flags(file, folder).map_err(at)? {
+            self.set(name, &value).map_err(|why| at(format!("{name}={value}: {why}")))?;
+        }
+        Ok(())
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
@@ -79,10 +109,12 @@ impl KubeletFlags {
             "kube-reserved" => self.kube_reserved = reserved(value)?,
             "max-pods" => self.max_pods = Some(at_least(parsed(value, "a number")?, 1)?),
             "node-labels" => self.node_labels = pairs(value)?,
+            "pod-manifest-path" => self.pod_manifest_path = Some(absolute(value)?),
             "port" => self.port = Some(at_least(parsed(value, "a port")?, 1)?),
             "provider-id" => self.provider_id = Some(value.to_owned()),
             "register-with-taints" => self.taints = list(value).map(taint).collect::<Result<_, _>>()?,
             "resolv-conf" => self.resolv_conf = Some(PathBuf::from(value)),
+            "root-dir" => self.root_dir = Some(absolute(value)?),
             "system-reserved" => self.system_reserved = reserved(value)?,
             _ => return Err(format!("this kubelet flag is not supported; supported are {}", KNOWN.join(", "))),
         }
@@ -107,6 +139,12 @@ impl KubeletFlags {
         }
         if let Some(path) = &self.resolv_conf {
             options.resolv_conf = path.clone();
+        }
+        if let Some(path) = &self.root_dir {
+            options.data_dir.clone_from(path);
+        }
+        if let Some(path) = &self.pod_manifest_path {
+            options.static_pods_dir = path.clone();
         }
         options.labels.extend(self.node_labels.clone());
         options.taints.extend(self.taints.iter().cloned());
@@ -170,6 +208,15 @@ fn bytes(value: &str) -> Result<u64, String> {
     u64::try_from(quantity.value()).map_err(|_| "expected a quantity such as 10Mi".to_owned())
 }
 
+fn absolute(value: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() && !value.contains(char::is_control) {
+        Ok(path)
+    } else {
+        Err("expected the absolute path of a folder".to_owned())
+    }
+}
+
 fn taint(text: &str) -> Result<Taint, String> {
     let wrong = || "expected KEY=VALUE:EFFECT with EFFECT one of NoSchedule, PreferNoSchedule, NoExecute".to_owned();
     let (front, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -207,6 +254,8 @@ mod tests {
             ("node-labels", "a"),
             ("eviction-hard", "memory.available"),
             ("eviction-hard", "memory.available<much"),
+            ("pod-manifest-path", "manifests"),
+            ("root-dir", "kubelet"),
         ] {
             let refused = parse(&[(name, value)]).unwrap_err();
             assert!(refused.starts_with(&format!("--kubelet-arg {name}={value}: ")), "{refused}");
