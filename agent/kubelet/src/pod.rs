@@ -8,6 +8,7 @@
 
 pub(crate) mod admit;
 pub(crate) mod backoff;
+pub(crate) mod handler;
 pub(crate) mod holds;
 pub(crate) mod hook;
 pub(crate) mod kill;

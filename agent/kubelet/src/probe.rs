@@ -45,6 +45,11 @@ impl Which {
     }
 }
 
+/// The first pause between tries of a container that has just started; it doubles.
+const EARLY_FIRST: Duration = Duration::from_millis(125);
+/// The longest one.
+const EARLY_MAX: Duration = Duration::from_secs(1);
+
 /// The probes of one pod.
 pub(crate) struct Probes {
     health: Arc<Mutex<Health>>,
@@ -168,8 +173,16 @@ impl Task {
         let (mut successes, mut failures) = (0, 0);
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut early = self.early_tries(period);
+        let mut is_early = false;
         loop {
-            ticks.tick().await;
+            match if is_early { early.next() } else { None } {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => {
+                    is_early = false;
+                    ticks.tick().await;
+                }
+            }
             let began = Instant::now();
             let outcome = check::check(&self.core, &self.container, &self.probe, &self.id, &self.pod_ip).await;
             let result = match &outcome {
@@ -184,15 +197,19 @@ impl Task {
             }
             match outcome {
                 Outcome::Success | Outcome::Warning(_) => {
-                    (successes, failures) = (successes + 1, 0);
+                    (successes, failures, is_early) = (successes + 1, 0, false);
+                    early = Vec::new().into_iter();
                     if successes >= success_threshold && self.succeeded() {
                         return;
                     }
                 }
                 Outcome::Failure(why) => {
                     (successes, failures) = (0, failures + 1);
-                    let text = format!("{} probe failed: {why}", self.which.title());
-                    self.core.events.container(&self.pod, &self.container.name, EventKind::Warning, "Unhealthy", &text);
+                    if !is_early {
+                        let text = format!("{} probe failed: {why}", self.which.title());
+                        self.core.events.container(&self.pod, &self.container.name, EventKind::Warning, "Unhealthy", &text);
+                    }
+                    is_early = true;
                     if failures >= failure_threshold && self.failed() {
                         return;
                     }
@@ -204,6 +221,19 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// The pauses between tries of a container that has not been ready yet, in its first period. Upstream's kubelet probes it whenever it
+    /// looks at the pod: most containers are ready a moment after the first try, and need not wait for a whole period.
+    fn early_tries(&self, period: Duration) -> std::vec::IntoIter<Duration> {
+        let mut pauses = Vec::new();
+        let (mut pause, mut sum) = (EARLY_FIRST, EARLY_FIRST);
+        while self.which == Which::Readiness && sum < period {
+            pauses.push(pause);
+            pause = (pause * 2).min(EARLY_MAX);
+            sum += pause;
+        }
+        pauses.into_iter()
     }
 
     /// Notes a success; true when this probe has done its work.

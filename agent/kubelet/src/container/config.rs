@@ -35,6 +35,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) grace_secs: i64,
     /// The id of the running container whose processes an ephemeral container sees.
     pub(crate) target_id: Option<&'a str>,
+    /// Whether the runtime mounts what is below a read-only mount read-only too.
+    pub(crate) can_mount_recursively_read_only: bool,
 }
 
 /// The path of a container's termination message on the host.
@@ -105,6 +107,7 @@ fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str
             host_path: host_path.to_string_lossy().into_owned(),
             readonly: mount.read_only == Some(true) || volume.read_only,
             propagation: propagation as i32,
+            recursive_read_only: recursive_read_only(mount, parts.can_mount_recursively_read_only)?,
             ..Default::default()
         });
     }
@@ -119,6 +122,19 @@ fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str
         mounts.push(plain_mount(message_path, &file, false));
     }
     Ok(mounts)
+}
+
+/// Whether what is below the mount is read-only too. `Enabled` is an error where the runtime cannot do that.
+fn recursive_read_only(mount: &VolumeMount, can: bool) -> Result<bool> {
+    match mount.recursive_read_only.as_deref() {
+        Some("IfPossible") => Ok(can && mount.read_only == Some(true)),
+        Some("Enabled") if !can => {
+            let why = "the runtime handler of the pod does not support recursive read-only mounts";
+            Err(Error::Config(format!("failed to resolve recursive read-only mode: volume {:?}: {why}", mount.name)))
+        }
+        Some("Enabled") => Ok(true),
+        _ => Ok(false),
+    }
 }
 
 fn plain_mount(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {

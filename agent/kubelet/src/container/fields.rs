@@ -90,7 +90,10 @@ pub(crate) fn resource(pod: &Pod, place: &Place, selector: &ResourceFieldSelecto
         .split_once('.')
         .ok_or_else(|| Error::Config(format!("unsupported container resource : {}", selector.resource)))?;
     let value = match which {
-        "limits" => resources::limit(&container, resource).or_else(|| place.allocatable.get(resource).copied()).unwrap_or_default(),
+        "limits" => resources::limit(&container, resource)
+            .or_else(|| resources::whole_limit(pod, resource))
+            .or_else(|| place.allocatable.get(resource).copied())
+            .unwrap_or_default(),
         "requests" => resources::request(&container, resource).unwrap_or_default(),
         _ => return Err(Error::Config(format!("unsupported container resource : {}", selector.resource))),
     };

@@ -1,8 +1,11 @@
 //! Small questions asked of a Pod object, answered in one place.
 
-use std::{borrow::Cow, hash::Hasher};
+use std::{borrow::Cow, collections::BTreeMap, hash::Hasher};
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, EphemeralContainer, Pod, PodSpec, ResourceRequirements},
+    apimachinery::pkg::api::resource::Quantity,
+};
 
 /// Which list of the specification a container is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,12 +154,20 @@ pub(crate) fn is_finished(pod: &Pod) -> bool {
     matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
 }
 
-/// Guaranteed when every container has limits for cpu and memory equal to its requests, BestEffort when none asks for anything.
+/// Guaranteed when every container has limits for cpu and memory equal to its requests, BestEffort when none asks for anything. Where
+/// resources are given for the pod as a whole, those alone count.
 pub(crate) fn qos(pod: &Pod) -> Qos {
+    let is_given = |resources: &&ResourceRequirements| {
+        let any = |list: &Option<BTreeMap<String, Quantity>>| list.as_ref().is_some_and(|list| !list.is_empty());
+        any(&resources.requests) || any(&resources.limits)
+    };
+    let parts: Vec<Option<&ResourceRequirements>> = match pod_spec(pod).resources.as_ref().filter(is_given) {
+        Some(whole) => vec![Some(whole)],
+        None => all_containers(pod).map(|(_, container)| container.resources.as_ref()).collect(),
+    };
     let mut any = false;
     let mut guaranteed = true;
-    for (_, c) in all_containers(pod) {
-        let resources = c.resources.as_ref();
+    for resources in parts {
         for resource in ["cpu", "memory"] {
             let request = resources.and_then(|r| r.requests.as_ref()).and_then(|r| r.get(resource)).and_then(crate::amount::of);
             let limit = resources.and_then(|r| r.limits.as_ref()).and_then(|r| r.get(resource)).and_then(crate::amount::of);

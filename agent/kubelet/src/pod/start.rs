@@ -8,6 +8,7 @@ use trireme_client::EventKind;
 use trireme_proto::cri;
 
 use super::{
+    handler::mounts_recursively_read_only,
     hook::{self, Hook},
     kill,
     observed::{ContainerRun, Observed, State},
@@ -133,13 +134,15 @@ async fn configure(
     let Some((_, container)) = spec::container(pod, &planned.name) else {
         return Err(Error::Config(format!("container {} not found", planned.name)));
     };
-    if !core.services.is_synced() {
+    // A static pod does not wait for the API server.
+    if !core.services.is_synced() && !core.pods.is_static(spec::uid(pod)) {
         return Err(Error::Config("services have not yet been read at least once, cannot construct envs".into()));
     }
     let links = spec::pod_spec(pod).enable_service_links != Some(false);
     let relevant: Vec<_> =
         core.services.list_namespace(spec::namespace(pod)).into_iter().chain(core.services.get("default", "kubernetes")).collect();
     let services = env::service_variables(&relevant, spec::namespace(pod), links);
+    let can_recurse = mounts_recursively_read_only(core, pod, &container).await?;
     let target_id = target_id(pod, &planned.name, target.observed)?;
     let environment = env::environment(pod, &container, target.place, &services, &core.objects).await?;
     blocking(|| {
@@ -155,6 +158,7 @@ async fn configure(
             node_memory_bytes: core.machine.memory_bytes,
             grace_secs: spec::grace_period_secs(pod),
             target_id: target_id.as_deref(),
+            can_mount_recursively_read_only: can_recurse,
         })
     })
 }

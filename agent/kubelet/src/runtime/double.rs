@@ -45,6 +45,7 @@ struct State {
     failures: HashMap<&'static str, Vec<(Code, String)>>,
     updates: BTreeMap<String, LinuxContainerResources>,
     features: cri::RuntimeFeatures,
+    handlers: Vec<cri::RuntimeHandler>,
 }
 
 /// The double. Clones share one state.
@@ -72,6 +73,12 @@ impl Double {
     /// What the runtime can do.
     pub(crate) fn set_features(&self, features: cri::RuntimeFeatures) {
         self.state.lock().features = features;
+    }
+
+    /// The default handler mounts recursively read-only.
+    pub(crate) fn mount_recursively_read_only(&self) {
+        let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, ..Default::default() };
+        self.state.lock().handlers = vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }];
     }
 
     /// The container's process ends by itself.
@@ -159,7 +166,8 @@ impl Runtime for Double {
     fn status(&self) -> Answer<'_, StatusResponse> {
         Box::pin(async {
             self.enter("Status", String::new())?;
-            Ok(StatusResponse { features: Some(self.state.lock().features), ..Default::default() })
+            let state = self.state.lock();
+            Ok(StatusResponse { features: Some(state.features), runtime_handlers: state.handlers.clone(), ..Default::default() })
         })
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::SignedDuration;
-use k8s_openapi::api::{core::v1::Pod, node::v1::RuntimeClass};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
 use trireme_client::EventKind;
 use trireme_proto::cri;
@@ -12,10 +12,11 @@ use super::{Desired, Worker};
 use crate::{
     clock::blocking,
     container::{dns, hosts, sandbox},
-    error::{Error, Result},
+    error::Result,
     files,
     pod::{
         backoff,
+        handler::runtime_handler,
         holds::Hold,
         kill,
         observed::Observed,
@@ -126,22 +127,10 @@ impl Worker {
         sandbox::config(pod, attempt, &self.core.options, &self.core.cgroups.pod_parent(pod), &resolv_conf)
     }
 
-    /// The runtime handler of the pod's RuntimeClass; empty for the runtime's default.
-    async fn runtime_handler(&self, pod: &Pod) -> Result<String> {
-        let Some(class) = spec::pod_spec(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
-            return Ok(String::new());
-        };
-        match self.core.client.get::<RuntimeClass>(None, class).await {
-            Ok(found) => Ok(found.handler),
-            Err(e) if e.is_not_found() => Err(Error::Config(format!("runtimeclass.node.k8s.io {class:?} not found"))),
-            Err(e) => Err(Error::Config(format!("failed to lookup RuntimeClass {class}: {e}"))),
-        }
-    }
-
     async fn make_sandbox(&mut self, pod: &Pod, attempt: u32) -> Result<bool> {
         let made = async {
             let configuration = self.sandbox_config(pod, attempt).await?;
-            let handler = self.runtime_handler(pod).await?;
+            let handler = runtime_handler(&self.core, pod).await?;
             let logs = sandbox::log_directory(pod, &self.core.options);
             blocking(|| files::make_directories(&logs, 0o755))?;
             self.core.runtime.run_sandbox(configuration, handler).await

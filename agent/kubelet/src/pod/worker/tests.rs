@@ -390,3 +390,33 @@ async fn vm_06_a_shutdown_gives_hooks_and_grace_within_its_bound() {
     let calls = bench.runtime.calls();
     assert_eq!(calls[calls.len() - 3..], ["exec say goodbye in a.0", "stop a.0 within 17", "stop sandbox s1"], "{calls:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_is_ready_a_moment_after_its_first_probe_waits_for_no_period() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut spec = one_container();
+    spec["containers"][0]["readinessProbe"] = json!({"tcpSocket": {"host": "127.0.0.1", "port": port}, "periodSeconds": 100});
+    let bench = Bench::start(spec).await;
+    bench.until("it was not ready", |b| b.has_event("Unhealthy: Readiness probe failed")).await;
+    assert_eq!(bench.container(0)["ready"], false);
+    let _listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let began = tokio::time::Instant::now();
+    bench.until("it is ready", |b| b.container(0)["ready"] == true).await;
+    assert!(began.elapsed().as_secs() < 5, "{:?} on the paused clock", began.elapsed());
+    let failures = bench.events().iter().filter(|event| event.starts_with("Unhealthy")).count();
+    assert_eq!(failures, 1, "the early tries are told once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_recursive_read_only_mount_is_made_where_the_runtime_can_and_refused_elsewhere() {
+    let mut spec = one_container();
+    spec["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    spec["containers"][0]["volumeMounts"] = json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "Enabled"}]);
+    let bench = Bench::start(spec).await;
+    bench.until("it is refused", |b| b.container(0)["state"]["waiting"]["reason"] == "CreateContainerConfigError").await;
+    let said = bench.container(0)["state"]["waiting"]["message"].clone();
+    assert!(said.as_str().unwrap().contains("does not support recursive read-only mounts"), "{said}");
+    bench.runtime.mount_recursively_read_only();
+    bench.until("it runs", |b| !b.container(0)["state"]["running"].is_null()).await;
+    assert!(bench.runtime.config("a").unwrap().mounts.iter().any(|m| m.container_path == "/v" && m.recursive_read_only));
+}
