@@ -290,3 +290,148 @@ fn a_role_binding_keeps_its_role() {
     assert_eq!(errors(binding.clone()), Vec::<String>::new());
     assert_eq!(change(binding, |new| new["roleRef"]["name"] = json!("edit")).len(), 1);
 }
+
+#[test]
+fn a_flow_schema_says_who_asks_for_what_at_which_level() {
+    const GROUP_VERSION: &str = "flowcontrol.apiserver.k8s.io/v1";
+    let schema =
+        |name: &str, spec: Value| json!({"apiVersion": GROUP_VERSION, "kind": "FlowSchema", "metadata": {"name": name}, "spec": spec});
+    let good = json!({"priorityLevelConfiguration": {"name": "l"}, "distinguisherMethod": {"type": "ByUser"}, "rules": [{
+        "subjects": [{"kind": "ServiceAccount", "serviceAccount": {"namespace": "n", "name": "*"}}],
+        "resourceRules": [{"verbs": ["*"], "apiGroups": [""], "resources": ["pods"], "namespaces": ["*"]}],
+        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/", "/healthz/*"]}],
+    }]});
+    assert_eq!(errors(schema("s", good.clone())), Vec::<String>::new());
+    for (path, value, expected) in [
+        ("/matchingPrecedence", json!(0), "spec.matchingPrecedence: Invalid value: 0: must be a positive value"),
+        ("/matchingPrecedence", json!(10001), "spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000"),
+        (
+            "/matchingPrecedence",
+            json!(1),
+            "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+        ),
+        (
+            "/priorityLevelConfiguration/name",
+            json!(""),
+            "spec.priorityLevelConfiguration.name: Required value: must reference a priority level",
+        ),
+        (
+            "/distinguisherMethod/type",
+            json!("ByColor"),
+            "spec.distinguisherMethod.type: Unsupported value: \"ByColor\": supported values: \"ByNamespace\", \"ByUser\"",
+        ),
+        ("/rules/0/subjects", json!([]), "spec.rules[0].subjects: Required value: subjects must contain at least one value"),
+        (
+            "/rules/0/subjects/0/serviceAccount/namespace",
+            json!(""),
+            "spec.rules[0].subjects[0].serviceAccount.namespace: Required value: must specify namespace for service account",
+        ),
+        (
+            "/rules/0/subjects/0",
+            json!({"kind": "User", "user": {"name": "u"}, "group": {"name": "g"}}),
+            "spec.rules[0].subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'",
+        ),
+        (
+            "/rules/0/subjects/0",
+            json!({"kind": "Group"}),
+            "spec.rules[0].subjects[0].group: Required value: group is required when subject kind is 'Group'",
+        ),
+        (
+            "/rules/0",
+            json!({"subjects": [{"kind": "User", "user": {"name": "u"}}]}),
+            "spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty",
+        ),
+        (
+            "/rules/0/resourceRules/0/verbs",
+            json!(["frob"]),
+            "spec.rules[0].resourceRules[0].verbs: Unsupported value: [\"frob\"]: supported values: \"create\", \"delete\", \"deletecollection\", \"get\", \"list\", \"patch\", \"proxy\", \"update\", \"watch\"",
+        ),
+        (
+            "/rules/0/resourceRules/0/namespaces",
+            json!([]),
+            "spec.rules[0].resourceRules[0].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace",
+        ),
+        (
+            "/rules/0/nonResourceRules/0/nonResourceURLs/1",
+            json!("/a*b"),
+            "spec.rules[0].nonResourceRules[0].nonResourceURLs[1]: Invalid value: \"/a*b\": wildcard can only do suffix matching",
+        ),
+        (
+            "/rules/0/nonResourceRules/0/nonResourceURLs/1",
+            json!("a"),
+            "spec.rules[0].nonResourceRules[0].nonResourceURLs[1]: Invalid value: \"a\": must start with slash",
+        ),
+    ] {
+        let mut spec = good.clone();
+        spec["matchingPrecedence"] = json!(1000);
+        *spec.pointer_mut(path).unwrap() = value;
+        assert_eq!(errors(schema("s", spec)), [expected]);
+    }
+    for object in crate::bootstrap::flow_schemas().into_iter().chain(crate::bootstrap::priority_levels()) {
+        assert_eq!(errors(object), Vec::<String>::new(), "what every cluster has");
+    }
+    let changed = errors(schema("catch-all", good));
+    assert!(changed.len() == 1 && changed[0].ends_with("spec of 'catch-all' must equal the fixed value"), "{changed:?}");
+}
+
+#[test]
+fn a_priority_level_has_shares_and_queues_that_can_be_dealt() {
+    let level = |name: &str, spec: Value| json!({"apiVersion": "flowcontrol.apiserver.k8s.io/v1", "kind": "PriorityLevelConfiguration", "metadata": {"name": name}, "spec": spec});
+    let good = json!({"type": "Limited", "limited": {"nominalConcurrencyShares": 0, "lendablePercent": 0, "borrowingLimitPercent": 0,
+        "limitResponse": {"type": "Queue", "queuing": {"queues": 128, "handSize": 6, "queueLengthLimit": 50}}}});
+    assert_eq!(errors(level("l", good.clone())), Vec::<String>::new());
+    for (path, value, expected) in [
+        (
+            "/limited/nominalConcurrencyShares",
+            json!(-1),
+            "spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer",
+        ),
+        ("/limited/lendablePercent", json!(101), "spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive"),
+        (
+            "/limited/borrowingLimitPercent",
+            json!(-1),
+            "spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer",
+        ),
+        (
+            "/limited/limitResponse/type",
+            json!("Reject"),
+            "spec.limited.limitResponse.queuing: Forbidden: must be nil if limited.limitResponse.type is not Limited",
+        ),
+        (
+            "/limited/limitResponse",
+            json!({"type": "Queue"}),
+            "spec.limited.limitResponse.queuing: Required value: must not be empty if limited.limitResponse.type is Limited",
+        ),
+        (
+            "/limited/limitResponse/queuing/queueLengthLimit",
+            json!(-1),
+            "spec.limited.limitResponse.queuing.queueLengthLimit: Invalid value: -1: must be positive",
+        ),
+        (
+            "/limited/limitResponse/queuing/queues",
+            json!(10_000_001),
+            "spec.limited.limitResponse.queuing.queues: Invalid value: 10000001: must not be greater than 10000000",
+        ),
+        (
+            "/limited/limitResponse/queuing/handSize",
+            json!(129),
+            "spec.limited.limitResponse.queuing.handSize: Invalid value: 129: should not be greater than queues (128)",
+        ),
+        (
+            "/limited/limitResponse/queuing/handSize",
+            json!(9),
+            "spec.limited.limitResponse.queuing.handSize: Invalid value: 9: required entropy bits of deckSize 128 and handSize 9 should not be greater than 60",
+        ),
+    ] {
+        let mut spec = good.clone();
+        *spec.pointer_mut(path).unwrap() = value;
+        assert_eq!(errors(level("l", spec)), [expected]);
+    }
+    let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 7, "lendablePercent": 50}});
+    assert_eq!(errors(level("exempt", exempt.clone())), Vec::<String>::new(), "its shares may change");
+    assert_eq!(errors(level("l", exempt)), ["spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if name is 'exempt'"]);
+    let mut fixed = crate::bootstrap::priority_levels().into_iter().find(|one| meta::name(one) == "catch-all").unwrap();
+    fixed["spec"]["limited"]["nominalConcurrencyShares"] = json!(6);
+    let changed = errors(fixed);
+    assert!(changed.len() == 1 && changed[0].ends_with("spec of 'catch-all' must equal the fixed value"), "{changed:?}");
+}
