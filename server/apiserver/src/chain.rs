@@ -9,7 +9,7 @@
 //! | [`impersonation`] | lets a user act as another one |
 //! | [`authorization`] | refuses what the user may not do |
 //! | [`body`] | reads the body, within the budget of the user |
-//! | [`flowcontrol`] | bounds the requests in flight |
+//! | [`flowcontrol`] | bounds the requests in flight: those of one user delay those of others as little as can be |
 //! | [`deadline`] | bounds the time of the answer |
 //! | [`compression`] | compresses a large answer |
 //!
@@ -76,6 +76,7 @@ pub async fn run(server: Arc<Server>, source: Source, request: Request<Payload>)
         }
     };
     audit::mark(&mut response, call.audit_id.take());
+    flowcontrol::mark(&mut response, call.class.take());
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let size = http_body::Body::size_hint(response.body()).exact();
     let dry_run = call.info.query.all("dryRun").any(|value| value == "All");
@@ -101,6 +102,7 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
         return response;
     }
     impersonation::filter(server, call).await?;
+    flowcontrol::classify(server, call);
     let decision = authorization::authorize(server, &call.attributes()).await;
     audit::decided(call, &decision);
     decision?;
@@ -116,8 +118,10 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
     if let Some(record) = &mut call.record {
         record.body(&call.headers, &call.info, &bytes);
     }
-    let place = flowcontrol::filter(server, call)?;
     let limit = deadline::limit(server.options.request_timeout, call)?;
+    let asked = Instant::now();
+    let admitted = flowcontrol::filter(server, call, limit.unwrap_or(server.options.request_timeout)).await?;
+    let limit = limit.map(|limit| limit.saturating_sub(asked.elapsed()));
     let target = call.target.clone();
     let context = Context {
         server: server.clone(),
@@ -132,8 +136,9 @@ async fn filters(server: &Arc<Server>, call: &mut Call) -> Answer<Response<Body>
         payload: Mutex::new(call.payload.take()),
         upgrade: Mutex::new(call.upgrade.take()),
         view: target.view.clone(),
-        place,
+        place: admitted.place,
     };
+    let _seat = admitted.seat;
     deadline::within(limit, endpoints::dispatch(&target, context)).await
 }
 

@@ -6,6 +6,7 @@
 pub mod connect;
 pub mod context;
 pub mod extension;
+pub mod flowcontrol;
 pub mod health;
 pub mod nodes;
 pub mod openapi;

@@ -18,6 +18,7 @@ pub mod conversion;
 pub mod egress;
 pub mod endpoints;
 mod error;
+pub mod flowcontrol;
 pub mod http;
 pub mod metrics;
 mod options;
@@ -59,6 +60,7 @@ use catalog::rows::Rows;
 use chain::body::budget::BodyBudget;
 use chain::call::Source;
 use chain::flowcontrol::inflight::InFlight;
+use flowcontrol::control::FlowControl;
 use http::body::Payload;
 use http::serve::Service;
 use server::{Security, Server};
@@ -112,6 +114,11 @@ impl ApiServer {
         }
         let security = Security { authenticator, admission, authorizer };
         let inflight = InFlight::new(options.max_requests_inflight, options.max_mutating_requests_inflight, metrics.inflight.clone());
+        let limits = [options.max_requests_inflight, options.max_mutating_requests_inflight];
+        let flowcontrol = options.priority_and_fairness.then(|| FlowControl::new(limits, metrics.inflight.clone()));
+        if let Some(control) = &flowcontrol {
+            control.register(metrics.registry());
+        }
         let kubelet_tls = options.kubelet_tls.clone();
         let resource_metrics =
             options.resource_metrics.then(|| resource_metrics::ResourceMetrics::new(storage.clone(), tunnels.clone(), kubelet_tls));
@@ -125,6 +132,7 @@ impl ApiServer {
             security,
             metrics,
             inflight,
+            flowcontrol,
             bodies: BodyBudget::default(),
             bootstrapped: AtomicBool::new(false),
             extra_routes: std::sync::OnceLock::new(),
@@ -138,6 +146,7 @@ impl ApiServer {
         };
         let server = Arc::new(server);
         tokio::spawn(aggregation::availability::run(server.clone()));
+        tokio::spawn(flowcontrol::upkeep::run(server.clone()));
         Ok(ApiServer { server })
     }
 

@@ -28,6 +28,8 @@ pub struct ApiServerOptions {
     pub max_requests_inflight: usize,
     /// Changing requests served at once.
     pub max_mutating_requests_inflight: usize,
+    /// Whether these numbers are divided by priority and fairness (or else each is a fixed limit).
+    pub priority_and_fairness: bool,
     /// Bytes of changes that each resource keeps for watchers.
     pub watch_window_bytes: usize,
     /// The way to nodes and pods that no tunnel leads to.
@@ -59,6 +61,7 @@ impl Default for ApiServerOptions {
             request_timeout: Duration::from_secs(60),
             max_requests_inflight: 400,
             max_mutating_requests_inflight: 200,
+            priority_and_fairness: true,
             watch_window_bytes: 4 * 1024 * 1024,
             egress: Arc::new(Direct::default()),
             tunnels: TunnelUse::KubeletsAndPods,

@@ -21,6 +21,7 @@ use crate::egress::Tunnels;
 use crate::endpoints::health::contact::ContactLost;
 use crate::endpoints::openapi::kept::KeptDocuments;
 use crate::endpoints::operator::OperatorRoutes;
+use crate::flowcontrol::control::FlowControl;
 use crate::http::extra_routes::ExtraRoutes;
 use crate::metrics::Metrics;
 use crate::options::ApiServerOptions;
@@ -57,6 +58,8 @@ pub struct Server {
     pub metrics: Metrics,
     /// The places of requests in flight.
     pub inflight: InFlight,
+    /// Priority and fairness; none where it is switched off.
+    pub flowcontrol: Option<FlowControl>,
     /// The memory that bodies of requests may take.
     pub bodies: BodyBudget,
     /// Compresses large answers.

@@ -290,6 +290,7 @@ impl UpstreamArgs {
                 ApiServerArg::NodePorts(low, high) => options.ranges.node_ports = (*low, *high),
                 ApiServerArg::MaxRequests(most) => options.max_requests_inflight = *most,
                 ApiServerArg::MaxMutatingRequests(most) => options.max_mutating_requests_inflight = *most,
+                ApiServerArg::PriorityAndFairness(is_on) => options.priority_and_fairness = *is_on,
                 ApiServerArg::RequestTimeout(timeout) => options.request_timeout = *timeout,
                 ApiServerArg::EnablePlugins(names) => options.admission.enabled.clone_from(names),
                 ApiServerArg::DisablePlugins(names) => options.admission.disabled.clone_from(names),

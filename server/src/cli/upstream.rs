@@ -21,6 +21,8 @@ pub enum ApiServerArg {
     MaxRequests(usize),
     /// `max-mutating-requests-inflight=200`; none: no limit.
     MaxMutatingRequests(usize),
+    /// `enable-priority-and-fairness=true`
+    PriorityAndFairness(bool),
     /// `request-timeout=1m0s`
     RequestTimeout(Duration),
     /// `enable-admission-plugins=A,B`
@@ -78,6 +80,7 @@ pub fn api_server(text: &str) -> Result<ApiServerArg, String> {
         "service-node-port-range" => node_ports(value).map(|(low, high)| ApiServerArg::NodePorts(low, high))?,
         "max-requests-inflight" => ApiServerArg::MaxRequests(limit(value)?),
         "max-mutating-requests-inflight" => ApiServerArg::MaxMutatingRequests(limit(value)?),
+        "enable-priority-and-fairness" => ApiServerArg::PriorityAndFairness(switch(value)?),
         "request-timeout" => ApiServerArg::RequestTimeout(duration(value)?),
         "enable-admission-plugins" => {
             let selection = Selection { enabled: list(value), ..Selection::default() };
@@ -142,6 +145,10 @@ pub fn scheduler(text: &str) -> Result<SchedulerArg, String> {
 /// A switch without value is on.
 fn split(text: &str) -> (&str, &str) {
     text.trim_start_matches("--").split_once('=').unwrap_or((text.trim_start_matches("--"), "true"))
+}
+
+fn switch(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("expected true or false, not {value:?}"))
 }
 
 fn unknown(component: &str, flag: &str) -> String {
@@ -212,6 +219,7 @@ mod tests {
             api_server("disable-admission-plugins=Priority, RuntimeClass"),
             Ok(ApiServerArg::DisablePlugins(vec!["Priority".into(), "RuntimeClass".into()]))
         );
+        assert_eq!(api_server("enable-priority-and-fairness=false"), Ok(ApiServerArg::PriorityAndFairness(false)));
         assert_eq!(api_server("max-requests-inflight=0"), Ok(ApiServerArg::MaxRequests(tokio::sync::Semaphore::MAX_PERMITS)));
         assert_eq!(controllers("node-monitor-grace-period=20s"), Ok(ControllerArg::NodeMonitorGrace(Duration::from_secs(20))));
         assert_eq!(controllers("leader-elect"), Ok(ControllerArg::LeaderElect));
@@ -225,6 +233,7 @@ mod tests {
             (controllers("leader-elect=false").unwrap_err(), "leader-elect"),
             (scheduler("config=/x").unwrap_err(), "config"),
             (api_server("service-node-port-range=5-1").unwrap_err(), "30000-32767"),
+            (api_server("enable-priority-and-fairness=no").unwrap_err(), "true or false"),
             (api_server("request-timeout=abc").unwrap_err(), "duration"),
             (api_server("max-requests-inflight=-1").unwrap_err(), "number"),
         ] {

@@ -12,6 +12,7 @@ use crate::audit::Record;
 use crate::authn::Peer;
 use crate::catalog::rows::Rows;
 use crate::endpoints::target::Target;
+use crate::flowcontrol::control::Class;
 use crate::http::body::Payload;
 use crate::http::negotiate::{self, Encoding};
 use crate::http::request_info::{InvalidPath, RequestInfo};
@@ -55,6 +56,8 @@ pub struct Call {
     pub status_encoding: Encoding,
     /// The id under which it appears in logs and audit events, once it has one.
     pub audit_id: Option<HeaderValue>,
+    /// Its flow schema and priority level, once they are known.
+    pub class: Option<Class>,
     /// Its audit events, if any are recorded.
     pub record: Option<Record>,
 }
@@ -76,6 +79,7 @@ impl Call {
             from: parts.extensions.get::<SocketAddr>().map(SocketAddr::ip),
             upgrade: parts.extensions.remove::<OnUpgrade>(),
             audit_id: None,
+            class: None,
             record: None,
             method: parts.method,
             headers: parts.headers,

@@ -9,7 +9,7 @@ use trireme_api::discovery::{self, extension};
 use trireme_api::resources::Resource;
 
 use crate::endpoints::context::Context;
-use crate::endpoints::{health, openapi, tunnel};
+use crate::endpoints::{flowcontrol, health, openapi, tunnel};
 use crate::error::Answer;
 use crate::http::respond::{self, Body, method_not_allowed, path_not_found};
 use crate::resource_metrics;
@@ -55,6 +55,7 @@ pub async fn answer(ctx: &Context) -> Answer<Response<Body>> {
             }
         }
         ["apis", group, version] => group_version(ctx, group, version),
+        ["debug", "api_priority_and_fairness", table] => flowcontrol::answer(&ctx.server, table),
         ["openapi", rest @ ..] => openapi::answer(ctx, rest),
         [".well-known", "openid-configuration"] => {
             let tokens = ctx.server.security.authenticator.tokens();

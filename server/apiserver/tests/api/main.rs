@@ -11,6 +11,7 @@ mod conversion;
 mod crd;
 mod crud;
 mod extension;
+mod flowcontrol;
 mod forms;
 mod https;
 mod kinds;

@@ -114,6 +114,18 @@ impl Waiters {
         !self.narrow.lock().is_empty()
     }
 
+    /// How many wait for changes of an object. Those who wait for a field are not counted: its value is not known.
+    pub fn interested(&self, namespace: &str, name: &str) -> usize {
+        let narrow = self.narrow.lock();
+        let waiting = |channel: Option<&Channel>| channel.map_or(0, Channel::receiver_count);
+        let of_object = match namespace.is_empty() {
+            _ if narrow.objects.is_empty() || name.is_empty() => 0,
+            true => waiting(narrow.objects.get(name)),
+            false => waiting(narrow.objects.get(format!("{namespace}/{name}").as_str())),
+        };
+        self.everything.receiver_count() + waiting(narrow.namespaces.get(namespace)) + of_object
+    }
+
     /// Wakes the watchers that may see the changes of one revision. `touched`: the changed keys, with their states before and after.
     pub fn announce<'a>(&self, revision: i64, touched: impl IntoIterator<Item = (&'a str, &'a Cached)>) {
         {

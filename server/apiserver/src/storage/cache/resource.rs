@@ -237,6 +237,11 @@ impl ResourceCache {
         self.waiters.join(interest)
     }
 
+    /// How many watchers may see a change of this object; of a namespace's or of all objects where name or both are empty.
+    pub fn watchers(&self, namespace: &str, name: &str) -> usize {
+        self.waiters.interested(namespace, name)
+    }
+
     /// Revision of the latest change.
     pub fn last_change(&self) -> i64 {
         self.state.read().last_change
