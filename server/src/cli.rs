@@ -5,6 +5,7 @@
 mod admin;
 mod agent;
 mod audit;
+mod audit_webhook;
 mod oidc;
 mod recovery;
 mod server;

@@ -1,19 +1,21 @@
 //! Audit: which requests are recorded, what of them, and where.
 //!
-//! Owns the policy, the events of a request from its receipt to the end of its answer, and the log that they go to. Knows neither
-//! filters nor endpoints: [`crate::chain::audit`] says when a request reaches a stage. A server without a policy records nothing, at no
-//! cost.
+//! Owns the policy, the events of a request from its receipt to the end of its answer, and the log and the webhook that they go to. Knows
+//! neither filters nor endpoints: [`crate::chain::audit`] says when a request reaches a stage. A server without a policy records nothing,
+//! at no cost.
 //!
 //! An answer waits until its event is in the log, as in the mode `blocking` of upstream's log backend; only events that end a stream are
-//! written after it. Answers to <https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/>.
+//! written after it. Whether it waits for the webhook is for the webhook's mode to say. Answers to <https://kubernetes.io/docs/tasks/debug/debug-cluster/audit/>.
 
 pub mod event;
 pub mod log;
 pub mod policy;
+pub mod webhook;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -25,29 +27,35 @@ use serde_json::Value;
 use trireme_api::status::Status;
 use trireme_api::{protobuf, schema};
 
+use crate::egress::kubeconfig;
+use crate::egress::webhooks::Client;
 use crate::http::request_info::RequestInfo;
 use crate::user::UserInfo;
-use event::{Event, ObjectRef, Origin, drop_managed_fields};
+use event::{EVENT_BYTES_MAX, Event, ObjectRef, Origin, drop_managed_fields};
 use log::{Log, LogOptions};
 use policy::{Level, Policy, Stage, Verdict};
+use webhook::{Losses, Webhook, WebhookOptions};
 
 /// What a server records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct AuditOptions {
     /// The file with the policy.
     pub policy: PathBuf,
-    /// Where events go.
-    pub log: LogOptions,
-    /// Whether a request is refused whose receipt cannot be recorded.
+    /// The log that events go to.
+    pub log: Option<LogOptions>,
+    /// Whether a request is refused whose receipt cannot be written to the log.
     pub strict: bool,
+    /// The webhook that events go to.
+    pub webhook: Option<WebhookOptions>,
 }
 
 /// The audit of a server.
 pub struct Audit {
     policy: Policy,
-    log: Log,
+    log: Option<Log>,
     strict: bool,
-    metrics: AuditMetrics,
+    webhook: Option<Webhook>,
+    metrics: Arc<AuditMetrics>,
 }
 
 struct AuditMetrics {
@@ -90,7 +98,7 @@ struct NamedMetadata {
 // === impl Audit ===
 
 impl Audit {
-    /// Reads the policy and opens the log.
+    /// Reads the policy, opens the log, and reads where the webhook is.
     ///
     /// # Errors
     /// Which of them is not usable, and why.
@@ -98,13 +106,68 @@ impl Audit {
         let path = options.policy.display();
         let text = std::fs::read(&options.policy).map_err(|error| format!("audit policy {path}: {error}"))?;
         let policy = Policy::parse(&text).map_err(|error| format!("audit policy {path}: {error}"))?;
-        let log = Log::open(options.log).map_err(|error| format!("audit log {error}"))?;
-        Ok(Audit { policy, log, strict: options.strict, metrics: AuditMetrics::new() })
+        let log = options.log.map(Log::open).transpose().map_err(|error| format!("audit log {error}"))?;
+        let metrics = Arc::new(AuditMetrics::new());
+        let webhook = match options.webhook {
+            None => None,
+            Some(webhook) => {
+                let target = kubeconfig::read(&webhook.config).map_err(|error| format!("audit webhook {error}"))?;
+                Some(Webhook::new(webhook, target, metrics.clone()))
+            }
+        };
+        Ok(Audit { policy, log, strict: options.strict, webhook, metrics })
+    }
+
+    /// Begins to deliver to the webhook, if there is one.
+    pub fn start(&self, client: impl FnOnce() -> Client) {
+        if let Some(webhook) = &self.webhook {
+            webhook.start(client());
+        }
+    }
+
+    /// Delivers what waits for the webhook, as far as that is possible in this time.
+    pub async fn flush(&self, longest: Duration) {
+        if let Some(webhook) = &self.webhook {
+            webhook.flush(longest).await;
+        }
+    }
+
+    /// Writes an event.
+    ///
+    /// # Errors
+    /// It was not written where it must be for its request to be answered.
+    async fn write(&self, event: &Event) -> Result<(), String> {
+        let encoded = event.encode(EVENT_BYTES_MAX);
+        let to_webhook = self.webhook.as_ref().map(|webhook| {
+            let event = match webhook.event_bytes_max() {
+                Some(most) if encoded.len() > most => event.encode(most),
+                _ => encoded.clone(),
+            };
+            (webhook, event)
+        });
+        let (mut refusal, mut is_written) = (None, true);
+        if let Some(log) = &self.log
+            && let Err(error) = log.write(encoded).await
+        {
+            self.metrics.errors.with_label_values(&["log"]).inc();
+            is_written = false;
+            refusal = Some(error).filter(|_| self.strict);
+        }
+        if let Some((webhook, event)) = to_webhook
+            && let Err(error) = webhook.write(event.into()).await
+        {
+            is_written = false;
+            refusal = refusal.or(Some(error).filter(|_| webhook.is_strict()));
+        }
+        if is_written {
+            self.metrics.events.inc();
+        }
+        refusal.map_or(Ok(()), Err)
     }
 
     /// Adds its metrics to a registry.
     pub fn register(&self, registry: &Registry) {
-        let AuditMetrics { events, errors, levels, rejected } = &self.metrics;
+        let AuditMetrics { events, errors, levels, rejected } = &*self.metrics;
         for metric in [Box::new(events.clone()) as Box<dyn prometheus::core::Collector>, Box::new(rejected.clone())] {
             registry.register(metric).expect("invariant: metrics are registered once");
         }
@@ -142,6 +205,16 @@ impl AuditMetrics {
     }
 }
 
+impl Losses for AuditMetrics {
+    fn dropped(&self, events: usize) {
+        self.errors.with_label_values(&["buffered"]).inc_by(events as u64);
+    }
+
+    fn undelivered(&self, events: usize) {
+        self.errors.with_label_values(&["webhook"]).inc_by(events as u64);
+    }
+}
+
 // === impl Annotations ===
 
 impl Annotations {
@@ -171,11 +244,11 @@ impl Record {
     pub async fn received(&mut self) -> Result<(), Box<Status>> {
         let Some(pending) = &mut self.0 else { return Ok(()) };
         match pending.tell(Stage::RequestReceived).await {
-            Err(error) if pending.audit.strict => {
+            Err(error) => {
                 pending.audit.metrics.rejected.inc();
                 Err(Status::internal(format!("unable to write an audit event: {error}")).into())
             }
-            _ => Ok(()),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -252,12 +325,7 @@ impl Pending {
         }
         self.event.reach(stage);
         self.event.annotations.clone_from(&self.annotations.0.lock());
-        let written = self.audit.log.write(self.event.encode()).await;
-        match &written {
-            Ok(()) => self.audit.metrics.events.inc(),
-            Err(_) => self.audit.metrics.errors.with_label_values(&["log"]).inc(),
-        }
-        written
+        self.audit.write(&self.event).await
     }
 
     fn take_body(&mut self, headers: &HeaderMap, info: &RequestInfo, body: &Bytes) {

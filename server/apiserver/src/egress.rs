@@ -7,6 +7,7 @@ pub mod authority;
 mod direct;
 pub mod fetch;
 pub mod insecure;
+pub mod kubeconfig;
 pub mod services;
 mod tunnels;
 pub mod webhooks;

@@ -32,6 +32,7 @@ pub mod version;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use ::http::{Request, Response};
 use bytes::Bytes;
@@ -67,6 +68,9 @@ use server::{Security, Server};
 use storage::Storage;
 use storage::cache::Cache;
 use storage::sealing::Keyring;
+
+/// How long a server that ends waits for the audit webhook.
+const AUDIT_FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A running API server. Cheap to clone.
 #[derive(Clone)]
@@ -111,6 +115,7 @@ impl ApiServer {
         admission.metrics().register(metrics.registry());
         if let Some(audit) = &options.audit {
             audit.register(metrics.registry());
+            audit.start(|| egress::webhooks::Client::new(tunnels.clone(), storage.clone()));
         }
         let security = Security { authenticator, admission, authorizer };
         let inflight = InFlight::new(options.max_requests_inflight, options.max_mutating_requests_inflight, metrics.inflight.clone());
@@ -160,6 +165,9 @@ impl ApiServer {
             stopping.cancel();
         });
         http::serve::serve(Arc::new(self.clone()), listener, tls, shutdown).await;
+        if let Some(audit) = &self.server.options.audit {
+            audit.flush(AUDIT_FLUSH_TIMEOUT).await;
+        }
     }
 
     /// An endpoint for health and metrics of a component, to be served with [`http::serve::serve`]; this server authorizes its requests.

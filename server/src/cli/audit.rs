@@ -1,14 +1,16 @@
-//! kube-apiserver's flags of the audit log, put together.
+//! kube-apiserver's flags of the audit log and the audit webhook, put together.
 
 use std::path::PathBuf;
 
 use trireme_apiserver::audit::AuditOptions;
 use trireme_apiserver::audit::log::LogOptions;
+use trireme_apiserver::audit::webhook::WebhookOptions;
 
+use super::audit_webhook::{self, WebhookArg};
 use super::values::number;
 
-/// A flag of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A flag of the audit log or the webhook.
+#[derive(Clone, Debug, PartialEq)]
 pub enum AuditArg {
     /// `audit-policy-file=/etc/trireme/audit.yaml`
     Policy(PathBuf),
@@ -24,9 +26,11 @@ pub enum AuditArg {
     Strict(bool),
     /// `audit-log-format=json`: there is no other.
     Json,
+    /// `audit-webhook-*`
+    Webhook(WebhookArg),
 }
 
-/// Reads a flag; none if it is not one of the audit log.
+/// Reads a flag; none if it is not one of these.
 pub fn parse(key: &str, value: &str) -> Option<Result<AuditArg, String>> {
     Some(match key {
         "audit-policy-file" => path(value).map(AuditArg::Policy),
@@ -46,7 +50,7 @@ pub fn parse(key: &str, value: &str) -> Option<Result<AuditArg, String>> {
             "json" => Ok(AuditArg::Json),
             _ => Err(format!("expected json, not {value:?}")),
         },
-        _ => return None,
+        _ => return audit_webhook::parse(key, value).map(|arg| arg.map(AuditArg::Webhook)),
     })
 }
 
@@ -58,9 +62,12 @@ pub fn options<'a>(args: impl Iterator<Item = &'a AuditArg>) -> Result<Option<Au
     let (mut policy, mut strict) = (None, false);
     // Upstream's defaults.
     let mut log = LogOptions { path: PathBuf::new(), max_age_days: 366, max_backups: 100, max_size_mib: 100 };
-    let mut has_any = false;
+    let mut webhook = WebhookOptions::new(PathBuf::new());
+    let (mut has_any, mut has_log, mut has_webhook) = (false, false, false);
     for arg in args {
         has_any = true;
+        has_log |= !matches!(arg, AuditArg::Policy(_) | AuditArg::Webhook(_));
+        has_webhook |= matches!(arg, AuditArg::Webhook(_));
         match arg {
             AuditArg::Policy(path) => policy = Some(path.clone()),
             AuditArg::Path(path) => log.path.clone_from(path),
@@ -69,13 +76,22 @@ pub fn options<'a>(args: impl Iterator<Item = &'a AuditArg>) -> Result<Option<Au
             AuditArg::MaxSize(mib) => log.max_size_mib = *mib,
             AuditArg::Strict(is_strict) => strict = *is_strict,
             AuditArg::Json => {}
+            AuditArg::Webhook(arg) => arg.apply(&mut webhook),
         }
     }
     match policy {
         None if !has_any => Ok(None),
-        Some(policy) if !log.path.as_os_str().is_empty() => Ok(Some(AuditOptions { policy, log, strict })),
-        Some(_) => Err("--kube-apiserver-arg audit-policy-file: nothing is recorded without audit-log-path".into()),
-        None => Err("--kube-apiserver-arg audit-log-*: nothing is recorded without audit-policy-file".into()),
+        None => Err("--kube-apiserver-arg audit-*: nothing is recorded without audit-policy-file".into()),
+        Some(_) if has_log && log.path.as_os_str().is_empty() => {
+            Err("--kube-apiserver-arg audit-log-*: nothing is logged without audit-log-path".into())
+        }
+        Some(_) if has_webhook && webhook.config.as_os_str().is_empty() => {
+            Err("--kube-apiserver-arg audit-webhook-*: nothing is sent without audit-webhook-config-file".into())
+        }
+        Some(_) if !has_log && !has_webhook => {
+            Err("--kube-apiserver-arg audit-policy-file: nothing is recorded without audit-log-path or audit-webhook-config-file".into())
+        }
+        Some(policy) => Ok(Some(AuditOptions { policy, log: has_log.then_some(log), strict, webhook: has_webhook.then_some(webhook) })),
     }
 }
 
@@ -86,6 +102,7 @@ fn path(value: &str) -> Result<PathBuf, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trireme_apiserver::audit::webhook::Mode;
 
     fn given(flags: &[&str]) -> Result<Option<AuditOptions>, String> {
         let args: Vec<AuditArg> = flags.iter().map(|flag| read(flag).unwrap().unwrap()).collect();
@@ -109,12 +126,16 @@ mod tests {
             "audit-log-mode=blocking-strict",
         ]);
         let log = LogOptions { path: "/l".into(), max_age_days: 30, max_backups: 10, max_size_mib: 50 };
-        assert_eq!(all, Ok(Some(AuditOptions { policy: "/p".into(), log, strict: true })));
+        assert_eq!(all, Ok(Some(AuditOptions { policy: "/p".into(), log: Some(log), strict: true, webhook: None })));
+        let sent = given(&["audit-policy-file=/p", "audit-webhook-config-file=/w", "audit-webhook-mode=blocking-strict"]).unwrap().unwrap();
+        assert_eq!((sent.log, sent.webhook.map(|webhook| webhook.mode)), (None, Some(Mode::BlockingStrict)));
         assert!(given(&["audit-policy-file=/p"]).unwrap_err().contains("audit-log-path"));
+        assert!(given(&["audit-policy-file=/p", "audit-log-maxage=1"]).unwrap_err().contains("audit-log-path"));
+        assert!(given(&["audit-policy-file=/p", "audit-webhook-mode=batch"]).unwrap_err().contains("audit-webhook-config-file"));
         assert!(given(&["audit-log-path=/l"]).unwrap_err().contains("audit-policy-file"));
         for wrong in ["audit-log-mode=batch", "audit-log-format=legacy", "audit-log-maxsize=0", "audit-log-path="] {
             assert!(read(wrong).unwrap().is_err(), "{wrong}");
         }
-        assert!(read("audit-webhook-config-file=/a").is_none());
+        assert!(read("audit-dynamic-configuration=true").is_none());
     }
 }

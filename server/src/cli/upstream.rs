@@ -10,10 +10,10 @@ use trireme_controllers::Switches;
 
 use super::audit::{self, AuditArg};
 use super::oidc::{self, OidcArg};
-use super::values::number;
+use super::values::{duration, number, switch};
 
 /// A flag of kube-apiserver.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ApiServerArg {
     /// `service-node-port-range=30000-32767`
     NodePorts(u16, u16),
@@ -147,10 +147,6 @@ fn split(text: &str) -> (&str, &str) {
     text.trim_start_matches("--").split_once('=').unwrap_or((text.trim_start_matches("--"), "true"))
 }
 
-fn switch(value: &str) -> Result<bool, String> {
-    value.parse().map_err(|_| format!("expected true or false, not {value:?}"))
-}
-
 fn unknown(component: &str, flag: &str) -> String {
     format!("{component}'s flag {flag:?} has no counterpart here; leave it out")
 }
@@ -181,30 +177,6 @@ fn node_ports(value: &str) -> Result<(u16, u16), String> {
         port(value).map(|one| (one, one))
     };
     range.filter(|(low, high)| low <= high).ok_or_else(wrong)
-}
-
-/// Go's notation: `1m30s`, `500ms`, `40s`.
-fn duration(value: &str) -> Result<Duration, String> {
-    let wrong = || format!("expected a duration such as 40s or 1m30s, not {value:?}");
-    let mut rest = value;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
-        let (amount, after) = rest.split_at(digits);
-        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, next) = after.split_at(unit_end);
-        let amount: u64 = amount.parse().map_err(|_| wrong())?;
-        let part = match unit {
-            "ms" => Some(Duration::from_millis(amount)),
-            "s" => Some(Duration::from_secs(amount)),
-            "m" => amount.checked_mul(60).map(Duration::from_secs),
-            "h" => amount.checked_mul(3600).map(Duration::from_secs),
-            _ => None,
-        };
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
-        rest = next;
-    }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
 
 #[cfg(test)]

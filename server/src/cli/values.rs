@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
+    time::Duration,
 };
 
 /// `KEY=VALUE`.
@@ -135,6 +136,41 @@ pub fn seconds(text: &str) -> Result<i64, String> {
 /// A number of the wanted type.
 pub fn number<N: std::str::FromStr>(value: &str) -> Result<N, String> {
     value.parse().map_err(|_| format!("expected a number that is not negative, not {value:?}"))
+}
+
+/// `true` or `false`.
+///
+/// # Errors
+/// What would be right.
+pub fn switch(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("expected true or false, not {value:?}"))
+}
+
+/// Go's notation: `1m30s`, `500ms`, `40s`.
+///
+/// # Errors
+/// What would be right.
+pub fn duration(value: &str) -> Result<Duration, String> {
+    let wrong = || format!("expected a duration such as 40s or 1m30s, not {value:?}");
+    let mut rest = value;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
+        let (amount, after) = rest.split_at(digits);
+        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit_end);
+        let amount: u64 = amount.parse().map_err(|_| wrong())?;
+        let part = match unit {
+            "ms" => Some(Duration::from_millis(amount)),
+            "s" => Some(Duration::from_secs(amount)),
+            "m" => amount.checked_mul(60).map(Duration::from_secs),
+            "h" => amount.checked_mul(3600).map(Duration::from_secs),
+            _ => None,
+        };
+        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        rest = next;
+    }
+    if total.is_zero() { Err(wrong()) } else { Ok(total) }
 }
 
 #[cfg(test)]

@@ -184,11 +184,11 @@ impl Event {
         });
     }
 
-    /// The event in JSON, without a newline.
-    pub fn encode(&self) -> Vec<u8> {
+    /// The event in JSON, without a newline. If that has more than `bytes_max` bytes, its objects are left out.
+    pub fn encode(&self, bytes_max: usize) -> Vec<u8> {
         let encoded = serde_json::to_vec(self).unwrap_or_default();
         let has_objects = self.request_object.is_some() || self.response_object.is_some();
-        if encoded.len() <= EVENT_BYTES_MAX || !has_objects {
+        if encoded.len() <= bytes_max || !has_objects {
             return encoded;
         }
         let mut short = Event { request_object: None, response_object: None, ..self.clone() };

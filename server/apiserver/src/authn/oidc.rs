@@ -16,14 +16,11 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls_pki_types::CertificateDer;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::egress::Egress;
 use crate::egress::fetch::fetch;
+use crate::egress::{Egress, authority};
 use crate::user::UserInfo;
 pub use keys::ALGORITHMS;
 use keys::Keys;
@@ -34,15 +31,6 @@ const TOKEN_BYTES_MAX: usize = 64 * 1024;
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
 /// How far the provider's clock may be ahead.
 const NOT_BEFORE_LEEWAY_SECS: i64 = 300;
-/// Where systems keep the authorities that they trust.
-const SYSTEM_ROOTS: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 /// The provider, and how its claims are read. The fields are kube-apiserver's `--oidc-*` flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OidcOptions {
@@ -122,8 +110,8 @@ impl Oidc {
     /// Which file cannot be used, and why.
     pub fn new(options: OidcOptions, egress: Arc<dyn Egress>) -> Result<Oidc, String> {
         let roots = match &options.ca_file {
-            Some(path) => roots(path).map_err(|error| format!("{}: {error}", path.display()))?,
-            None => SYSTEM_ROOTS.iter().find_map(|path| roots(path.as_ref()).ok()).ok_or("this system has no trusted authorities")?,
+            Some(path) => authority::file_roots(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            None => authority::system_roots()?,
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -274,14 +262,4 @@ impl<'a> Token<'a> {
     fn text(&self, claim: &str) -> &str {
         self.claims.get(claim).and_then(Value::as_str).unwrap_or_default()
     }
-}
-
-fn roots(path: &std::path::Path) -> Result<RootCertStore, String> {
-    let pem = std::fs::read(path).map_err(|error| error.to_string())?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        // One that this library does not read is no reason to trust none.
-        let _ = roots.add(certificate.map_err(|error| error.to_string())?);
-    }
-    if roots.is_empty() { Err("it has no certificate of an authority".to_owned()) } else { Ok(roots) }
 }

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::SendRequest;
@@ -38,6 +38,10 @@ pub struct ClientConfig {
     tls: Arc<rustls::ClientConfig>,
     /// Tells configurations apart whose connections must not be mixed.
     key: String,
+    /// The name that its certificate must have, if it is not the host's.
+    server_name: Option<String>,
+    /// Our credentials.
+    authorization: Option<HeaderValue>,
 }
 
 #[derive(Debug)]
@@ -70,7 +74,22 @@ impl ClientConfig {
             None => url_target(meta::str_at(config, &["url"]))?,
         };
         let key = format!("{} {path_and_query} {bundle}", target.host());
-        Ok(ClientConfig { target, path_and_query, tls, key })
+        Ok(ClientConfig { target, path_and_query, tls, key, server_name: None, authorization: None })
+    }
+
+    /// A webhook outside the cluster at an `https` URL, with its own TLS and credentials.
+    ///
+    /// # Errors
+    /// It is no such URL.
+    pub fn outside(
+        url: &str,
+        tls: Arc<rustls::ClientConfig>,
+        server_name: Option<String>,
+        authorization: Option<HeaderValue>,
+    ) -> Result<ClientConfig, String> {
+        let (target, path_and_query) = url_target(url)?;
+        let key = url.to_owned();
+        Ok(ClientConfig { target, path_and_query, tls, key, server_name, authorization })
     }
 
     /// The URL as messages show it.
@@ -177,7 +196,8 @@ impl Client {
     async fn connect(&self, to: &ClientConfig) -> Result<Box<dyn Stream>, String> {
         let (host, port, place) = self.resolve(&to.target)?;
         let stream = self.egress.connect(&host, port, &place).await.map_err(text)?;
-        let name = ServerName::try_from(to.target.host()).map_err(text)?;
+        let name = to.server_name.clone().unwrap_or_else(|| to.target.host());
+        let name = ServerName::try_from(name).map_err(text)?;
         let stream = TlsConnector::from(to.tls.clone()).connect(name, stream).await.map_err(|error| format!("tls: {error}"))?;
         Ok(Box::new(stream))
     }
@@ -191,10 +211,17 @@ impl Client {
 }
 
 fn request(to: &ClientConfig, query: &str, body: Bytes) -> Result<Request<Full<Bytes>>, String> {
-    let separator = if to.path_and_query.contains('?') { '&' } else { '?' };
+    let separator = match query {
+        "" => "",
+        _ if to.path_and_query.contains('?') => "&",
+        _ => "?",
+    };
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = format!("{}{separator}{query}", to.path_and_query).parse().map_err(text)?;
+    if let Some(credentials) = &to.authorization {
+        request.headers_mut().insert(AUTHORIZATION, credentials.clone());
+    }
     request.headers_mut().insert(HOST, HeaderValue::from_str(&to.target.host()).map_err(text)?);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     request.headers_mut().insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));

@@ -17,7 +17,7 @@ fn open(home: &Path, log: &Path, rules: Value, strict: bool) -> Arc<Audit> {
     let body = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules});
     std::fs::write(&policy, body.to_string()).unwrap();
     let log = LogOptions { path: log.to_owned(), max_age_days: 0, max_backups: 0, max_size_mib: 100 };
-    Arc::new(Audit::open(AuditOptions { policy, log, strict }).unwrap())
+    Arc::new(Audit::open(AuditOptions { policy, log: Some(log), strict, webhook: None }).unwrap())
 }
 
 /// The events of a request so far.

@@ -7,6 +7,7 @@
 
 mod apply;
 mod audit;
+mod audit_webhook;
 mod conversion;
 mod crd;
 mod crud;
