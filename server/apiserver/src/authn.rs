@@ -9,13 +9,16 @@
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/>.
 
+pub mod anonymous;
 pub mod bearer;
 mod bootstrap_token;
 pub mod bound;
+pub mod configuration;
 pub mod front_proxy;
 pub mod impersonation;
 pub mod legacy_token;
 pub mod oidc;
+pub mod providers;
 pub mod review;
 pub mod signing_key;
 pub mod token;
@@ -38,11 +41,9 @@ pub use signing_key::SigningKey;
 pub use token::{Authenticated, ServiceAccountTokens};
 pub use x509::{Peer, accept_any_verifier};
 
+use anonymous::Anonymous;
 use bearer::Bearer;
-use oidc::Oidc;
-
-/// Paths that answer to requests without credentials.
-const ANONYMOUS_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
+use providers::Providers;
 
 /// Good certificates that are remembered; they are dropped together when the table is full.
 const JUDGED_MAX: usize = 4096;
@@ -53,8 +54,8 @@ pub struct Authenticator {
     clients: Arc<x509::ChainVerifier>,
     front_proxies: Arc<x509::ChainVerifier>,
     tokens: Arc<ServiceAccountTokens>,
-    provider: Option<Arc<Oidc>>,
     bootstrap_tokens: bool,
+    providers: Option<Arc<Providers>>,
     judged: Arc<Mutex<HashMap<[u8; 32], Peer>>>,
 }
 
@@ -69,15 +70,15 @@ impl Authenticator {
             clients: Arc::new(x509::ChainVerifier::new(clients)?),
             front_proxies: Arc::new(x509::ChainVerifier::new(front_proxies)?),
             tokens,
-            provider: None,
             bootstrap_tokens: false,
+            providers: None,
             judged: Arc::default(),
         })
     }
 
-    /// Accepts tokens of an identity provider too.
-    pub fn with_provider(self, provider: Option<Arc<Oidc>>) -> Authenticator {
-        Authenticator { provider, ..self }
+    /// Accepts tokens of identity providers too, and requests without credentials as they say.
+    pub fn with_providers(self, providers: Arc<Providers>) -> Authenticator {
+        Authenticator { providers: Some(providers), ..self }
     }
 
     /// Whether bootstrap tokens are accepted too.
@@ -95,7 +96,7 @@ impl Authenticator {
             let audiences = self.own_audiences(audiences)?;
             return Ok(Authenticated { user: bootstrap_token::user(&**self.tokens.reader(), id, secret, now)?, audiences });
         }
-        let Some(provider) = self.provider.as_ref().filter(|provider| provider.issued(token)) else {
+        let Some(provider) = self.providers.as_ref().and_then(|providers| providers.issuer_of(token)) else {
             return self.tokens.authenticate(token, audiences, now).await;
         };
         let audiences = self.own_audiences(audiences)?;
@@ -139,6 +140,10 @@ impl Authenticator {
         peer
     }
 
+    fn allows_anonymous(&self, path: &str) -> bool {
+        self.providers.as_ref().map_or_else(|| Anonymous::default().allows(path), |providers| providers.allows_anonymous(path))
+    }
+
     /// Finds the identity of a request, or refuses with 401.
     pub async fn authenticate(&self, peer: &Peer, headers: &HeaderMap, path: &str, now: Timestamp) -> Result<UserInfo, Box<Status>> {
         if peer.is_front_proxy(now)
@@ -163,7 +168,7 @@ impl Authenticator {
             Bearer::None => {}
         }
         let presented = peer.was_presented() || headers.contains_key(AUTHORIZATION);
-        if !presented && ANONYMOUS_PATHS.contains(&path) {
+        if !presented && self.allows_anonymous(path) {
             return Ok(UserInfo::anonymous());
         }
         Err(unauthorized())

@@ -55,7 +55,7 @@ pub use server_keys::ServerKeys;
 pub use storage::lookup::{LookedUp, ObjectReader};
 pub use user::{Caller, UserInfo};
 
-use authn::oidc::Oidc;
+use authn::providers::{ProviderOptions, Providers};
 use authn::{Authenticator, Peer, ServiceAccountTokens};
 use catalog::rows::Rows;
 use chain::body::budget::BodyBudget;
@@ -91,12 +91,13 @@ impl ApiServer {
         let storage = Arc::new(Storage::new(store, cache, rows.clone(), keyring));
         let authorizer = authz::Authorizer::new(storage.clone());
         let issuer = ServiceAccountTokens::default_issuer(&options.cluster_domain);
+        let own_issuers = vec![issuer.clone()];
         let tokens = Arc::new(ServiceAccountTokens::new(issuer, Vec::new(), keys.service_account, storage.clone()));
         let tunnels = Arc::new(egress::Tunnels::new(options.tunnels, options.egress.clone()));
-        let provider = options.oidc.clone().map(|oidc| Oidc::new(oidc, tunnels.clone())).transpose();
-        let provider = provider.map_err(|error| Error::Option(format!("oidc-ca-file: {error}")))?.map(Arc::new);
+        let providers = Providers::open(&options.providers, tunnels.clone(), own_issuers);
+        let providers = Arc::new(providers.map_err(|error| Error::Option(format!("identity providers: {error}")))?);
         let authenticator = Authenticator::new(keys.client_authorities, keys.front_proxy_authorities, tokens)?
-            .with_provider(provider)
+            .with_providers(providers.clone())
             .with_bootstrap_tokens(options.bootstrap_tokens);
         let aggregation =
             aggregation::Aggregation::new(storage.clone(), rows.clone(), tunnels.clone(), options.aggregator_identity.clone());
@@ -113,6 +114,11 @@ impl ApiServer {
         let admission = admission::chain::Chain::new(plugins);
         let metrics = metrics::Metrics::new();
         admission.metrics().register(metrics.registry());
+        providers.register(metrics.registry());
+        if let ProviderOptions::File(path) = &options.providers {
+            let (path, stopping) = (path.clone(), stopping.clone());
+            tokio::spawn(async move { stopping.run_until_cancelled(providers.follow(&path)).await });
+        }
         if let Some(audit) = &options.audit {
             audit.register(metrics.registry());
             audit.start(|| egress::webhooks::Client::new(tunnels.clone(), storage.clone()));

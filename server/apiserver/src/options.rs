@@ -7,7 +7,7 @@ use crate::admission::builtin::Selection;
 use crate::admission::plugins::service_allocation::Ranges;
 use crate::admission::toleration_seconds::TolerationSeconds;
 use crate::audit::Audit;
-use crate::authn::oidc::OidcOptions;
+use crate::authn::providers::ProviderOptions;
 use crate::egress::{Direct, Egress, TunnelUse};
 
 /// Everything that [`crate::ApiServer::start`] needs besides the store.
@@ -42,10 +42,10 @@ pub struct ApiServerOptions {
     pub aggregator_identity: Option<Arc<dyn rustls::client::ResolvesClientCert>>,
     /// Whether the server says what nodes and pods use (`metrics.k8s.io`) where no extension server does.
     pub resource_metrics: bool,
-    /// The identity provider whose tokens are accepted. None: there is none.
-    pub oidc: Option<OidcOptions>,
     /// Whether bootstrap tokens authenticate.
     pub bootstrap_tokens: bool,
+    /// The identity providers whose tokens are accepted.
+    pub providers: ProviderOptions,
     /// What is recorded of requests. None: nothing.
     pub audit: Option<Arc<Audit>>,
 }
@@ -68,8 +68,8 @@ impl Default for ApiServerOptions {
             kubelet_tls: None,
             aggregator_identity: None,
             resource_metrics: true,
-            oidc: None,
             bootstrap_tokens: false,
+            providers: ProviderOptions::None,
             audit: None,
         }
     }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 
 use trireme_apiserver::ApiServerOptions;
 use trireme_apiserver::audit::AuditOptions;
-use trireme_apiserver::authn::oidc::OidcOptions;
+use trireme_apiserver::authn::providers::ProviderOptions;
 use trireme_apiserver::egress::TunnelUse;
 use trireme_controllers::ControllerOptions;
 use trireme_scheduler::SchedulerOptions;
@@ -297,8 +297,8 @@ impl UpstreamArgs {
                 ApiServerArg::BootstrapTokens(accepted) => options.bootstrap_tokens = *accepted,
                 ApiServerArg::NotReadySecs(secs) => options.tolerations.not_ready = *secs,
                 ApiServerArg::UnreachableSecs(secs) => options.tolerations.unreachable = *secs,
-                // They are put together (see `Self::audit` and `Self::oidc`).
-                ApiServerArg::Audit(_) | ApiServerArg::Oidc(_) | ApiServerArg::Verbosity(_) => {}
+                // They are put together (see `Self::audit` and `Self::providers`).
+                ApiServerArg::Audit(_) | ApiServerArg::Oidc(_) | ApiServerArg::AuthenticationConfig(_) | ApiServerArg::Verbosity(_) => {}
             }
         }
     }
@@ -311,12 +311,20 @@ impl UpstreamArgs {
         audit::options(self.kube_apiserver_arg.iter().filter_map(|arg| if let ApiServerArg::Audit(arg) = arg { Some(arg) } else { None }))
     }
 
-    /// The identity provider that kube-apiserver's flags name.
+    /// The identity providers that kube-apiserver's flags name.
     ///
     /// # Errors
-    /// Flags that make no provider.
-    pub fn oidc(&self) -> Result<Option<OidcOptions>, String> {
-        oidc::options(self.kube_apiserver_arg.iter().filter_map(|arg| if let ApiServerArg::Oidc(arg) = arg { Some(arg) } else { None }))
+    /// Flags that make no provider, or that exclude each other.
+    pub fn providers(&self) -> Result<ProviderOptions, String> {
+        let args = &self.kube_apiserver_arg;
+        let by_flags = oidc::options(args.iter().filter_map(|arg| if let ApiServerArg::Oidc(arg) = arg { Some(arg) } else { None }))?;
+        let file = args.iter().rev().find_map(|arg| if let ApiServerArg::AuthenticationConfig(path) = arg { Some(path) } else { None });
+        match (by_flags, file) {
+            (None, None) => Ok(ProviderOptions::None),
+            (Some(options), None) => Ok(ProviderOptions::Flags(Box::new(options.into()))),
+            (None, Some(path)) => Ok(ProviderOptions::File(path.clone())),
+            (Some(_), Some(_)) => Err("--kube-apiserver-arg authentication-config and oidc-* exclude each other".into()),
+        }
     }
 
     /// Carries kube-controller-manager's flags out.

@@ -3,6 +3,7 @@
 //! Answers to `--kube-apiserver-arg`, `--kube-controller-manager-arg` and `--kube-scheduler-arg` of k3s and to upstream's
 //! component references.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trireme_apiserver::admission::builtin::Selection;
@@ -35,6 +36,8 @@ pub enum ApiServerArg {
     UnreachableSecs(i64),
     /// `enable-bootstrap-token-auth=true`
     BootstrapTokens(bool),
+    /// `authentication-config=/etc/trireme/authentication.yaml`
+    AuthenticationConfig(PathBuf),
     /// Flags of an identity provider.
     Oidc(OidcArg),
     /// Flags of the audit log.
@@ -94,7 +97,9 @@ pub fn api_server(text: &str) -> Result<ApiServerArg, String> {
         }
         "default-not-ready-toleration-seconds" => ApiServerArg::NotReadySecs(number(value)?),
         "default-unreachable-toleration-seconds" => ApiServerArg::UnreachableSecs(number(value)?),
-        "enable-bootstrap-token-auth" => ApiServerArg::BootstrapTokens(value.parse().map_err(|_| "expected true or false".to_owned())?),
+        "enable-bootstrap-token-auth" => ApiServerArg::BootstrapTokens(switch(value)?),
+        "authentication-config" if value.is_empty() => return Err("expected the path of a file".into()),
+        "authentication-config" => ApiServerArg::AuthenticationConfig(value.into()),
         "v" => ApiServerArg::Verbosity(number(value)?),
         "service-cluster-ip-range" => return Err("kube-apiserver's service-cluster-ip-range is --service-cidr here".into()),
         other => {

@@ -198,7 +198,7 @@ impl<'a> Startup<'a> {
         options.kubelet_tls = Some(Arc::new(kubelet_tls(&member.keys, certificates)?));
         options.resource_metrics = self.args.has_resource_metrics();
         options.audit = self.audit()?;
-        options.oidc = self.args.upstream.oidc().map_err(Failure::usage)?;
+        options.providers = self.args.upstream.providers().map_err(Failure::usage)?;
         options.aggregator_identity = Some(certificates.show("front-proxy-client", Profile::FrontProxyClient, Timestamp::now())?);
         let api = ApiServer::start(options, keys.api_server_keys()?, store.clone()).await?;
         api.set_extra_routes(Arc::new(JoinService::new(JoinOptions {
@@ -330,7 +330,7 @@ pub fn check(args: &ServerArgs) -> Result<(), Failure> {
     timing(args)?;
     crate::commands::token(args.token.clone(), args.token_file.as_deref())?;
     args.upstream.audit().map_err(Failure::usage)?;
-    args.upstream.oidc().map_err(Failure::usage)?;
+    args.upstream.providers().map_err(Failure::usage)?;
     folder::check(&args.data_dir)
 }
 

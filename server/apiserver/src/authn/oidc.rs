@@ -1,15 +1,16 @@
 //! OpenID Connect tokens: users that an identity provider outside the cluster vouches for.
 //!
-//! Owns the mapping from a token to a user. The provider's keys are fetched when a token needs one that is not known, so the provider may be down
+//! Owns which tokens are believed: their issuer, audience, time and signature. What their claims say about the user is [`mapping`]'s business, and what a
+//! server knows of a provider is in [`settings`]. The provider's keys are fetched when a token needs one that is not known, so the provider may be down
 //! while a server starts, and may change its keys at any time.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/access-authn-authz/authentication/#openid-connect-tokens> and to upstream's
 //! `apiserver/plugin/pkg/authenticator/token/oidc`. Distributed claims are not followed.
 
 mod keys;
+mod mapping;
+mod settings;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ use crate::egress::{Egress, authority};
 use crate::user::UserInfo;
 pub use keys::ALGORITHMS;
 use keys::Keys;
+use mapping::Mapping;
+pub use settings::{Authority, ClaimRule, ExpressionRule, OidcOptions, Settings, Source};
 
 /// No token of a provider is longer; longer ones are not even decoded.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
@@ -31,32 +34,10 @@ const TOKEN_BYTES_MAX: usize = 64 * 1024;
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
 /// How far the provider's clock may be ahead.
 const NOT_BEFORE_LEEWAY_SECS: i64 = 300;
-/// The provider, and how its claims are read. The fields are kube-apiserver's `--oidc-*` flags.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OidcOptions {
-    /// The `https` URL of the provider, as its tokens name it.
-    pub issuer: String,
-    /// The audience of the tokens.
-    pub client_id: String,
-    /// The claim with the user's name.
-    pub username_claim: String,
-    /// What is put before it; None: the issuer and `#`, except before an e-mail address.
-    pub username_prefix: Option<String>,
-    /// The claim with the user's groups.
-    pub groups_claim: Option<String>,
-    /// What is put before each group.
-    pub groups_prefix: String,
-    /// Claims that a token must have.
-    pub required_claims: BTreeMap<String, String>,
-    /// Accepted signature algorithms.
-    pub algorithms: Vec<String>,
-    /// The authorities of the provider's certificate; None: those that the system trusts.
-    pub ca_file: Option<PathBuf>,
-}
-
 /// Judges the tokens of one provider.
 pub struct Oidc {
-    options: OidcOptions,
+    settings: Settings,
+    mapping: Mapping,
     egress: Arc<dyn Egress>,
     tls: Arc<rustls::ClientConfig>,
     known: Mutex<Known>,
@@ -82,46 +63,35 @@ struct Token<'a> {
     signature: Vec<u8>,
 }
 
-// === impl OidcOptions ===
-
-impl OidcOptions {
-    /// A provider, with upstream's defaults.
-    pub fn new(issuer: String, client_id: String) -> OidcOptions {
-        OidcOptions {
-            issuer,
-            client_id,
-            username_claim: "sub".to_owned(),
-            username_prefix: None,
-            groups_claim: None,
-            groups_prefix: String::new(),
-            required_claims: BTreeMap::new(),
-            algorithms: vec!["RS256".to_owned()],
-            ca_file: None,
-        }
-    }
-}
-
 // === impl Oidc ===
 
 impl Oidc {
-    /// Reads the authorities. The provider itself is not asked yet.
+    /// Reads the authorities and compiles the expressions. The provider itself is not asked yet.
     ///
     /// # Errors
-    /// Which file cannot be used, and why.
-    pub fn new(options: OidcOptions, egress: Arc<dyn Egress>) -> Result<Oidc, String> {
-        let roots = match &options.ca_file {
-            Some(path) => authority::file_roots(path).map_err(|error| format!("{}: {error}", path.display()))?,
-            None => authority::system_roots()?,
+    /// Which file or expression cannot be used, and why.
+    pub fn new(settings: Settings, egress: Arc<dyn Egress>) -> Result<Oidc, String> {
+        let mapping = Mapping::compile(&settings)?;
+        let roots = match &settings.authority {
+            Authority::System => authority::system_roots()?,
+            Authority::File(path) => authority::file_roots(path).map_err(|error| format!("{}: {error}", path.display()))?,
+            Authority::Pem(pem) => authority::pem_roots(pem.as_bytes()).map_err(|error| format!("certificateAuthority: {error}"))?,
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = builder.map_err(|error| error.to_string())?.with_root_certificates(roots).with_no_client_auth();
-        Ok(Oidc { options, egress, tls: Arc::new(tls), known: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+        let tls = Arc::new(tls);
+        Ok(Oidc { settings, mapping, egress, tls, known: Mutex::default(), fetching: tokio::sync::Mutex::default() })
+    }
+
+    /// What it was made of.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Whether a token says that it is from this provider.
     pub fn issued(&self, token: &str) -> bool {
-        Token::parse(token).is_ok_and(|token| token.text("iss") == self.options.issuer)
+        Token::parse(token).is_ok_and(|token| token.text("iss") == self.settings.issuer)
     }
 
     /// Judges a token. The error is for logs and TokenReview, not for the bearer.
@@ -130,7 +100,7 @@ impl Oidc {
     /// Why it is not good.
     pub async fn authenticate(&self, token: &str, now: Timestamp) -> Result<UserInfo, String> {
         let token = Token::parse(token)?;
-        if !self.options.algorithms.contains(&token.algorithm) {
+        if !self.settings.algorithms.contains(&token.algorithm) {
             return Err(format!("oidc: the signature algorithm {:?} is not accepted", token.algorithm));
         }
         // First what costs nothing: only a token that could be good makes the server ask the provider.
@@ -140,21 +110,22 @@ impl Oidc {
         if !is_signed_by(&known) && !is_signed_by(&*self.current_keys().await?) {
             return Err("oidc: the signature is not good".to_owned());
         }
-        self.user(&token)
+        self.mapping.user(&token.claims)
     }
 
     fn check(&self, token: &Token<'_>, now: Timestamp) -> Result<(), String> {
-        let (options, now) = (&self.options, now.as_second());
-        if token.text("iss") != options.issuer {
-            return Err(format!("oidc: issued by {:?}, not by {:?}", token.text("iss"), options.issuer));
+        let (settings, now) = (&self.settings, now.as_second());
+        if token.text("iss") != settings.issuer {
+            return Err(format!("oidc: issued by {:?}, not by {:?}", token.text("iss"), settings.issuer));
         }
         let audiences = token.claims.get("aud");
+        let is_ours = |one: &Value| one.as_str().is_some_and(|one| settings.audiences.iter().any(|audience| audience == one));
         let is_meant = match audiences {
-            Some(Value::Array(all)) => all.iter().any(|one| one == options.client_id.as_str()),
-            one => one.is_some_and(|one| one == options.client_id.as_str()),
+            Some(Value::Array(all)) => all.iter().any(is_ours),
+            one => one.is_some_and(is_ours),
         };
         if !is_meant {
-            return Err(format!("oidc: expected audience {:?} got {}", options.client_id, audiences.unwrap_or(&Value::Null)));
+            return Err(format!("oidc: expected audience in {:?} got {}", settings.audiences, audiences.unwrap_or(&Value::Null)));
         }
         let seconds = |claim: &str| token.claims.get(claim).and_then(Value::as_f64);
         match seconds("exp") {
@@ -165,36 +136,6 @@ impl Oidc {
             return Err("oidc: the token is not valid yet".to_owned());
         }
         Ok(())
-    }
-
-    fn user(&self, token: &Token<'_>) -> Result<UserInfo, String> {
-        let options = &self.options;
-        for (claim, wanted) in &options.required_claims {
-            if token.claims.get(claim).and_then(Value::as_str) != Some(wanted) {
-                return Err(format!("oidc: required claim {claim} value does not match"));
-            }
-        }
-        let claim = &options.username_claim;
-        let name = token.claims.get(claim).and_then(Value::as_str).filter(|name| !name.is_empty());
-        let name = name.ok_or_else(|| format!("oidc: the claim {claim:?} with the user's name is not there, or is no text"))?;
-        if claim == "email" && token.claims.get("email_verified").is_some_and(|verified| verified != &Value::Bool(true)) {
-            return Err("oidc: email not verified".to_owned());
-        }
-        let name = match &options.username_prefix {
-            Some(prefix) => format!("{prefix}{name}"),
-            None if claim == "email" => name.to_owned(),
-            None => format!("{}#{name}", options.issuer),
-        };
-        let groups = match options.groups_claim.as_ref().and_then(|claim| token.claims.get(claim)) {
-            None | Some(Value::Null) => Vec::new(),
-            Some(Value::String(group)) => vec![format!("{}{group}", options.groups_prefix)],
-            Some(Value::Array(groups)) => {
-                let groups = groups.iter().map(|group| group.as_str().map(|group| format!("{}{group}", options.groups_prefix)));
-                groups.collect::<Option<_>>().ok_or("oidc: a group is no text")?
-            }
-            Some(_) => return Err("oidc: the claim with the user's groups is no list of texts".to_owned()),
-        };
-        Ok(UserInfo { name, groups, ..UserInfo::default() })
     }
 
     /// The provider's keys, asked for unless it was a moment ago. Tokens that need no new keys do not wait for this.
@@ -213,7 +154,7 @@ impl Oidc {
         match fetched {
             Ok(keys) => known.keys = Arc::new(keys),
             Err(why) => {
-                tracing::warn!(issuer = self.options.issuer, error = why, "the keys of the identity provider cannot be fetched");
+                tracing::warn!(issuer = self.settings.issuer, error = why, "the keys of the identity provider cannot be fetched");
                 return Err(why);
             }
         }
@@ -221,8 +162,9 @@ impl Oidc {
     }
 
     async fn fetch_keys(&self) -> Result<Keys, String> {
-        let issuer = &self.options.issuer;
-        let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let issuer = &self.settings.issuer;
+        let below = || format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let url = self.settings.discovery_url.clone().unwrap_or_else(below);
         let document = fetch(&*self.egress, self.tls.clone(), &url).await?;
         let document: Value = serde_json::from_slice(&document).map_err(|error| format!("{url}: {error}"))?;
         let text = |field: &str| document.get(field).and_then(Value::as_str).unwrap_or_default();

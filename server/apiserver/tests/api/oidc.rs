@@ -12,6 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use trireme_apiserver::authn::oidc::OidcOptions;
+use trireme_apiserver::authn::providers::ProviderOptions;
 
 struct Signer {
     id: &'static str,
@@ -82,7 +83,7 @@ async fn a_provider_vouches_for_users() {
         ca_file: Some(ca),
         ..OidcOptions::new(issuer.clone(), "kubernetes".to_owned())
     };
-    let cluster = Cluster::start_on("127.0.0.1:0", |all, _| all.oidc = Some(options)).await;
+    let cluster = Cluster::start_on("127.0.0.1:0", |all, _| all.providers = ProviderOptions::Flags(Box::new(options.into()))).await;
     let now = Timestamp::now().as_second();
     let claims =
         json!({"iss": issuer, "aud": ["other", "kubernetes"], "sub": "jane", "exp": now + 600, "site": "kiel", "groups": ["a", "b"]});
@@ -144,7 +145,7 @@ async fn a_provider_that_is_down_stops_nobody_else() {
         algorithms: vec!["ES256".to_owned()],
         ..OidcOptions::new("https://localhost:1".to_owned(), "kubernetes".to_owned())
     };
-    let cluster = Cluster::start_on("127.0.0.1:0", |all, _| all.oidc = Some(options)).await;
+    let cluster = Cluster::start_on("127.0.0.1:0", |all, _| all.providers = ProviderOptions::Flags(Box::new(options.into()))).await;
     let claims = json!({"iss": "https://localhost:1", "aud": "kubernetes", "sub": "jane", "exp": Timestamp::now().as_second() + 600});
     let status = review(&cluster, &Signer::new("k").token(&claims)).await;
     assert!(status["error"].as_str().unwrap().contains("https://localhost:1/.well-known"), "{status}");
@@ -183,4 +184,93 @@ async fn bootstrap_tokens_authenticate_where_they_are_enabled() {
             assert!(review(&cluster, "abcdef.0123456789abcdee").await["authenticated"] != json!(true));
         }
     }
+}
+
+/// A file with a provider, whose claims are mapped by expressions.
+fn configuration(issuer: &str, ca: &str, audiences: &[&str]) -> Value {
+    let pem = String::from_utf8(BASE64_STANDARD.decode(ca).unwrap()).unwrap();
+    json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [{
+        "issuer": {"url": issuer, "audiences": audiences, "audienceMatchPolicy": "MatchAny", "certificateAuthority": pem},
+        "claimValidationRules": [{"expression": "claims.site == 'kiel'", "message": "only Kiel"}],
+        "claimMappings": {
+            "username": {"expression": "'idp:' + claims.sub"},
+            "groups": {"expression": "claims.roles.filter(role, role != 'internal').map(role, 'idp:' + role)"},
+            "uid": {"claim": "uid"},
+            "extra": [{"key": "example.com/site", "valueExpression": "claims.site"}],
+        },
+        "userValidationRules": [{"expression": "user.username != 'idp:root'", "message": "not root"}],
+    }], "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_names_providers_and_is_followed() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("authentication.yaml");
+    let (one, two) = (Signer::new("one"), Signer::new("two"));
+    let (hook, issuer) = provider(Arc::new(Mutex::new(vec![one.jwk()]))).await;
+    let (other_hook, other_issuer) = provider(Arc::new(Mutex::new(vec![two.jwk()]))).await;
+    std::fs::write(&file, configuration(&issuer, &hook.ca, &["a", "b"]).to_string()).unwrap();
+    let path = file.clone();
+    let cluster = Cluster::start_on("127.0.0.1:0", |all, _| all.providers = ProviderOptions::File(path)).await;
+    let claims = |issuer: &str| {
+        let end = Timestamp::now().as_second() + 600;
+        json!({"iss": issuer, "aud": "b", "sub": "jane", "uid": "7", "exp": end, "site": "kiel", "roles": ["dev", "internal"]})
+    };
+    let with = |claim: &str, value: Value| {
+        let mut changed = claims(&issuer);
+        changed[claim] = value;
+        one.token(&changed)
+    };
+    let status = review(&cluster, &one.token(&claims(&issuer))).await;
+    let user =
+        json!({"username": "idp:jane", "uid": "7", "groups": ["idp:dev", "system:authenticated"], "extra": {"example.com/site": ["kiel"]}});
+    assert_eq!((&status["authenticated"], &status["user"]), (&json!(true), &user), "{status}");
+    for (token, why) in [
+        (with("aud", json!("c")), "expected audience"),
+        (with("site", json!("bonn")), "only Kiel"),
+        (with("sub", json!("root")), "not root"),
+        (with("uid", Value::Null), "uid"),
+        (with("roles", json!("dev")), "oidc:"),
+    ] {
+        let status = review(&cluster, &token).await;
+        assert!(status["authenticated"].is_null() && status["error"].as_str().unwrap().contains(why), "{why}: {status}");
+    }
+    let ask = async |path: &str| {
+        let request = http::Request::builder().uri(path).body(bytes::Bytes::new()).unwrap();
+        cluster.api.handle(request).await.status().as_u16()
+    };
+    assert_eq!((ask("/livez").await, ask("/version").await), (200, 401), "only where the file says so");
+
+    // A file that cannot be used changes nothing; one that can takes effect as a whole.
+    let reloads = async |wanted: &str| {
+        let series = format!("apiserver_authentication_config_controller_automatic_reloads_total{{status=\"{wanted}\"}} 1");
+        let seen = async {
+            loop {
+                let text = read(cluster.send(Method::GET, "/metrics", Value::Null, &[]).await).await.1;
+                if text.as_str().unwrap().contains(&series) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(crate::support::PATIENCE, seen).await.unwrap();
+    };
+    std::fs::write(&file, "kind: nonsense").unwrap();
+    reloads("failure").await;
+    assert_eq!(review(&cluster, &one.token(&claims(&issuer))).await["authenticated"], json!(true));
+    assert!(review(&cluster, &two.token(&claims(&other_issuer))).await["authenticated"].is_null());
+    let mut both = configuration(&issuer, &hook.ca, &["b"]);
+    both["jwt"].as_array_mut().unwrap().push(configuration(&other_issuer, &other_hook.ca, &["b"])["jwt"][0].clone());
+    both["anonymous"] = json!({"enabled": false});
+    std::fs::write(&file, both.to_string()).unwrap();
+    reloads("success").await;
+    for token in [one.token(&claims(&issuer)), two.token(&claims(&other_issuer))] {
+        assert_eq!(review(&cluster, &token).await["user"], user);
+    }
+    assert!(
+        review(&cluster, &one.token(&claims(&other_issuer))).await["authenticated"].is_null(),
+        "one provider does not sign for another"
+    );
+    assert_eq!(ask("/livez").await, 401);
+    cluster.stop().await;
 }
