@@ -179,7 +179,7 @@ async fn bootstrap_tokens_authenticate_where_they_are_enabled() {
         let status = review(&cluster, token).await;
         assert_eq!(status["authenticated"] == json!(true), enabled, "{status}");
         if enabled {
-            let groups = ["system:bootstrappers", "system:bootstrappers:workers"];
+            let groups = ["system:bootstrappers", "system:bootstrappers:workers", "system:authenticated"];
             assert_eq!((&status["user"]["username"], &status["user"]["groups"]), (&json!("system:bootstrap:abcdef"), &json!(groups)));
             assert!(review(&cluster, "abcdef.0123456789abcdee").await["authenticated"] != json!(true));
         }

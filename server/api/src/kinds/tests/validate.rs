@@ -303,7 +303,7 @@ fn a_flow_schema_says_who_asks_for_what_at_which_level() {
     }]});
     assert_eq!(errors(schema("s", good.clone())), Vec::<String>::new());
     for (path, value, expected) in [
-        ("/matchingPrecedence", json!(0), "spec.matchingPrecedence: Invalid value: 0: must be a positive value"),
+        ("/matchingPrecedence", json!(-1), "spec.matchingPrecedence: Invalid value: -1: must be a positive value"),
         ("/matchingPrecedence", json!(10001), "spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000"),
         (
             "/matchingPrecedence",
@@ -408,8 +408,8 @@ fn a_priority_level_has_shares_and_queues_that_can_be_dealt() {
             "spec.limited.limitResponse.queuing.queueLengthLimit: Invalid value: -1: must be positive",
         ),
         (
-            "/limited/limitResponse/queuing/queues",
-            json!(10_000_001),
+            "/limited/limitResponse/queuing",
+            json!({"queues": 10_000_001, "handSize": 1, "queueLengthLimit": 50}),
             "spec.limited.limitResponse.queuing.queues: Invalid value: 10000001: must not be greater than 10000000",
         ),
         (
