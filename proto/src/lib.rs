@@ -80,3 +80,13 @@ pub mod containerd {
         pub use crate::packages::containerd::services::leases::v1::*;
     }
 }
+
+/// The Container Storage Interface v1: a node's half.
+pub mod csi {
+    pub use crate::packages::csi::v1::*;
+}
+
+/// How plugins tell the kubelet of themselves.
+pub mod pluginregistration {
+    pub use crate::packages::pluginregistration::*;
+}
