@@ -3,6 +3,7 @@
 //!
 //! Answers to: <https://kubernetes.io/docs/concepts/storage/persistent-volumes/#binding>.
 
+pub mod csi;
 mod matching;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
@@ -27,6 +28,8 @@ pub const BETA_PROVISIONER: &str = "volume.beta.kubernetes.io/storage-provisione
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// On a class: claims that name no class get it.
 pub const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// On a node: the attach/detach controller attaches volumes to it, and not its kubelet.
+pub const CONTROLLER_ATTACHES: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 /// The provisioner of classes whose volumes people make.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 /// The provisioner that makes a folder on the pod's node.
