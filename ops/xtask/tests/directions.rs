@@ -58,6 +58,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("trireme-harness", &["trireme-proto"]),
     ("trireme-chaos", &["trireme-raft", "trireme-proto"]),
     ("trireme-bench", &["trireme-proto"]),
+    ("trireme-csi-driver", &["trireme-proto"]),
     (
         "trireme-fuzz",
         &[
@@ -72,11 +73,12 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("trireme-unsynced", &[]),
-    ("trireme-e2e", &["trireme-chaos", "trireme-harness", "trireme-proto", "trireme-unsynced"]),
+    ("trireme-e2e", &["trireme-chaos", "trireme-csi-driver", "trireme-harness", "trireme-proto", "trireme-unsynced"]),
 ];
 
 /// What the tests of a crate may use beyond that: a layer above it, to have something to test with.
-const TESTS: &[(&str, &[&str])] = &[("trireme-apiserver", &["trireme-cluster"])];
+const TESTS: &[(&str, &[&str])] =
+    &[("trireme-apiserver", &["trireme-cluster"]), ("trireme-kubelet", &["trireme-csi-driver"])];
 
 /// Crates that only certain crates of ours may name: each is behind a seam.
 const SEAMS: &[(&str, &[&str])] = &[
