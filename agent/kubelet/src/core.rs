@@ -12,6 +12,7 @@ use crate::{
     cgroup::Cgroups,
     clock::Clock,
     container::fields::Place,
+    csi::{Csi, Parts},
     events::Events,
     image::Images,
     machine::Machine,
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) events: Events,
     pub(crate) objects: Objects,
     pub(crate) tokens: Tokens,
+    pub(crate) csi: Arc<Csi>,
     pub(crate) images: Images,
     pub(crate) cgroups: Cgroups,
     pub(crate) machine: Machine,
@@ -41,7 +43,7 @@ pub(crate) struct Core {
     pub(crate) services: Arc<Informer<Service>>,
     pub(crate) pods: PodIndex,
     /// This kubelet's Node as the API server last had it.
-    pub(crate) node: RwLock<Option<Arc<Node>>>,
+    pub(crate) node: Arc<RwLock<Option<Arc<Node>>>>,
     /// Why this host cannot run pods although its runtime answers.
     pub(crate) host_trouble: RwLock<Option<String>>,
 }
@@ -65,13 +67,24 @@ impl Core {
             options.services.clone().unwrap_or_else(|| Informer::start(client.clone(), InformerOptions::default(), cancel.clone()));
         let recorder = EventRecorder::start(client.clone(), "kubelet", &options.node_name, cancel.clone());
         let mine = InformerOptions { field_selector: Some(format!("spec.nodeName={}", options.node_name)), ..Default::default() };
+        let events = Events::new(recorder, &options.node_name);
+        let node: Arc<RwLock<Option<Arc<Node>>>> = Arc::default();
+        let csi = Csi::new(Parts {
+            client: client.clone(),
+            node_name: &options.node_name,
+            root: &options.data_dir,
+            events: events.clone(),
+            node: node.clone(),
+            cancel: cancel.clone(),
+        });
         Arc::new(Core {
+            csi,
             allocatable: machine.allocatable(options.max_pods, &options.reserved),
             machine,
             objects: Objects::new(client.clone(), on_change, cancel.clone()),
             tokens: Tokens::new(client.clone()),
             images: Images::new(runtime.clone(), clock.clone()),
-            events: Events::new(recorder, &options.node_name),
+            events,
             services,
             pods: PodIndex::new(Informer::start_with(
                 client.clone(),
@@ -79,7 +92,7 @@ impl Core {
                 |pod: &mut Pod| pod.metadata.managed_fields = None,
                 cancel.clone(),
             )),
-            node: RwLock::new(None),
+            node,
             host_trouble: RwLock::new(None),
             cgroups,
             metrics: Metrics::new(&operations),

@@ -29,6 +29,19 @@ pub enum Error {
     /// The pod's specification cannot be turned into a running container (a missing key, an unknown volume type, ...).
     #[error("{0}")]
     Config(String),
+    /// One step on a volume's way into a pod failed. Users see the text as an event, in upstream's words.
+    #[error("{operation} failed for volume {volume:?} : {why}")]
+    Mount {
+        /// Upstream's name of the step, `MountVolume.SetUp`.
+        operation: &'static str,
+        /// The PersistentVolume, or the pod's volume.
+        volume: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// Others have not done their part yet: nothing is wrong so far.
+    #[error("{0}")]
+    Waiting(String),
     /// An option of this kubelet is wrong, or a listening port is taken.
     #[error("{0}")]
     Options(String),
@@ -52,7 +65,7 @@ impl Error {
         match self {
             Error::Runtime { code, .. } => matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled),
             Error::Api(e) => e.is_retryable(),
-            Error::Io { .. } => true,
+            Error::Io { .. } | Error::Mount { .. } | Error::Waiting(_) => true,
             Error::Config(_) | Error::Options(_) => false,
         }
     }

@@ -61,19 +61,23 @@ impl Kubelet {
             register(&core.metrics.registry, ProcessCollector::new());
         }
         follow_node(&core, &cancel);
+        core.csi.make_folders()?;
         let pods = Pods::new(core.clone(), handles.clone(), cancel.clone());
         let mut tasks = JoinSet::new();
         let server = crate::server::bind(&core, pods.clone()).await?;
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 6] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 9] = [
             Box::pin(static_pods::follow(core.clone(), pods.clone())),
             Box::pin(static_pods::keep_mirrors(core.clone(), core.pods.mirrors_changed.clone())),
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
             Box::pin(node::lease::run(core.clone())),
             Box::pin(logs::rotate::run(core.clone())),
             Box::pin(eviction::run(core.clone(), handles)),
+            Box::pin(core.csi.clone().introduce()),
+            Box::pin(core.csi.clone().follow_plugins()),
+            Box::pin(core.csi.clone().follow_usage()),
         ];
         for part in parts {
             let cancel = cancel.clone();

@@ -13,7 +13,7 @@
 //! is no state file, and killing the agent at any moment changes nothing for the pods.
 //!
 //! Where extensions go: another reason to end a pod is another verdict in `pod::worker`;
-//! CSI is a further plugin of `volume`; devices are another part of `container::config`.
+//! devices are another part of `container::config`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/>.
 
@@ -28,6 +28,7 @@ mod cleanup;
 mod clock;
 mod container;
 mod core;
+mod csi;
 mod dbus;
 mod error;
 mod events;

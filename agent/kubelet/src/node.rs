@@ -54,6 +54,7 @@ pub(crate) async fn run(core: Arc<Core>, mut runtime_up: watch::Receiver<bool>) 
         };
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
+            () = core.csi.in_use_changed.notified() => {}
             changed = runtime_up.changed() => if changed.is_err() { return },
         }
     }
@@ -73,7 +74,11 @@ fn labels(core: &Core) -> BTreeMap<String, String> {
 
 /// What others have to know of this host beyond its labels.
 fn annotations(core: &Core) -> BTreeMap<String, String> {
-    BTreeMap::from([(storage::LOCAL_FOLDER.to_string(), core.options.local_volumes_dir.display().to_string())])
+    BTreeMap::from([
+        (storage::LOCAL_FOLDER.to_string(), core.options.local_volumes_dir.display().to_string()),
+        // Volumes are attached by the controller and not by the kubelet.
+        (storage::CONTROLLER_ATTACHES.to_string(), "true".to_string()),
+    ])
 }
 
 fn missing(wanted: BTreeMap<String, String>, have: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {

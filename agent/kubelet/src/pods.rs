@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -27,8 +28,10 @@ use crate::{
     clock::blocking,
     container::resources,
     core::Core,
+    csi::Csi,
     error::{Error, Result},
     pod::{
+        backoff,
         spec::{self, Qos},
         verdict::Verdict,
         worker::{Desired, Signals, Worker},
@@ -150,6 +153,7 @@ impl Pods {
                     self.core.pods.api().on_event(move |event| me.on_event(event));
                     self.adopt_orphans(&known);
                     self.sweep_leftovers(&known);
+                    self.core.csi.clean_all();
                 }
             }
             match self.look().await {
@@ -370,7 +374,12 @@ impl Pods {
         let known = |uid: &str| seen.contains_key(uid) || self.handles.by_uid.lock().contains_key(uid);
         let directories = std::fs::read_dir(self.core.options.data_dir.join("pods")).into_iter().flatten().flatten();
         for uid in directories.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|uid| !known(uid)) {
-            if let Err(error) = crate::volume::tear_down(&self.core.options.pod_dir(&uid)) {
+            let pod_dir = self.core.options.pod_dir(&uid);
+            if self.core.csi.holds(&uid).unwrap_or_default() {
+                // Its volumes' drivers may come late, or never.
+                let (csi, cancel) = (self.core.csi.clone(), self.cancel.clone());
+                tokio::spawn(async move { cancel.run_until_cancelled(release_leftover(csi, uid, pod_dir)).await });
+            } else if let Err(error) = crate::volume::tear_down(&pod_dir) {
                 tracing::warn!(%error, uid, "cannot remove what is left of a pod");
             }
         }
@@ -394,6 +403,21 @@ impl Pods {
         if let Err(error) = self.core.cgroups.set_burstable_cpu(milli) {
             tracing::debug!(%error, "cannot set the weight of burstable pods");
         }
+    }
+}
+
+/// Gives a pod's volumes back to their drivers, and removes what is left of the pod.
+async fn release_leftover(csi: Arc<Csi>, uid: String, pod_dir: PathBuf) {
+    let mut failures = 0;
+    loop {
+        let released = match csi.release_pod(&uid).await {
+            Ok(()) => blocking(|| crate::volume::tear_down(&pod_dir)),
+            failed => failed,
+        };
+        let Err(error) = released else { return };
+        tracing::warn!(%error, uid, "cannot release the volumes of a pod that is gone, will be retried");
+        tokio::time::sleep(backoff::volume_retry(failures).unsigned_abs()).await;
+        failures = failures.saturating_add(1);
     }
 }
 

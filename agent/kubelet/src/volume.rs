@@ -6,12 +6,13 @@
 
 mod claim;
 pub(crate) mod content;
+mod csi;
 mod emptydir;
 mod hostpath;
 pub(crate) mod local;
-mod mounts;
-mod ownership;
-mod plugin;
+pub(crate) mod mounts;
+pub(crate) mod ownership;
+pub(crate) mod plugin;
 mod plugins;
 pub(crate) mod subpath;
 mod teardown;

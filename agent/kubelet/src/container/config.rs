@@ -72,6 +72,7 @@ pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
         args: expand(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         mounts: mounts(&parts, message_path, &variables)?,
+        devices: devices(&parts)?,
         labels,
         annotations,
         log_path: format!("{}/{attempt}.log", container.name),
@@ -135,6 +136,19 @@ fn recursive_read_only(mount: &VolumeMount, can: bool) -> Result<bool> {
         Some("Enabled") => Ok(true),
         _ => Ok(false),
     }
+}
+
+/// The block devices of the container.
+fn devices(parts: &Parts<'_>) -> Result<Vec<cri::Device>> {
+    let devices = parts.container.volume_devices.iter().flatten().map(|device| match parts.volumes.get(&device.name) {
+        Some(volume) if volume.is_device => Ok(cri::Device {
+            container_path: device.device_path.clone(),
+            host_path: volume.path.to_string_lossy().into_owned(),
+            permissions: if volume.read_only { "r" } else { "mrw" }.into(),
+        }),
+        _ => Err(Error::Config(format!("volume device {:?} was not found among the pod's block volumes", device.name))),
+    });
+    devices.collect()
 }
 
 fn plain_mount(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {

@@ -146,8 +146,15 @@ pub(crate) fn compose(core: &Core, view: &NodeView, before: Option<&NodeStatus>)
         }),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(view.features.is_some_and(|f| f.supplemental_groups_policy)) }),
         runtime_handlers: (!view.handlers.is_empty()).then(|| view.handlers.iter().map(runtime_handler).collect()),
+        volumes_in_use: volumes_in_use(core, before),
         ..Default::default()
     }
+}
+
+/// The list is there once it had an entry: a patch that leaves it out would leave the old one.
+fn volumes_in_use(core: &Core, before: Option<&NodeStatus>) -> Option<Vec<String>> {
+    let used = core.csi.volumes_in_use();
+    (!used.is_empty() || before.is_some_and(|before| before.volumes_in_use.is_some())).then_some(used)
 }
 
 fn runtime_handler(handler: &cri::RuntimeHandler) -> NodeRuntimeHandler {
@@ -238,6 +245,7 @@ pub(crate) fn differs(before: Option<&NodeStatus>, after: &NodeStatus) -> bool {
         || before.daemon_endpoints != after.daemon_endpoints
         || before.features != after.features
         || before.runtime_handlers != after.runtime_handlers
+        || before.volumes_in_use.as_deref().unwrap_or_default() != after.volumes_in_use.as_deref().unwrap_or_default()
         || images(before) != images(after)
 }
 

@@ -87,6 +87,8 @@ pub(crate) struct Worker {
     volumes_refresh_at: Option<Timestamp>,
     /// Times in a row that the volumes could not be prepared.
     volume_failures: u32,
+    /// Since when the volumes wait for others, or when that was told last.
+    volumes_wait_since: Option<Timestamp>,
     last_volume_failure: Option<String>,
     torn_down: bool,
     /// The sandbox for which the host ports are mapped.
@@ -114,6 +116,7 @@ impl Worker {
             admitted: false,
             volumes_refresh_at: None,
             volume_failures: 0,
+            volumes_wait_since: None,
             last_volume_failure: None,
             torn_down: false,
             ports_mapped_for: None,

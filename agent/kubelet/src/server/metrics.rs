@@ -1,7 +1,7 @@
 //! The kubelet's metrics under upstream's names: its own, the containers' (as far as CRI tells them), and the resource metrics that
 //! metrics-server reads.
 
-use std::{fmt::Write, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use axum::{
     extract::State,
@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use trireme_proto::cri;
 
 use super::{context::Api, request::refuse, stats};
+use crate::csi::InUse;
 
 fn text(body: String) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response()
@@ -65,10 +66,35 @@ pub(crate) async fn kubelet(State(api): State<Arc<Api>>) -> Response {
         "[ALPHA] The number of pods the kubelet is being instructed to run.",
         &[(kind, desired)],
     );
+    volumes(&mut out, &api.core.csi.usage());
     for registry in std::iter::once(&api.core.metrics.registry).chain(&api.core.options.requests) {
         out.push_str(&String::from_utf8_lossy(&trireme_client::metrics::render(registry)));
     }
     text(out)
+}
+
+/// How full the volumes of claims are, as their drivers tell. A claim that several pods use is shown once.
+fn volumes(out: &mut String, used: &[InUse]) {
+    let by_claim: BTreeMap<_, _> = used.iter().filter_map(|used| Some((used.claim.as_ref()?, used))).collect();
+    let samples = |of: fn(&InUse) -> Option<u64>| -> Vec<(String, f64)> {
+        let labels = |(namespace, name): &(String, String)| format!("{{namespace=\"{namespace}\",persistentvolumeclaim=\"{name}\"}}");
+        by_claim.iter().filter_map(|(claim, used)| Some((labels(claim), of(used)? as f64))).collect()
+    };
+    let shown: [(&str, &str, fn(&InUse) -> Option<u64>); 7] = [
+        ("available_bytes", "Number of available bytes in the volume", |used| used.usage.bytes.map(|bytes| bytes.available)),
+        ("capacity_bytes", "Capacity in bytes of the volume", |used| used.usage.bytes.map(|bytes| bytes.total)),
+        ("used_bytes", "Number of used bytes in the volume", |used| used.usage.bytes.map(|bytes| bytes.used)),
+        ("inodes", "Maximum number of inodes in the volume", |used| used.usage.inodes.map(|inodes| inodes.total)),
+        ("inodes_free", "Number of free inodes in the volume", |used| used.usage.inodes.map(|inodes| inodes.available)),
+        ("inodes_used", "Number of used inodes in the volume", |used| used.usage.inodes.map(|inodes| inodes.used)),
+        ("health_status_abnormal", "Abnormal volume health status. The count is either 1 or 0.", |used| used.usage.abnormal.map(u64::from)),
+    ];
+    for (name, help, of) in shown {
+        let samples = samples(of);
+        if !samples.is_empty() {
+            family(out, &format!("kubelet_volume_stats_{name}"), "gauge", &format!("[ALPHA] {help}"), &samples);
+        }
+    }
 }
 
 /// How probes end.

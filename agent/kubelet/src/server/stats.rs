@@ -13,6 +13,7 @@ use super::{
     request::{answer_json, refuse},
 };
 use crate::{
+    csi::InUse,
     machine::{self, Disk, Space},
     runtime::keys,
 };
@@ -77,6 +78,28 @@ fn file_system(disk: Disk, now: &str) -> Value {
     })
 }
 
+/// A volume as the summary shows it, as far as its driver tells.
+fn volume(used: &InUse, now: &str) -> Value {
+    let mut out = json!({"name": used.volume, "time": now});
+    if let Some(bytes) = used.usage.bytes {
+        out["availableBytes"] = bytes.available.into();
+        out["capacityBytes"] = bytes.total.into();
+        out["usedBytes"] = bytes.used.into();
+    }
+    if let Some(inodes) = used.usage.inodes {
+        out["inodesFree"] = inodes.available.into();
+        out["inodes"] = inodes.total.into();
+        out["inodesUsed"] = inodes.used.into();
+    }
+    if let Some((namespace, name)) = &used.claim {
+        out["pvcRef"] = json!({"name": name, "namespace": namespace});
+    }
+    if let Some(abnormal) = used.usage.abnormal {
+        out["volumeHealthStats"] = json!({"abnormal": abnormal});
+    }
+    out
+}
+
 pub(crate) async fn summary(State(api): State<Arc<Api>>) -> Response {
     let stats = match api.core.runtime.container_stats().await {
         Ok(stats) => stats,
@@ -85,13 +108,15 @@ pub(crate) async fn summary(State(api): State<Arc<Api>>) -> Response {
     let now = api.core.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let available = machine::memory_available();
     let disk = machine::disk(&api.core.options.data_dir);
+    let volumes = api.core.csi.usage();
     let used = api.core.machine.memory_bytes.saturating_sub(available);
     let pods: Vec<Value> = by_pod(&stats)
         .into_iter()
         .map(|((namespace, name, uid), containers)| {
             let sum = |of: fn(&cri::ContainerStats) -> u64| containers.iter().map(|(_, s)| of(s)).sum::<u64>();
             let start = api.core.pods.get(&namespace, &name).and_then(|p| p.status.as_ref().and_then(|s| s.start_time.clone()));
-            json!({
+            let of_pod: Vec<Value> = volumes.iter().filter(|used| used.pod_uid == uid).map(|used| volume(used, &now)).collect();
+            let mut shown = json!({
                 "podRef": {"name": name, "namespace": namespace, "uid": uid},
                 "startTime": start,
                 "containers": containers.iter().map(|(name, s)| container(s, name)).collect::<Vec<_>>(),
@@ -101,7 +126,11 @@ pub(crate) async fn summary(State(api): State<Arc<Api>>) -> Response {
                     "usageNanoCores": sum(|s| s.cpu.as_ref().map_or(0, |c| value(&c.usage_nano_cores))),
                 },
                 "memory": {"time": now, "workingSetBytes": sum(|s| s.memory.as_ref().map_or(0, |m| value(&m.working_set_bytes)))},
-            })
+            });
+            if !of_pod.is_empty() {
+                shown["volume"] = of_pod.into();
+            }
+            shown
         })
         .collect();
     answer_json(&json!({

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     clock::blocking,
+    csi::{Claimed, Source, Wanted},
     error::{Error, Result},
     files,
     pod::spec,
@@ -69,10 +70,21 @@ impl Plugin for Claim {
             let bound = context.objects.volume(storage::volume_of(&claim)).await?;
             let bound = bound.ok_or_else(|| wrong(format!("persistentvolume {:?} not found", storage::volume_of(&claim))))?;
             check(volume, &bound, &claim, context).map_err(wrong)?;
-            let place = blocking(|| provide(&bound, read_only, context))?;
+            let ready = match bound.spec.as_ref().and_then(|spec| spec.csi.as_ref()) {
+                Some(source) => {
+                    let claimed = Claimed { source, volume: &bound, claim: &claim, read_only };
+                    context.csi.mount(&Wanted::new(volume, &Source::Claim(claimed), context.pod), context).await?
+                }
+                None => Ready::new(blocking(|| provide(&bound, read_only, context))?, read_only),
+            };
             blocking(|| files::make_directories(&path, 0o755))?;
-            Ok(Ready::new(place, read_only))
+            Ok(ready)
         })
+    }
+
+    /// Drivers are told again after a start of the agent.
+    fn follows_objects(&self) -> bool {
+        true
     }
 }
 
@@ -88,13 +100,19 @@ fn check(volume: &Volume, bound: &PersistentVolume, claim: &PersistentVolumeClai
         return Err(format!("found PV object {name} but its pv.Spec.ClaimRef.UID {owner:?} does not point to claim.UID {:?}", claim.uid()));
     }
     let containers = || spec::all_containers(context.pod);
-    if spec.is_some_and(|spec| spec.volume_mode.as_deref() == Some("Block")) {
-        return Err(format!("volume {} has volumeMode Block, which this node does not support", volume.name));
+    let is_csi = spec.is_some_and(|spec| spec.csi.is_some());
+    let is_device = || containers().any(|(_, container)| container.volume_devices.iter().flatten().any(|device| device.name == volume.name));
+    let is_mounted = || containers().any(|(_, container)| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name));
+    match spec.and_then(|spec| spec.volume_mode.as_deref()) {
+        Some("Block") if !is_csi => return Err(format!("volume {} has volumeMode Block, which this node supports for CSI only", volume.name)),
+        Some("Block") if is_mounted() => {
+            return Err(format!("volume {} has volumeMode Block, but is specified in volumeMounts", volume.name));
+        }
+        Some("Block") => {}
+        _ if is_device() => return Err(format!("volume {} has volumeMode Filesystem, but is specified in volumeDevices", volume.name)),
+        _ => {}
     }
-    if containers().any(|(_, container)| container.volume_devices.iter().flatten().any(|device| device.name == volume.name)) {
-        return Err(format!("volume {} has volumeMode Filesystem, but is specified in volumeDevices", volume.name));
-    }
-    if spec.is_some_and(|spec| spec.mount_options.as_ref().is_some_and(|options| !options.is_empty())) {
+    if !is_csi && spec.is_some_and(|spec| spec.mount_options.as_ref().is_some_and(|options| !options.is_empty())) {
         return Err(format!("mount options are not supported for the type of PV {name}"));
     }
     let bounded = spec.is_some_and(|spec| spec.node_affinity.is_some());

@@ -3,22 +3,27 @@
 //! A plugin owns one directory name, `volumes/<directory>/<volume>` below a pod's directory, as upstream lays it out. Setting up is
 //! idempotent and is repeated to refresh, so a restarted agent takes over what it finds. Taking down knows nothing but the path: what
 //! a plugin needs for that, it writes beside the volume while setting up. Where a volume has to be attached to the node first, setting up
-//! does that (and returns an error until it is done); where it is a device and no directory, [`Mounted`] gets another form.
+//! waits for that (and returns `Error::Waiting` until it is done).
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Volume};
 
 use super::{content::token::Tokens, mounts};
-use crate::{container::fields::Place, error::Result, objects::Objects};
+use crate::{container::fields::Place, csi::Csi, error::Result, objects::Objects};
 
 /// A volume that is ready to be mounted into containers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Mounted {
     pub(crate) path: PathBuf,
     pub(crate) read_only: bool,
+    /// It is a block device, and no directory or file.
+    pub(crate) is_device: bool,
 }
 
 /// What setting up a pod's volumes needs.
@@ -28,6 +33,7 @@ pub(crate) struct Context<'a> {
     pub(crate) place: &'a Place,
     pub(crate) objects: &'a Objects,
     pub(crate) tokens: &'a Tokens,
+    pub(crate) csi: &'a Arc<Csi>,
     pub(crate) node_memory_bytes: i64,
     /// This node as the API has it, once it is registered.
     pub(crate) node: Option<&'a Node>,
@@ -52,7 +58,7 @@ pub(crate) struct Ready {
 
 impl Ready {
     pub(crate) fn new(path: PathBuf, read_only: bool) -> Ready {
-        Ready { mounted: Mounted { path, read_only }, refresh_at: None }
+        Ready { mounted: Mounted { path, read_only, is_device: false }, refresh_at: None }
     }
 }
 

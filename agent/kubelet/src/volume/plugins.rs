@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::Volume;
 use super::{
     claim::Claim,
     content::{configmap::ConfigMap, downward::DownwardApi, projected::Projected, secret::Secret},
+    csi::Csi,
     emptydir::EmptyDir,
     hostpath::HostPath,
     plugin::Plugin,
 };
 
-const ALL: &[&dyn Plugin] = &[&EmptyDir, &HostPath, &ConfigMap, &Secret, &DownwardApi, &Projected, &Claim];
+const ALL: &[&dyn Plugin] = &[&EmptyDir, &HostPath, &ConfigMap, &Secret, &DownwardApi, &Projected, &Claim, &Csi];
 
 /// The plugin that makes a volume of a pod.
 pub(crate) fn of(volume: &Volume) -> Option<&'static dyn Plugin> {

@@ -30,6 +30,10 @@ use crate::{
 pub(super) const RETRY_SANDBOX: SignedDuration = SignedDuration::from_secs(10);
 /// The runtime still holds the name of a creation that was cut off: look again soon.
 const RETRY_RESERVED: SignedDuration = SignedDuration::from_secs(1);
+/// Volumes that others have to attach first.
+const RETRY_WAITING: SignedDuration = SignedDuration::from_millis(500);
+/// Upstream's kubelet says after so long that a volume does not come.
+const TELL_WAITING: SignedDuration = SignedDuration::from_secs(123);
 /// While tarballs are imported.
 const LOOK_FOR_IMAGES: SignedDuration = SignedDuration::from_millis(250);
 
@@ -167,21 +171,37 @@ impl Worker {
             place: &place,
             objects: &self.core.objects,
             tokens: &self.core.tokens,
+            csi: &self.core.csi,
             node_memory_bytes: self.core.machine.memory_bytes,
             node: node.as_deref(),
             local_volumes: &self.core.options.local_volumes_dir,
             now: self.core.clock.now(),
         };
-        match volume::set_up(&context).await {
+        // A driver may take its time; a pod that is being deleted does not wait for it.
+        let outcome = tokio::select! {
+            outcome = volume::set_up(&context) => outcome,
+            () = ending(self.desired.clone()) => return Ok(None),
+        };
+        match outcome {
             Ok(prepared) => {
                 self.last_volume_failure = None;
                 self.volume_failures = 0;
+                self.volumes_wait_since = None;
                 self.holds.lift(&Hold::Volumes);
                 self.volumes_refresh_at = prepared.refresh_at;
                 Ok(Some(prepared.mounted))
             }
+            Err(failure) if matches!(failure.error, Error::Waiting(_)) => {
+                tracing::debug!(pod = spec::display(pod), volume = failure.volume, why = %failure.error, "a volume is not there yet");
+                self.note_waiting(pod, &failure.volume);
+                self.holds.set(Hold::Volumes, self.core.clock.now() + RETRY_WAITING);
+                Ok(None)
+            }
             Err(failure) => {
-                let text = format!("MountVolume.SetUp failed for volume {:?} : {}", failure.volume, failure.error);
+                let text = match &failure.error {
+                    Error::Mount { .. } => failure.error.to_string(),
+                    error => format!("MountVolume.SetUp failed for volume {:?} : {error}", failure.volume),
+                };
                 if self.last_volume_failure.as_ref() != Some(&text) {
                     self.core.events.pod(pod, EventKind::Warning, "FailedMount", &text);
                 }
@@ -192,6 +212,20 @@ impl Worker {
                 self.holds.set(Hold::Volumes, again_at);
                 Ok(None)
             }
+        }
+    }
+
+    /// Says, from time to time, that a volume does not come.
+    fn note_waiting(&mut self, pod: &Pod, volume: &str) {
+        let now = self.core.clock.now();
+        let since = *self.volumes_wait_since.get_or_insert(now);
+        if now.duration_since(since) >= TELL_WAITING {
+            let text = format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}], failed to process \
+                 volumes=[]: context deadline exceeded"
+            );
+            self.core.events.pod(pod, EventKind::Warning, "FailedMount", &text);
+            self.volumes_wait_since = Some(now);
         }
     }
 }

@@ -68,6 +68,7 @@ impl Worker {
             return Ok(());
         }
         let pod_dir = self.core.options.pod_dir(&self.uid);
+        self.core.csi.release_pod(&self.uid).await?;
         blocking(|| volume::unmount(&pod_dir))?;
         let mut tries = 0;
         while let Err(error) = blocking(|| self.core.cgroups.remove_pod(&self.uid)) {

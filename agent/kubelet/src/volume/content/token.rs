@@ -20,11 +20,12 @@ const DEFAULT_LIFE_SECS: i64 = 3600;
 /// A token is renewed after a day even if it lives longer.
 const MAX_AGE: SignedDuration = SignedDuration::from_hours(24);
 
+/// A token of a pod's service account.
 #[derive(Clone)]
-struct Token {
-    token: String,
+pub(crate) struct Token {
+    pub(crate) token: String,
     renew_at: Timestamp,
-    expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// The tokens in use, in memory only, by pod UID, audience and lifetime.
@@ -38,22 +39,28 @@ impl Tokens {
         Tokens { client, cache: Mutex::default() }
     }
 
-    /// A valid token and when to ask again. A token past its renewal that cannot be renewed is used until it ends.
+    /// A valid token and when to ask again.
     pub(crate) async fn get(&self, pod: &Pod, source: &ServiceAccountTokenProjection, now: Timestamp) -> Result<(String, Timestamp)> {
-        let life = source.expiration_seconds.unwrap_or(DEFAULT_LIFE_SECS);
-        let key = (spec::uid(pod).to_string(), source.audience.clone().unwrap_or_default(), life);
+        let audience = source.audience.as_deref().unwrap_or_default();
+        self.issue(pod, audience, source.expiration_seconds, now).await.map(|token| (token.token, token.renew_at))
+    }
+
+    /// A valid token for an audience; the empty one is the API server's. A token past its renewal that cannot be renewed is used until
+    /// it ends.
+    pub(crate) async fn issue(&self, pod: &Pod, audience: &str, life: Option<i64>, now: Timestamp) -> Result<Token> {
+        let life = life.unwrap_or(DEFAULT_LIFE_SECS);
+        let key = (spec::uid(pod).to_string(), audience.to_owned(), life);
         let known = self.cache.lock().get(&key).cloned();
         if let Some(known) = known.as_ref().filter(|t| now < t.renew_at) {
-            return Ok((known.token.clone(), known.renew_at));
+            return Ok(known.clone());
         }
-        match self.request(pod, source, life, now).await {
+        match self.request(pod, audience, life, now).await {
             Ok(token) => {
-                let answer = (token.token.clone(), token.renew_at);
-                self.cache.lock().insert(key, token);
-                Ok(answer)
+                self.cache.lock().insert(key, token.clone());
+                Ok(token)
             }
             Err(error) => match known.filter(|t| now < t.expires_at) {
-                Some(known) => Ok((known.token, now + SignedDuration::from_secs(30))),
+                Some(known) => Ok(Token { renew_at: now + SignedDuration::from_secs(30), ..known }),
                 None => Err(error),
             },
         }
@@ -64,13 +71,14 @@ impl Tokens {
         self.cache.lock().retain(|(holder, _, _), _| holder != uid);
     }
 
-    async fn request(&self, pod: &Pod, source: &ServiceAccountTokenProjection, life: i64, now: Timestamp) -> Result<Token> {
+    async fn request(&self, pod: &Pod, audience: &str, life: i64, now: Timestamp) -> Result<Token> {
         let account = spec::pod_spec(pod).service_account_name.as_deref().filter(|a| !a.is_empty()).unwrap_or("default");
+        let audiences: Vec<&str> = Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect();
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",
             "spec": {
-                "audiences": source.audience.iter().filter(|a| !a.is_empty()).collect::<Vec<_>>(),
+                "audiences": audiences,
                 "expirationSeconds": life,
                 "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": pod.metadata.name, "uid": pod.metadata.uid},
             },
