@@ -24,7 +24,9 @@ use crate::policy::disruption::{DisruptionBudgets, StaleDisruptions};
 use crate::policy::network_policy::UnenforcedPolicies;
 use crate::policy::quota::Quotas;
 use crate::runtime::{Controller, Declaration};
+use crate::storage::attach_detach::AttachDetach;
 use crate::storage::ephemeral::EphemeralVolumes;
+use crate::storage::expansion::Expansion;
 use crate::storage::protection::{ClaimProtection, VolumeProtection};
 use crate::storage::volume_binder::VolumeBinder;
 use crate::workloads::autoscaler::Autoscalers;
@@ -95,6 +97,8 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::elsewhere::<UnenforcedPolicies>(&["networkpolicy-controller"]),
         Entry::of::<VolumeBinder>(&["persistentvolume-binder-controller"]),
         Entry::of::<EphemeralVolumes>(&["ephemeral-volume-controller"]),
+        Entry::of::<AttachDetach>(&["persistentvolume-attach-detach-controller"]),
+        Entry::of::<Expansion>(&["persistentvolume-expander-controller"]),
         Entry::of::<ClaimProtection>(&["persistentvolumeclaim-protection-controller"]),
         Entry::of::<VolumeProtection>(&["persistentvolume-protection-controller"]),
         Entry::of::<CertificateRequests>(&[csr::APPROVING, csr::SIGNING, csr::CLEANER]),
@@ -114,8 +118,6 @@ pub(crate) const ABSENT: [(&str, &str); 20] = [
     ("kube-apiserver-serving-clustertrustbundle-publisher-controller", "off by default upstream, as the API that it needs"),
     ("legacy-serviceaccount-token-cleaner-controller", "not yet: unused tokens in Secrets stay"),
     ("node-route-controller", "a cloud's own controller manager brings it; nodes set their routes themselves"),
-    ("persistentvolume-attach-detach-controller", "not yet: CSI drivers"),
-    ("persistentvolume-expander-controller", "not yet: CSI drivers"),
     ("podcertificaterequest-cleaner-controller", "off by default upstream, as the API that it needs"),
     ("podgroup-protection-controller", "off by default upstream, as the API that it needs"),
     ("resourceclaim-controller", "not yet: dynamic resource allocation; a pod with claims stays pending and says so"),

@@ -46,7 +46,7 @@ struct State {
 }
 
 /// group, version, plural, kind, namespaced.
-const RESOURCES: [(&str, &str, &str, &str, bool); 26] = [
+const RESOURCES: [(&str, &str, &str, &str, bool); 28] = [
     ("", "v1", "pods", "Pod", true),
     ("", "v1", "nodes", "Node", false),
     ("", "v1", "services", "Service", true),
@@ -60,6 +60,8 @@ const RESOURCES: [(&str, &str, &str, &str, bool); 26] = [
     ("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", true),
     ("", "v1", "persistentvolumes", "PersistentVolume", false),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", false),
+    ("storage.k8s.io", "v1", "volumeattachments", "VolumeAttachment", false),
+    ("storage.k8s.io", "v1", "csidrivers", "CSIDriver", false),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", true),
     ("batch", "v1", "jobs", "Job", true),
     ("batch", "v1", "cronjobs", "CronJob", true),
@@ -426,6 +428,7 @@ impl FakeApi {
         if target.plural == "events" {
             if *request.method() == Method::POST {
                 self.told.lock().push(serde_json::from_slice(request.body()).unwrap());
+                self.announce();
             }
             return (201, json!({}));
         }

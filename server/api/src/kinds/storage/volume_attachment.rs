@@ -21,10 +21,6 @@ impl Kind for VolumeAttachment {
         "inline volumes and the status"
     }
 
-    fn missing_actor(&self) -> Option<&'static str> {
-        Some("attach/detach controller")
-    }
-
     fn default(&self, _version: &str, object: &mut Value) {
         fill(object, &[Set("", "spec", Obj), Set("spec", "source", Obj), Set("", "status", Obj), Set("status", "attached", B(false))]);
     }
