@@ -66,16 +66,33 @@ async fn audience(authorizer: &Authorizer, request: &AdmissionRequest, pod: &Val
     Err(forbid(request, &format!("audience {asked:?} not found in pod spec volume")))
 }
 
+/// The driver of the volume that a claim of the pod is bound to.
+fn driver_of_claim(authorizer: &Authorizer, pod: &Value, volume: &Value) -> Option<String> {
+    let named = meta::str_at(volume, &["persistentVolumeClaim", "claimName"]);
+    let made = || format!("{}-{}", meta::name(pod), meta::str_at(volume, &["name"]));
+    let claim = match (named.is_empty(), volume.get("ephemeral")) {
+        (false, _) => named.to_owned(),
+        (true, Some(_)) => made(),
+        (true, None) => return None,
+    };
+    let reader = authorizer.reader();
+    let claim = reader.get("", "persistentvolumeclaims", meta::namespace(pod), &claim)?;
+    let bound = reader.get("", "persistentvolumes", "", meta::str_at(&claim.object, &["spec", "volumeName"]))?;
+    let is_its = meta::str_at(&bound.object, &["spec", "claimRef", "uid"]) == meta::uid(&claim.object);
+    is_its.then(|| meta::str_at(&bound.object, &["spec", "csi", "driver"]).to_owned())
+}
+
 /// Whether a volume of the pod (projected, or of a CSI driver that asks for tokens) wants this audience.
 fn in_pod(authorizer: &Authorizer, pod: &Value, audience: &str) -> bool {
     meta::list_at(pod, &["spec", "volumes"]).iter().any(|volume| {
         let projected = meta::list_at(volume, &["projected", "sources"])
             .iter()
             .any(|source| source.get("serviceAccountToken").is_some_and(|t| meta::str_at(t, &["audience"]) == audience));
-        let driver = meta::str_at(volume, &["csi", "driver"]);
+        let inline = meta::str_at(volume, &["csi", "driver"]).to_owned();
+        let driver = if inline.is_empty() { driver_of_claim(authorizer, pod, volume).unwrap_or_default() } else { inline };
         projected
             || (!driver.is_empty()
-                && authorizer.reader().get("storage.k8s.io", "csidrivers", "", driver).is_some_and(|found| {
+                && authorizer.reader().get("storage.k8s.io", "csidrivers", "", &driver).is_some_and(|found| {
                     meta::list_at(&found.object, &["spec", "tokenRequests"])
                         .iter()
                         .any(|wanted| meta::str_at(wanted, &["audience"]) == audience)
