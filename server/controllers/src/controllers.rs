@@ -108,7 +108,7 @@ pub(crate) fn all() -> Vec<Entry> {
 }
 
 /// Controllers of upstream's 1.36 that are not here, each with what that means for the cluster.
-pub(crate) const ABSENT: [(&str, &str); 20] = [
+pub(crate) const ABSENT: &[(&str, &str)] = &[
     (
         "bootstrap-signer-controller",
         "not yet: the ConfigMap cluster-info in kube-public is not signed; nodes join by tokens of `trireme token`",

@@ -12,7 +12,7 @@ use super::{Desired, Worker};
 use crate::{
     clock::blocking,
     container::{dns, hosts, sandbox},
-    error::Result,
+    error::{Error, Result},
     files,
     pod::{
         backoff,
