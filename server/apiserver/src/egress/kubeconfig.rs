@@ -135,7 +135,7 @@ mod tests {
         let cluster = json!({"server": "https://audit.example.com:8443/events", "insecure-skip-tls-verify": true});
         assert_eq!(file(cluster.clone(), json!({"token": "t"})).unwrap().url(), "https://audit.example.com:8443/events");
         for (cluster, user, why) in [
-            (json!({"server": "http://a"}), json!({}), "no https URL"),
+            (json!({"server": "http://a", "insecure-skip-tls-verify": true}), json!({}), "no https URL"),
             (cluster.clone(), json!({"exec": {}}), "exec"),
             (cluster.clone(), json!({"client-certificate-data": "eA=="}), "need each other"),
             (json!({"server": "https://a", "certificate-authority": "ca.pem"}), json!({}), "/nowhere/ca.pem"),
