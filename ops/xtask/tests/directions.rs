@@ -77,8 +77,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// What the tests of a crate may use beyond that: a layer above it, to have something to test with.
-const TESTS: &[(&str, &[&str])] =
-    &[("trireme-apiserver", &["trireme-cluster"]), ("trireme-kubelet", &["trireme-csi-driver"])];
+const TESTS: &[(&str, &[&str])] = &[("trireme-apiserver", &["trireme-cluster"]), ("trireme-kubelet", &["trireme-csi-driver"])];
 
 /// Crates that only certain crates of ours may name: each is behind a seam.
 const SEAMS: &[(&str, &[&str])] = &[

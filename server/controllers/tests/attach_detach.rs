@@ -128,7 +128,8 @@ async fn a_volume_follows_its_pods_and_is_not_detached_while_a_kubelet_uses_it()
     api.edit("volumeattachments", "", &id("pv").attachment("n1"), |one| {
         one["status"] = json!({"attached": false, "attachError": {"message": "no slot", "time": "2026-01-01T00:00:00Z"}});
     });
-    api.until("the failure is told", |api| told(api, "p", "FailedAttachVolume: AttachVolume.Attach failed for volume \"pv\" : no slot")).await;
+    api.until("the failure is told", |api| told(api, "p", "FailedAttachVolume: AttachVolume.Attach failed for volume \"pv\" : no slot"))
+        .await;
     attach(api, "pv", "n1");
     api.until("the node is told", |api| is_reported(api, "pv", "n1")).await;
     api.until("the pod is told", |api| told(api, "p", "SuccessfulAttachVolume: AttachVolume.Attach succeeded for volume \"pv\"")).await;

@@ -84,7 +84,6 @@ pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
             security_context: Some(security::container(pod, container, Some(image), parts.seccomp_dir, parts.target_id)?),
         }),
         envs: parts.environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
-        ..Default::default()
     })
 }
 

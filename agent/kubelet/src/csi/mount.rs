@@ -276,7 +276,8 @@ impl Step<'_> {
         let asked = self.object.as_ref().and_then(|object| object.spec.token_requests.as_deref()).unwrap_or_default();
         let mut tokens = serde_json::Map::new();
         for request in asked {
-            let token = self.context.tokens.issue(self.context.pod, &request.audience, request.expiration_seconds, self.context.now).await?;
+            let token =
+                self.context.tokens.issue(self.context.pod, &request.audience, request.expiration_seconds, self.context.now).await?;
             let shown = json!({"token": token.token, "expirationTimestamp": token.expires_at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
             tokens.insert(request.audience.clone(), shown);
         }
@@ -288,14 +289,19 @@ impl Step<'_> {
 fn lifecycle(wanted: &Wanted, object: Option<&CSIDriver>) -> Result<()> {
     let driver = &wanted.id.driver;
     let mode = if wanted.ephemeral { "Ephemeral" } else { "Persistent" };
-    let wrong = |why: String| Err(failed(wanted.steps().1, wanted)(Error::Config(format!("kubernetes.io/csi: mounter.SetUpAt failed: {why}"))));
+    let wrong =
+        |why: String| Err(failed(wanted.steps().1, wanted)(Error::Config(format!("kubernetes.io/csi: mounter.SetUpAt failed: {why}"))));
     match object {
         None if wanted.ephemeral => wrong(format!("volume mode {mode:?} not supported by driver {driver} (no CSIDriver object)")),
         None => Ok(()),
         Some(object) => {
             let modes = object.spec.volume_lifecycle_modes.as_deref().unwrap_or_default();
             let supported = modes.iter().any(|known| known == mode) || (modes.is_empty() && !wanted.ephemeral);
-            if supported { Ok(()) } else { wrong(format!("volume mode {mode:?} not supported by driver {driver} (only supports {modes:?})")) }
+            if supported {
+                Ok(())
+            } else {
+                wrong(format!("volume mode {mode:?} not supported by driver {driver} (only supports {modes:?})"))
+            }
         }
     }
 }

@@ -38,8 +38,7 @@ impl Csi {
         if info.node_id.is_empty() {
             return Err(Error::Config(format!("error updating CSINode object with CSI driver node info: driver {name} gives no node id")));
         }
-        let segments: BTreeMap<String, String> =
-            info.accessible_topology.iter().flat_map(|topology| topology.segments.clone()).collect();
+        let segments: BTreeMap<String, String> = info.accessible_topology.iter().flat_map(|topology| topology.segments.clone()).collect();
         self.change_node(&segments, |ids| {
             ids.insert(name.to_owned(), info.node_id.clone());
         })
@@ -116,7 +115,8 @@ impl Csi {
         let label = |key: &String| node.metadata.labels.as_ref().and_then(|labels| labels.get(key));
         for (key, value) in segments {
             if let Some(known) = label(key).filter(|known| *known != value) {
-                let why = format!("detected topology value collision: driver reported {key:?}:{value:?} but existing label is {key:?}:{known:?}");
+                let why =
+                    format!("detected topology value collision: driver reported {key:?}:{value:?} but existing label is {key:?}:{known:?}");
                 return Err(Error::Config(why));
             }
         }

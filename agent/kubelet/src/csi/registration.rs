@@ -147,7 +147,10 @@ fn check(info: &wire::PluginInfo) -> Result<(), String> {
         return Err(format!("plugins of type {:?} are not supported by this node", info.r#type));
     }
     if !is_driver_name(&info.name) {
-        return Err(format!("invalid CSI driver name {:?}: at most 63 letters, digits, '-' and '.', a letter or digit at both ends", info.name));
+        return Err(format!(
+            "invalid CSI driver name {:?}: at most 63 letters, digits, '-' and '.', a letter or digit at both ends",
+            info.name
+        ));
     }
     let major = |version: &String| version.trim_start_matches('v').split('.').next().and_then(|major| major.parse().ok());
     if !info.supported_versions.iter().any(|version| major(version) == Some(1_u32)) {
@@ -174,8 +177,7 @@ fn sockets(folder: &Path) -> HashMap<PathBuf, Identity> {
     let sockets = entries.filter_map(|entry| {
         let metadata = entry.metadata().ok()?;
         let is_meant = metadata.file_type().is_socket() && !entry.file_name().as_encoded_bytes().starts_with(b".");
-        let identity =
-            Identity { device: metadata.dev(), inode: metadata.ino(), changed: (metadata.ctime(), metadata.ctime_nsec()) };
+        let identity = Identity { device: metadata.dev(), inode: metadata.ino(), changed: (metadata.ctime(), metadata.ctime_nsec()) };
         is_meant.then(|| (entry.path(), identity))
     });
     sockets.take(MAX_PLUGINS).collect()

@@ -51,7 +51,9 @@ impl Csi {
     }
 
     async fn ask_one(&self, key: Key, published: Published) {
-        let Some(driver) = self.drivers.get(&published.id.driver).filter(|driver| driver.abilities.has(Type::GetVolumeStats)) else { return };
+        let Some(driver) = self.drivers.get(&published.id.driver).filter(|driver| driver.abilities.has(Type::GetVolumeStats)) else {
+            return;
+        };
         let Ok(path) = text(&published.target) else { return };
         let request = csi::NodeGetVolumeStatsRequest {
             volume_id: published.id.handle.clone(),

@@ -73,14 +73,17 @@ pub(crate) async fn kubelet(State(api): State<Arc<Api>>) -> Response {
     text(out)
 }
 
+/// One number of a volume, where its driver tells it.
+type UseOf = fn(&InUse) -> Option<u64>;
+
 /// How full the volumes of claims are, as their drivers tell. A claim that several pods use is shown once.
 fn volumes(out: &mut String, used: &[InUse]) {
     let by_claim: BTreeMap<_, _> = used.iter().filter_map(|used| Some((used.claim.as_ref()?, used))).collect();
-    let samples = |of: fn(&InUse) -> Option<u64>| -> Vec<(String, f64)> {
+    let samples = |of: UseOf| -> Vec<(String, f64)> {
         let labels = |(namespace, name): &(String, String)| format!("{{namespace=\"{namespace}\",persistentvolumeclaim=\"{name}\"}}");
         by_claim.iter().filter_map(|(claim, used)| Some((labels(claim), of(used)? as f64))).collect()
     };
-    let shown: [(&str, &str, fn(&InUse) -> Option<u64>); 7] = [
+    let shown: [(&str, &str, UseOf); 7] = [
         ("available_bytes", "Number of available bytes in the volume", |used| used.usage.bytes.map(|bytes| bytes.available)),
         ("capacity_bytes", "Capacity in bytes of the volume", |used| used.usage.bytes.map(|bytes| bytes.total)),
         ("used_bytes", "Number of used bytes in the volume", |used| used.usage.bytes.map(|bytes| bytes.used)),

@@ -101,10 +101,13 @@ fn check(volume: &Volume, bound: &PersistentVolume, claim: &PersistentVolumeClai
     }
     let containers = || spec::all_containers(context.pod);
     let is_csi = spec.is_some_and(|spec| spec.csi.is_some());
-    let is_device = || containers().any(|(_, container)| container.volume_devices.iter().flatten().any(|device| device.name == volume.name));
+    let is_device =
+        || containers().any(|(_, container)| container.volume_devices.iter().flatten().any(|device| device.name == volume.name));
     let is_mounted = || containers().any(|(_, container)| container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name));
     match spec.and_then(|spec| spec.volume_mode.as_deref()) {
-        Some("Block") if !is_csi => return Err(format!("volume {} has volumeMode Block, which this node supports for CSI only", volume.name)),
+        Some("Block") if !is_csi => {
+            return Err(format!("volume {} has volumeMode Block, which this node supports for CSI only", volume.name));
+        }
         Some("Block") if is_mounted() => {
             return Err(format!("volume {} has volumeMode Block, but is specified in volumeMounts", volume.name));
         }

@@ -161,7 +161,7 @@ impl LevelSpec {
             is_exempt,
             shares: number(&section["nominalConcurrencyShares"], if is_exempt { 0 } else { 30 }),
             lendable_percent: number(&section["lendablePercent"], 0).min(100),
-            borrowing_percent: section.get("borrowingLimitPercent").and_then(Value::as_u64).map(|percent| clamped(percent)),
+            borrowing_percent: section.get("borrowingLimitPercent").and_then(Value::as_u64).map(clamped),
         };
         LevelSpec { name: meta::name(object).to_owned(), uid: meta::uid(object).to_owned(), share, shape }
     }

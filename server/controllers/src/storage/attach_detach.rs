@@ -256,7 +256,8 @@ impl AttachDetach {
                 Err(error) if error.is_not_found() => return Err(Error::StaleCache),
                 Err(error) => return Err(error.into()),
             }
-            for one in wanted.values().filter(|one| plan.report.contains(&one.id.unique_name()) && !before.contains(&one.id.unique_name())) {
+            for one in wanted.values().filter(|one| plan.report.contains(&one.id.unique_name()) && !before.contains(&one.id.unique_name()))
+            {
                 let message = format!("AttachVolume.Attach succeeded for volume {:?} ", one.volume);
                 self.tell(&one.pods, EventKind::Normal, "SuccessfulAttachVolume", &message);
             }

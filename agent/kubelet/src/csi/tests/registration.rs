@@ -14,13 +14,10 @@ fn drivers(bench: &Bench) -> Value {
 #[tokio::test]
 async fn the_api_is_told_of_a_driver_and_of_its_end() {
     let bench = Bench::start();
-    let options = Options {
-        topology: vec![("topology.d.example.com/zone".into(), "z1".into())],
-        max_volumes: 7,
-        ..bench.options(DRIVER)
-    };
+    let options = Options { topology: vec![("topology.d.example.com/zone".into(), "z1".into())], max_volumes: 7, ..bench.options(DRIVER) };
     let driver = bench.driver(options).await;
-    let expected = json!([{"name": DRIVER, "nodeID": "node-1", "topologyKeys": ["topology.d.example.com/zone"], "allocatable": {"count": 7}}]);
+    let expected =
+        json!([{"name": DRIVER, "nodeID": "node-1", "topologyKeys": ["topology.d.example.com/zone"], "allocatable": {"count": 7}}]);
     assert_eq!(drivers(&bench), expected);
     assert_eq!(bench.api.get(CSI_NODE).unwrap()["metadata"]["ownerReferences"][0]["name"], "n1");
     let node = bench.api.get(NODE).unwrap();

@@ -17,7 +17,11 @@ async fn a_driver_is_told_of_pod_tokens_secrets_and_group() {
     );
     bench.api.put("/api/v1/namespaces/secret/secrets/s", json!({"metadata": {"name": "s"}, "data": {"key": "dmFsdWU="}}));
     let secret = json!({"namespace": "secret", "name": "s"});
-    bench.claim("c", DRIVER, json!({"accessModes": ["ReadWriteOncePod"], "csi": {"nodeStageSecretRef": secret, "nodePublishSecretRef": secret}}));
+    bench.claim(
+        "c",
+        DRIVER,
+        json!({"accessModes": ["ReadWriteOncePod"], "csi": {"nodeStageSecretRef": secret, "nodePublishSecretRef": secret}}),
+    );
     let abilities = vec![Type::StageUnstageVolume, Type::VolumeMountGroup, Type::SingleNodeMultiWriter];
     let driver = bench.driver(Options { abilities, ..bench.options(DRIVER) }).await;
     let mut user = with_claim("a", "c");
@@ -37,7 +41,10 @@ async fn a_driver_is_told_of_pod_tokens_secrets_and_group() {
     ] {
         assert!(published.contains(part), "{part} in {published}");
     }
-    bench.about(DRIVER, json!({"tokenRequests": [{"audience": ""}], "serviceAccountTokenInSecrets": true, "volumeLifecycleModes": ["Ephemeral"]}));
+    bench.about(
+        DRIVER,
+        json!({"tokenRequests": [{"audience": ""}], "serviceAccountTokenInSecrets": true, "volumeLifecycleModes": ["Ephemeral"]}),
+    );
     bench.set_up(&pod("b", json!({"csi": {"driver": DRIVER}}))).await.unwrap();
     let published = calls(&driver, "NodePublishVolume").remove(1);
     assert!(published.contains("context= secrets=csi.storage.k8s.io/serviceAccount.tokens={\"\":"), "{published}");
@@ -74,7 +81,8 @@ async fn a_volume_that_grew_is_expanded_and_the_claim_says_so() {
     driver.faults().fail("NodeExpandVolume", "not now");
     let user = with_claim("a", "c");
     bench.set_up(&user).await.unwrap();
-    let failed = "VolumeResizeFailed: NodeExpandVolume.NodeExpandVolume failed for volume \"pv-c\" : rpc error: code = Internal desc = not now";
+    let failed =
+        "VolumeResizeFailed: NodeExpandVolume.NodeExpandVolume failed for volume \"pv-c\" : rpc error: code = Internal desc = not now";
     bench.until("the failure is told", || bench.events().iter().any(|event| event == failed)).await;
     driver.faults().mend("NodeExpandVolume");
     bench.set_up(&user).await.unwrap();

@@ -161,7 +161,7 @@ mod tests {
         let late = |_: &str| Duration::from_secs(361);
         let none = BTreeMap::new();
         let nothing = BTreeMap::new();
-        let cases: [(&str, Plan, (usize, usize, usize, bool)); 11] = [
+        let cases = [
             ("wanted", plan("n", Some(&idle), &wanted(), &none, early), (1, 0, 0, false)),
             ("not for a node that is gone", plan("n", None, &wanted(), &none, early), (0, 0, 0, false)),
             ("under way", plan("n", Some(&idle), &wanted(), &attached(json!({"attached": false})), early), (0, 0, 0, false)),
