@@ -171,6 +171,7 @@ async fn nodes_touch_only_what_is_theirs() {
     world.reader.put("", "pods", other.clone());
     let node = || UserInfo::new("system:node:n1", &["system:nodes"]);
     let labelled = |key: &str| json!({"metadata": {"name": "n1", "labels": {key: "x"}}});
+    let slice = |node: &str| json!({"metadata": {"name": "s"}, "spec": {"nodeName": node}});
     let lease = |name: &str| json!({"metadata": {"name": name}});
     let token = |name: &str, uid: &str, audience: Value| json!({"spec": {"audiences": audience, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}});
     let mirror = |owner: Value| {
@@ -205,6 +206,11 @@ async fn nodes_touch_only_what_is_theirs() {
         ("coordination.k8s.io/leases", "kube-node-lease", "", Create, lease("n1"), Value::Null, true),
         ("coordination.k8s.io/leases", "kube-node-lease", "", Create, lease("n2"), Value::Null, false),
         ("coordination.k8s.io/leases", "a", "", Create, lease("n1"), Value::Null, false),
+        ("resource.k8s.io/resourceslices", "", "", Create, slice("n1"), Value::Null, true),
+        ("resource.k8s.io/resourceslices", "", "", Create, slice("n2"), Value::Null, false),
+        ("resource.k8s.io/resourceslices", "", "", Create, json!({"spec": {"allNodes": true}}), Value::Null, false),
+        ("resource.k8s.io/resourceslices", "", "s", Operation::Delete, Value::Null, slice("n1"), true),
+        ("resource.k8s.io/resourceslices", "", "s", Operation::Delete, Value::Null, slice("n2"), false),
         ("/serviceaccounts/token", "a", "default", Create, token("mine", "u1", json!([])), Value::Null, true),
         ("/serviceaccounts/token", "a", "default", Create, token("mine", "", json!([])), Value::Null, false),
         ("/serviceaccounts/token", "a", "default", Create, token("other", "u2", json!([])), Value::Null, false),

@@ -54,6 +54,7 @@ enum Edge {
     ResourceClaim,
     Attachment,
     Pod,
+    Slice,
 }
 
 impl NodeAuthorizer {
@@ -108,6 +109,10 @@ impl NodeAuthorizer {
             Edge::Pod => {
                 self.reader.get("", "pods", namespace, name).is_some_and(|pod| meta::str_at(&pod.object, &["spec", "nodeName"]) == node)
             }
+            Edge::Slice => self
+                .reader
+                .get("resource.k8s.io", "resourceslices", "", name)
+                .is_some_and(|found| meta::str_at(&found.object, &["spec", "nodeName"]) == node),
             Edge::Attachment => self
                 .reader
                 .get("storage.k8s.io", "volumeattachments", "", name)
@@ -153,6 +158,7 @@ fn classify(node: &str, request: &Attributes) -> Answer {
         ("", "serviceaccounts") => service_account(request),
         ("coordination.k8s.io", "leases") => lease(node, request),
         ("storage.k8s.io", "csinodes") => csi_node(node, request),
+        ("resource.k8s.io", "resourceslices") => resource_slice(node, request),
         ("", "nodes") => own_node(node, request),
         ("", "pods") => pod(node, request),
         _ => Answer::Rules,
@@ -234,6 +240,28 @@ fn csi_node(node: &str, request: &Attributes) -> Answer {
     }
 }
 
+/// A create is judged by NodeRestriction, which sees the object.
+fn resource_slice(node: &str, request: &Attributes) -> Answer {
+    if !request.subresource.is_empty() {
+        return refuse("cannot authorize ResourceSlice subresources");
+    }
+    match request.verb.as_str() {
+        "create" => Answer::Allow,
+        "get" | "update" | "patch" | "delete" => Answer::AskGraph(Edge::Slice),
+        "list" | "watch" | "deletecollection" if selects_own(node, request) => Answer::Allow,
+        "list" | "watch" | "deletecollection" => refuse("can only list/watch/deletecollection resourceslices with nodeName field selector"),
+        _ => refuse(
+            "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+        ),
+    }
+}
+
+/// Whether a request is for objects of this node alone.
+fn selects_own(node: &str, request: &Attributes) -> bool {
+    let selector = request.field_selector.as_deref().and_then(|text| FieldSelector::parse(text).ok());
+    selector.is_some_and(|selector| selector.required_value("spec.nodeName") == Some(node))
+}
+
 /// Writes are limited to the own object by the NodeRestriction admission plugin, which sees the name on create too.
 fn own_node(node: &str, request: &Attributes) -> Answer {
     match (request.subresource.as_str(), request.verb.as_str()) {
@@ -250,14 +278,10 @@ fn own_node(node: &str, request: &Attributes) -> Answer {
 fn pod(node: &str, request: &Attributes) -> Answer {
     match (request.subresource.as_str(), request.verb.as_str()) {
         ("", "get") => Answer::AskGraph(Edge::Pod),
-        ("", "list" | "watch") => {
-            let own = request
-                .field_selector
-                .as_deref()
-                .and_then(|text| FieldSelector::parse(text).ok())
-                .is_some_and(|selector| selector.required_value("spec.nodeName") == Some(node));
-            if own { Answer::Allow } else { refuse("can only list/watch pods with spec.nodeName field selector") }
-        }
+        ("", "list" | "watch") if selects_own(node, request) => Answer::Allow,
+        // One pod, by its name.
+        ("", "list" | "watch") if !request.name.is_empty() => Answer::AskGraph(Edge::Pod),
+        ("", "list" | "watch") => refuse("can only list/watch pods with spec.nodeName field selector"),
         ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Answer::Allow,
         _ => refuse(""),
     }

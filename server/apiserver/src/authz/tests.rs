@@ -114,6 +114,10 @@ async fn a_node_reaches_what_its_pods_need_and_no_more() {
         "csi": {"nodeStageSecretRef": {"namespace": "sys", "name": "stage"}}}}),
     );
     reader.put("storage.k8s.io", "volumeattachments", json!({"metadata": {"name": "va"}, "spec": {"nodeName": "n1"}}));
+    for (name, node) in [("slice1", "n1"), ("slice2", "n2")] {
+        reader.put("resource.k8s.io", "resourceslices", json!({"metadata": {"name": name}, "spec": {"nodeName": node}}));
+    }
+    reader.put("resource.k8s.io", "resourceslices", json!({"metadata": {"name": "common"}, "spec": {"allNodes": true}}));
     reader.put_late("", "pods", pod("p3", "n1"));
     let authorizer = Authorizer::new(reader.clone());
     // verb, resource, namespace, name, field selector, allowed for n1
@@ -152,6 +156,17 @@ async fn a_node_reaches_what_its_pods_need_and_no_more() {
         ("list", ":pods", "", "", "spec.nodeName=n1", true),
         ("watch", ":pods", "", "", "spec.nodeName=n2", false),
         ("list", ":pods", "", "", "", false),
+        ("watch", ":pods", "a", "p1", "metadata.name=p1", true),
+        ("watch", ":pods", "a", "p2", "metadata.name=p2", false),
+        ("create", "resource.k8s.io:resourceslices", "", "", "", true),
+        ("get", "resource.k8s.io:resourceslices", "", "slice1", "", true),
+        ("update", "resource.k8s.io:resourceslices", "", "slice2", "", false),
+        ("delete", "resource.k8s.io:resourceslices", "", "common", "", false),
+        ("list", "resource.k8s.io:resourceslices", "", "", "spec.nodeName=n1", true),
+        ("list", "resource.k8s.io:resourceslices", "", "", "", false),
+        ("deletecollection", "resource.k8s.io:resourceslices", "", "", "spec.nodeName=n1", true),
+        ("deletecollection", "resource.k8s.io:resourceslices", "", "", "spec.nodeName=n2", false),
+        ("deletecollection", "resource.k8s.io:resourceslices", "", "", "", false),
         ("patch", ":pods:status", "a", "p1", "", true),
         ("update", "coordination.k8s.io:leases", "kube-node-lease", "n1", "", true),
         ("update", "coordination.k8s.io:leases", "kube-node-lease", "n2", "", false),

@@ -87,6 +87,7 @@ async fn admit(authorizer: &Authorizer, request: &AdmissionRequest) -> Answer<()
         ("", "serviceaccounts", "token") => node_tokens::admit(authorizer, node, request).await,
         ("coordination.k8s.io", "leases", _) => lease(node, request),
         ("storage.k8s.io", "csinodes", _) => named_as_node(node, request, "CSINode"),
+        ("resource.k8s.io", "resourceslices", _) => resource_slice(node, request),
         ("certificates.k8s.io", "certificatesigningrequests", "") => csr(request),
         _ => Ok(()),
     }
@@ -305,6 +306,19 @@ fn claim_status(node: &str, request: &AdmissionRequest) -> Answer<()> {
         return Err(forbid(request, &text));
     }
     Ok(())
+}
+
+/// What the authorizer cannot see: the object of a create, and each object of a deletecollection.
+fn resource_slice(node: &str, request: &AdmissionRequest) -> Answer<()> {
+    let (object, verb) = match request.operation {
+        Operation::Create => (request.object(), "create"),
+        Operation::Delete => (request.old_object.as_deref(), "delete"),
+        Operation::Update | Operation::Connect => return Ok(()),
+    };
+    if object.is_some_and(|slice| meta::str_at(slice, &["spec", "nodeName"]) == node) {
+        return Ok(());
+    }
+    Err(forbid(request, &format!("can only {verb} ResourceSlice with the same NodeName as the requesting node")))
 }
 
 fn lease(node: &str, request: &AdmissionRequest) -> Answer<()> {
