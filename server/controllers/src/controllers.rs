@@ -27,6 +27,7 @@ use crate::runtime::{Controller, Declaration};
 use crate::storage::attach_detach::AttachDetach;
 use crate::storage::ephemeral::EphemeralVolumes;
 use crate::storage::expansion::Expansion;
+use crate::storage::local_provisioner::LocalProvisioner;
 use crate::storage::protection::{ClaimProtection, VolumeProtection};
 use crate::storage::volume_binder::VolumeBinder;
 use crate::workloads::autoscaler::Autoscalers;
@@ -96,6 +97,7 @@ pub(crate) fn all() -> Vec<Entry> {
         Entry::of::<Quotas>(&["resourcequota-controller"]),
         Entry::elsewhere::<UnenforcedPolicies>(&["networkpolicy-controller"]),
         Entry::of::<VolumeBinder>(&["persistentvolume-binder-controller"]),
+        Entry::elsewhere::<LocalProvisioner>(&["local-path-provisioner-controller"]),
         Entry::of::<EphemeralVolumes>(&["ephemeral-volume-controller"]),
         Entry::of::<AttachDetach>(&["persistentvolume-attach-detach-controller"]),
         Entry::of::<Expansion>(&["persistentvolume-expander-controller"]),

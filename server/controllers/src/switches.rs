@@ -130,7 +130,13 @@ mod tests {
     fn without_the_manager_only_what_upstream_has_elsewhere_runs() {
         let switches = Switches { manager_off: true, ..Switches::default() };
         let on: Vec<&str> = switches.states().into_iter().filter(|state| state.is_on).map(|state| state.name).collect();
-        assert_eq!(on, ["customresourcedefinition-controller", "networkpolicy-controller", "service-lb-controller"]);
+        let elsewhere = [
+            "customresourcedefinition-controller",
+            "local-path-provisioner-controller",
+            "networkpolicy-controller",
+            "service-lb-controller",
+        ];
+        assert_eq!(on, elsewhere);
     }
 
     #[test]

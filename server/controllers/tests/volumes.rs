@@ -14,7 +14,7 @@ use leaders::lead;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::Client;
-use trireme_controllers::{ControllerOptions, Controllers};
+use trireme_controllers::{ControllerOptions, Controllers, Switches};
 
 struct Cluster {
     api: FakeApi,
@@ -28,10 +28,14 @@ impl Cluster {
 
     /// Each leader makes `writes` writes, if there is a number.
     fn on(api: FakeApi, writes: Option<usize>) -> Self {
+        Self::with(api, writes, Switches::default())
+    }
+
+    fn with(api: FakeApi, writes: Option<usize>, switches: Switches) -> Self {
         let cancel = CancellationToken::new();
         let transport = api.clone();
         // No kubelet renews the nodes' Leases in these tests.
-        let options = ControllerOptions { node_monitor_grace: Duration::from_secs(100_000_000), ..ControllerOptions::default() };
+        let options = ControllerOptions { node_monitor_grace: Duration::from_secs(100_000_000), switches, ..ControllerOptions::default() };
         let client_for = move |name: &str| Client::new(Arc::new(transport.clone())).with_user_agent(name);
         let controllers = Controllers::start(client_for, options, &cancel);
         if let Some(writes) = writes {
@@ -224,6 +228,31 @@ async fn a_local_volume_is_made_on_its_node_and_deleted_with_its_data_whoever_le
         let path = format!("DELETE /api/v1/nodes/n1/proxy/trireme/local-volumes/{name}_ns_c");
         assert!(api.asked.lock().iter().all(|asked| *asked == path) && !api.asked.lock().is_empty(), "{:?}", api.asked.lock());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn local_volumes_are_made_and_deleted_for_another_controller_manager() {
+    let cluster = Cluster::with(FakeApi::new(), None, Switches { manager_off: true, ..Switches::default() });
+    let api = &cluster.api;
+    api.create("nodes", node("n1"));
+    api.create("storageclasses", class("local-path", "trireme.dev/local-path", true));
+    api.create("persistentvolumeclaims", claim("c", "local-path", "1Gi"));
+    select_node(api, "c", "n1");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(api.list("persistentvolumes").is_empty(), "nobody asked for a volume");
+    // From here on this test is the other one's volume binder.
+    let asked = "volume.kubernetes.io/storage-provisioner";
+    api.edit("persistentvolumeclaims", "ns", "c", |claim| claim["metadata"]["annotations"][asked] = json!("trireme.dev/local-path"));
+    api.until("the volume is made", |api| !api.list("persistentvolumes").is_empty()).await;
+    let name = format!("pvc-{}", text(&cluster.claim("c")["metadata"]["uid"]));
+    assert_eq!(cluster.volume(&name)["metadata"]["annotations"]["pv.kubernetes.io/provisioned-by"], "trireme.dev/local-path");
+    api.edit("persistentvolumeclaims", "ns", "c", |claim| claim["spec"]["volumeName"] = json!(name));
+    api.edit("persistentvolumes", "", &name, |volume| volume["status"]["phase"] = json!("Released"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(api.asked.lock().is_empty(), "the claim is there: its data stays, whatever the volume's phase says");
+    api.delete("persistentvolumeclaims", "ns", "c", "Background");
+    api.until("the volume is gone", |api| api.list("persistentvolumes").is_empty()).await;
+    assert!(!api.asked.lock().is_empty(), "its data went first");
 }
 
 #[tokio::test(start_paused = true)]

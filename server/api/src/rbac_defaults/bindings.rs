@@ -34,6 +34,7 @@ pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &[&str])] = &[
     ("trireme:network-policies", &["s:networkpolicy-controller"]),
     ("trireme:controllers", &["s:deployment-controller", "s:replicaset-controller", "s:namespace-controller", "s:root-ca-cert-publisher", "s:disruption-controller", "s:replication-controller", "s:job-controller", "s:cronjob-controller", "s:daemon-set-controller", "s:statefulset-controller", "s:resourcequota-controller", "s:pvc-protection-controller", "s:pv-protection-controller"]),
     ("trireme:volume-binder", &["s:persistent-volume-binder"]),
+    ("trireme:local-path-provisioner", &["s:local-path-provisioner"]),
     ("trireme:custom-resources", &["s:custom-resource-definition-controller"]),
 ];
 

@@ -34,8 +34,10 @@ pub(super) const SYSTEM_ROLES: &[(&str, &[Rule])] = &[
     ("trireme:network-policies", &[EVENTS]),
     // Ours: upstream's controllers update what ours patch. Bound to those that need it.
     ("trireme:controllers", &[rule("apps", "deployments,deployments/status,replicasets,replicasets/status", "patch"), rule("", "namespaces/status", "patch"), rule("policy", "poddisruptionbudgets/status", "patch"), rule("", "replicationcontrollers/status", "patch"), rule("batch", "jobs/status,cronjobs/status", "patch"), rule("apps", "daemonsets/status,statefulsets/status", "patch"), rule("", "resourcequotas/status,persistentvolumeclaims,persistentvolumes", "patch"), named("", "configmaps", "kube-root-ca.crt", "patch")]),
-    // Ours: upstream's controller updates what ours patches, and its provisioners are programs of their own.
-    ("trireme:volume-binder", &[rule("", "persistentvolumeclaims,persistentvolumeclaims/status,persistentvolumes,persistentvolumes/status", "patch"), rule("", "nodes", "get"), rule("", "nodes/proxy", "delete")]),
+    // Ours: upstream's controller updates what ours patches.
+    ("trireme:volume-binder", &[rule("", "persistentvolumeclaims,persistentvolumeclaims/status,persistentvolumes,persistentvolumes/status", "patch")]),
+    // Ours: upstream's provisioners are programs of their own.
+    ("trireme:local-path-provisioner", &[rule("", "persistentvolumes", "create,delete,get,patch"), rule("", "persistentvolumes/status", "patch"), rule("", "persistentvolumeclaims", "get,patch"), rule("storage.k8s.io", "storageclasses", "get"), rule("", "nodes", "get"), rule("", "nodes/proxy", "delete")]),
     // Ours: upstream's API server grants names to definitions and empties them by itself.
     ("trireme:custom-resources", &[rule("apiextensions.k8s.io", "customresourcedefinitions", "get,list,patch,watch"), rule("apiextensions.k8s.io", "customresourcedefinitions/status", "patch"), rule("*", "*", "delete,deletecollection,get,list")]),
 ];

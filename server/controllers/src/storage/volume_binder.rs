@@ -1,7 +1,7 @@
-//! Binds claims to volumes, has volumes made for those that find none, and reclaims what is released.
+//! Binds claims to volumes, has volumes made for those that find none, and says which are released.
 //!
 //! Owns: `spec.claimRef` and the phase of volumes, `spec.volumeName` and the status of claims, and the annotations that tell of
-//! both; the local provisioner ([`provision`]). Must not: choose a node (the scheduler does), delete data of volumes that others made.
+//! both. Must not: choose a node (the scheduler does), make volumes or delete them and their data (their provisioners do).
 //!
 //! A binding has two ends. The volume's is written first; each write names the version that it was decided on, so that of two claims that
 //! want a volume one gets it, and what a leader left half done the next one ends, or undoes.
@@ -18,7 +18,7 @@ mod volume;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use trireme_client::{Event, Object, ObjectKey, storage};
 
 use crate::Error;
@@ -62,8 +62,6 @@ impl Controller for VolumeBinder {
             }
             keys
         });
-        let binder = Arc::clone(&self.binder);
-        watches.on(&self.binder.nodes, move |event| of_node(&binder, event));
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Next, Error> {
@@ -106,15 +104,4 @@ fn of_volume(binder: &Binder, event: &Event<PersistentVolume>) -> Vec<Key> {
         keys.extend(keys_of(binder.unbound_claims(storage::class_of_volume(volume))));
     }
     keys
-}
-
-/// A new node, or one that announces its folder, enqueues claims; a deleted node enqueues the volumes whose folders were on it.
-fn of_node(binder: &Binder, event: &Event<Node>) -> Vec<Key> {
-    let node = event.object();
-    let folder = |node: &Node| storage::annotation(node, storage::LOCAL_FOLDER).map(str::to_owned);
-    match event {
-        Event::Deleted(_) => volume_keys(binder.volumes_on(node.name())).collect(),
-        Event::Updated { old, new } if folder(old) == folder(new) => Vec::new(),
-        _ => keys_of(binder.claims_for_node(node.name())),
-    }
 }

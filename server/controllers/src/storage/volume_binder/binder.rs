@@ -2,22 +2,18 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 use trireme_client::{Client, EventKind, EventRecorder, Index, Informer, Object, ObjectKey, Patch, Typed, storage};
 
 use crate::Error;
 use crate::runtime::{Context, OwnWrites};
+use crate::storage::guarded;
 
-/// Claims, volumes, classes, pods and nodes.
-pub(super) type Reads = (
-    Arc<Informer<PersistentVolumeClaim>>,
-    Arc<Informer<PersistentVolume>>,
-    Arc<Informer<StorageClass>>,
-    Arc<Informer<Pod>>,
-    Arc<Informer<Node>>,
-);
+/// Claims, volumes, classes and pods.
+pub(super) type Reads =
+    (Arc<Informer<PersistentVolumeClaim>>, Arc<Informer<PersistentVolume>>, Arc<Informer<StorageClass>>, Arc<Informer<Pod>>);
 
 /// The hands of the controller.
 pub(super) struct Binder {
@@ -27,12 +23,9 @@ pub(super) struct Binder {
     pub(super) volumes: Arc<Informer<PersistentVolume>>,
     pub(super) classes: Arc<Informer<StorageClass>>,
     pub(super) pods: Arc<Informer<Pod>>,
-    pub(super) nodes: Arc<Informer<Node>>,
     unbound_by_class: Index<PersistentVolumeClaim>,
     by_volume: Index<PersistentVolumeClaim>,
-    by_selected_node: Index<PersistentVolumeClaim>,
     by_claim: Index<PersistentVolume>,
-    by_node: Index<PersistentVolume>,
     claim_writes: OwnWrites<PersistentVolumeClaim>,
     volume_writes: OwnWrites<PersistentVolume>,
 }
@@ -53,7 +46,7 @@ fn one(value: Option<&str>) -> Vec<String> {
 }
 
 impl Binder {
-    pub(super) fn new((claims, volumes, classes, pods, nodes): Reads, context: &Context) -> Self {
+    pub(super) fn new((claims, volumes, classes, pods): Reads, context: &Context) -> Self {
         Self {
             client: context.client.clone(),
             recorder: context.recorder.clone(),
@@ -62,18 +55,13 @@ impl Binder {
                 if unbound { vec![storage::class_of_claim(claim).to_owned()] } else { Vec::new() }
             }),
             by_volume: claims.index("volume", |claim| one(Some(storage::volume_of(claim)))),
-            by_selected_node: claims.index("selected node", |claim| {
-                if storage::is_bound(claim) { Vec::new() } else { one(storage::annotation(claim, storage::SELECTED_NODE)) }
-            }),
             by_claim: volumes.index("claim", |volume| claim_key(volume).map(|key| key.to_string()).into_iter().collect()),
-            by_node: volumes.index("local node", |volume| one(storage::annotation(volume, storage::LOCAL_NODE))),
             claim_writes: OwnWrites::new(&claims),
             volume_writes: OwnWrites::new(&volumes),
             claims,
             volumes,
             classes,
             pods,
-            nodes,
         }
     }
 
@@ -87,19 +75,9 @@ impl Binder {
         self.by_volume.get(volume)
     }
 
-    /// The unbound claims whose pods go to a node.
-    pub(super) fn claims_for_node(&self, node: &str) -> Vec<Arc<PersistentVolumeClaim>> {
-        self.by_selected_node.get(node)
-    }
-
     /// The volumes that name a claim.
     pub(super) fn volumes_naming(&self, claim: &PersistentVolumeClaim) -> Vec<Arc<PersistentVolume>> {
         self.by_claim.get(&ObjectKey::of(claim).to_string())
-    }
-
-    /// The local volumes of a node.
-    pub(super) fn volumes_on(&self, node: &str) -> Vec<Arc<PersistentVolume>> {
-        self.by_node.get(node)
     }
 
     /// Waits until the caches show everything that was written for the key.
@@ -232,20 +210,6 @@ impl Binder {
         Ok(Arc::new(written))
     }
 
-    /// Lets go of a volume that is being deleted.
-    pub(super) async fn drop_finalizer(&self, key: &ObjectKey, volume: &PersistentVolume, finalizer: &str) -> Result<(), Error> {
-        let others: Vec<&String> = volume.metadata.finalizers.iter().flatten().filter(|known| *known != finalizer).collect();
-        match self.write_volume(key, volume, json!({"metadata": {"finalizers": others}})).await {
-            Err(Error::Client(error)) if error.is_not_found() => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    /// A volume that was made for the claim with this key.
-    pub(super) fn made(&self, key: &ObjectKey, volume: &PersistentVolume) {
-        self.volume_writes.wrote(key, volume);
-    }
-
     pub(super) fn warn<T: Typed>(&self, object: &T, reason: &str, message: impl Into<String>) {
         self.recorder.record(object, EventKind::Warning, reason, message);
     }
@@ -268,11 +232,4 @@ impl Binder {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The patch, for the object as it was read and no other.
-fn guarded(object: &impl Object, mut patch: Value) -> Patch {
-    patch["metadata"]["uid"] = json!(object.uid());
-    patch["metadata"]["resourceVersion"] = json!(object.meta().resource_version);
-    Patch::Merge(patch)
 }

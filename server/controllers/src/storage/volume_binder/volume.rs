@@ -13,7 +13,7 @@ pub(super) async fn sync(binder: &Binder, name: &str) -> Result<Next, Error> {
     let Some(volume) = binder.volumes.get("", name) else { return Ok(Next::Wait) };
     let claim = binder.claim_of(&volume).await?;
     match plan::volume(&volume, claim.as_deref()) {
-        plan::Volume::Offer if volume.metadata.deletion_timestamp.is_some() => reclaim::let_go(binder, &key, &volume).await,
+        plan::Volume::Offer if volume.metadata.deletion_timestamp.is_some() => Ok(Next::Wait),
         plan::Volume::Offer => binder.set_volume_phase(&key, volume, "Available", "").await.map(|_| Next::Wait),
         plan::Volume::Keep => binder.set_volume_phase(&key, volume, "Bound", "").await.map(|_| Next::Wait),
         // The claim is in the queue: every event of a volume puts it there.
@@ -34,7 +34,7 @@ pub(super) async fn sync(binder: &Binder, name: &str) -> Result<Next, Error> {
                 "Released" | "Failed" => volume,
                 _ => binder.set_volume_phase(&key, volume, "Released", "").await?,
             };
-            reclaim::reclaim(binder, &key, volume).await
+            reclaim::reclaim(binder, &key, volume).await.map(|()| Next::Wait)
         }
         plan::Volume::Unbind => binder.unbind(&key, &volume).await.map(|()| Next::Wait),
     }
