@@ -125,7 +125,6 @@ pub(crate) const ABSENT: &[(&str, &str)] = &[
     ("resourceclaim-controller", "not yet: dynamic resource allocation; a pod with claims stays pending and says so"),
     ("resourcepoolstatusrequest-controller", "off by default upstream, as the API that it needs"),
     ("selinux-warning-controller", "off by default upstream"),
-    ("service-ca-certificate-publisher-controller", "off by default upstream"),
     ("service-cidr-controller", "not yet: a ServiceCIDR that is added is not used; the first one is"),
     ("storage-version-migrator-controller", "off by default upstream, as the API that it needs"),
     ("storageversion-garbage-collector-controller", "off by default upstream, as the API that it needs"),
