@@ -26,6 +26,12 @@ pub struct ControllerState {
 }
 
 impl Switches {
+    /// Everything of kube-controller-manager's is off.
+    #[must_use]
+    pub fn without_manager() -> Self {
+        Self { manager_off: true, ..Self::default() }
+    }
+
     /// Switches one controller off.
     ///
     /// # Errors

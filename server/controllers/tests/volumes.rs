@@ -232,7 +232,7 @@ async fn a_local_volume_is_made_on_its_node_and_deleted_with_its_data_whoever_le
 
 #[tokio::test(start_paused = true)]
 async fn local_volumes_are_made_and_deleted_for_another_controller_manager() {
-    let cluster = Cluster::with(FakeApi::new(), None, Switches { manager_off: true, ..Switches::default() });
+    let cluster = Cluster::with(FakeApi::new(), None, Switches::without_manager());
     let api = &cluster.api;
     api.create("nodes", node("n1"));
     api.create("storageclasses", class("local-path", "trireme.dev/local-path", true));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
-use trireme_client::{Client, EventKind, EventRecorder, Index, Informer, Object, ObjectKey, Patch, Typed, storage};
+use trireme_client::{Client, EventKind, EventRecorder, Index, Informer, Object, ObjectKey, Typed, storage};
 
 use crate::Error;
 use crate::runtime::{Context, OwnWrites};
