@@ -43,7 +43,7 @@ impl Controller for LocalProvisioner {
     fn watch(self: &Arc<Self>, watches: &mut Watches<'_, Key>) {
         watches.on(&self.hands.claims, |event: &Event<PersistentVolumeClaim>| {
             let claim = event.object();
-            (!event.is_deletion() && claim::asks(claim)).then(|| Key::Claim(ObjectKey::of(&**claim)))
+            (!event.is_deletion() && hands::asks(claim)).then(|| Key::Claim(ObjectKey::of(&**claim)))
         });
         watches.on(&self.hands.volumes, |event: &Event<PersistentVolume>| {
             let volume = event.object();

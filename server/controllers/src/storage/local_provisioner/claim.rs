@@ -5,18 +5,12 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::json;
 use trireme_client::{Object, ObjectKey, storage};
 
-use super::hands::Hands;
+use super::hands::{Hands, asks};
 use crate::Error;
 
 const HOST_NAME: &str = "kubernetes.io/hostname";
 /// Longer names of folders do no file systems take.
 const MAX_FOLDER_NAME: usize = 255;
-
-/// Whether a claim has no volume and the binder asked this provisioner for one.
-pub(super) fn asks(claim: &PersistentVolumeClaim) -> bool {
-    let asked = storage::annotation(claim, storage::PROVISIONER).or_else(|| storage::annotation(claim, storage::BETA_PROVISIONER));
-    asked == Some(storage::LOCAL_PROVISIONER) && storage::volume_of(claim).is_empty() && claim.metadata.deletion_timestamp.is_none()
-}
 
 pub(super) async fn sync(hands: &Hands, key: &ObjectKey) -> Result<(), Error> {
     hands.settle(key).await?;

@@ -7,7 +7,6 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use serde_json::{Value, json};
 use trireme_client::{Client, EventKind, EventRecorder, Index, Informer, Object, ObjectKey, Typed, storage};
 
-use super::claim;
 use crate::Error;
 use crate::runtime::{Context, OwnWrites};
 use crate::storage::guarded;
@@ -31,6 +30,12 @@ pub(super) struct Hands {
     volume_writes: OwnWrites<PersistentVolume>,
 }
 
+/// Whether a claim has no volume and the binder asked this provisioner for one.
+pub(super) fn asks(claim: &PersistentVolumeClaim) -> bool {
+    let asked = storage::annotation(claim, storage::PROVISIONER).or_else(|| storage::annotation(claim, storage::BETA_PROVISIONER));
+    asked == Some(storage::LOCAL_PROVISIONER) && storage::volume_of(claim).is_empty() && claim.metadata.deletion_timestamp.is_none()
+}
+
 fn one(value: Option<&str>) -> Vec<String> {
     value.filter(|value| !value.is_empty()).map(str::to_owned).into_iter().collect()
 }
@@ -40,10 +45,9 @@ impl Hands {
         Self {
             client: context.client.clone(),
             recorder: context.recorder.clone(),
-            by_class: claims.index("local by class", |claim| one(Some(storage::class_of_claim(claim)).filter(|_| claim::asks(claim)))),
-            by_selected_node: claims.index("local by selected node", |claim| {
-                one(storage::annotation(claim, storage::SELECTED_NODE).filter(|_| claim::asks(claim)))
-            }),
+            by_class: claims.index("local by class", |claim| one(Some(storage::class_of_claim(claim)).filter(|_| asks(claim)))),
+            by_selected_node: claims
+                .index("local by selected node", |claim| one(storage::annotation(claim, storage::SELECTED_NODE).filter(|_| asks(claim)))),
             by_node: volumes.index("local node", |volume| one(storage::annotation(volume, storage::LOCAL_NODE))),
             claim_writes: OwnWrites::new(&claims),
             volume_writes: OwnWrites::new(&volumes),
