@@ -388,7 +388,8 @@ async fn a_kubelet_killed_at_any_moment_starts_no_pod_twice() {
             assert!(container["restartCount"] == 0 || never_ran, "{path}: {container}");
         }
     }
-    assert_eq!(lab.tasks(), paths.len() * 3, "one sandbox and two containers for each pod");
+    // What a cut left behind may be on its way out; a pod that ran twice would stay.
+    lab.until("one sandbox and two containers for each pod", || lab.tasks() == paths.len() * 3).await;
     for path in &paths {
         lab.api.delete_gracefully(path, 0);
     }
