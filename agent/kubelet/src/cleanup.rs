@@ -30,7 +30,7 @@ pub async fn clean_up(data_dir: &Path, pod_logs_dir: &Path, runtime_socket: Path
             failure = Some(error);
         }
     }
-    // What drivers staged is data: nobody may remove these folders while it is mounted there.
+    // Staged volumes hold data: these folders must not be removed while a volume is mounted there.
     blocking(|| volume::mounts::unmount_below(&data_dir.join("plugins")))?;
     Cgroups::new(cgroup_root).remove_all()?;
     failure.map_or(Ok(()), Err)

@@ -79,7 +79,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, node_memory_bytes: i64) -> i6
     }
 }
 
-/// What counts as a container's memory request: its own, and an equal part of what the pod asks for beyond its containers.
+/// The memory request that counts for a container: its own, plus an equal share of the pod's request that no container asks for.
 fn asked_memory(pod: &Pod, container: &Container) -> Amount {
     let own = |c: &Container| request(c, "memory").or(limit(c, "memory")).unwrap_or_default();
     let Some(whole) = whole_request(pod, "memory") else { return own(container) };

@@ -1,6 +1,6 @@
 //! A volume's way into a pod: attached, staged once on the node, published once for each pod, handed to the pod's group.
 //!
-//! Invariant: what the driver is asked to do is on disk before it is asked, so that whoever comes later undoes it.
+//! Invariant: a call to the driver is recorded on disk before it is made, so that a restarted agent can undo it.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -33,7 +33,7 @@ impl Csi {
         }
     }
 
-    /// Tells of a driver, and of what it says of this node.
+    /// Publishes a driver, and what it reports about this node.
     pub(super) async fn announce(&self, name: &str, info: &csi::NodeGetInfoResponse) -> Result<()> {
         if info.node_id.is_empty() {
             return Err(Error::Config(format!("error updating CSINode object with CSI driver node info: driver {name} gives no node id")));

@@ -103,7 +103,7 @@ impl Csi {
         self.in_use.lock().iter().map(VolumeId::unique_name).collect()
     }
 
-    /// Waits until nobody else works on this volume.
+    /// Waits for the lock of this volume.
     pub(super) async fn lock(&self, id: &VolumeId) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.locks.lock();

@@ -1,4 +1,4 @@
-//! How full the volumes are, as their drivers say: asked for once a minute, off the way of whoever wants to know.
+//! Usage of volumes, as their drivers report it. A background task asks once a minute; readers get the last answer.
 
 use std::{sync::Arc, time::Duration};
 

@@ -125,7 +125,7 @@ impl Webhook {
     }
 }
 
-/// Makes batches of what comes, and delivers them.
+/// Collects events into batches and delivers them.
 async fn work(shared: Arc<Shared>, mut events: mpsc::Receiver<Message>) {
     let deliveries = Arc::new(Semaphore::new(DELIVERIES_MAX));
     let mut throttle = Throttle::new(shared.options.batch.throttle());

@@ -3,7 +3,7 @@
 /// The paths where a server has no other configuration.
 const DEFAULT_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 
-/// Where nobody has to say who he is. What he may do there is for the authorizer to say.
+/// The paths that accept requests without credentials. The authorizer decides what such requests may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
     /// Health and version.

@@ -302,7 +302,7 @@ fn extra(all: Vec<Extra>) -> Result<Vec<(String, String)>, String> {
     Ok(found)
 }
 
-/// An e-mail address that nobody has verified can be anybody's: an expression that makes a name of it must look at the proof too.
+/// An unverified e-mail address proves nothing: an expression that makes a user name of it must check `email_verified` too.
 fn check_email(settings: &Settings) -> Result<(), String> {
     let Source::Expression(name) = &settings.username else { return Ok(()) };
     if !name.contains("claims.email") {

@@ -109,7 +109,7 @@ impl Providers {
         self.now.read().anonymous.allows(path)
     }
 
-    /// Follows the file, for ever.
+    /// Follows the file; never returns.
     pub async fn follow(&self, path: &Path) {
         let mut last = tokio::fs::read(path).await.ok();
         loop {
