@@ -18,12 +18,18 @@ pub(super) fn claim_name(set: &str, template: &str, ordinal: i32) -> String {
     format!("{template}-{set}-{ordinal}")
 }
 
-/// The claims that the pod with this ordinal has by the set's templates.
+/// The claims that the pod with this ordinal has by the set's templates. A claim that is to go with its set is owned by it from the
+/// start: a set may be deleted before the controller sees its new claim again.
 pub(super) fn claims<'a>(view: &View<'a>, ordinal: i32) -> impl Iterator<Item = PersistentVolumeClaim> + use<'a> {
     let (set, selector) = (view.set, &view.spec.selector);
+    let deleted_with_set = view.retention().delete_with_set;
     view.claim_templates().iter().map(move |template| {
         let mut labels = template.metadata.labels.clone().unwrap_or_default();
         labels.extend(selector.match_labels.clone().unwrap_or_default());
+        let mut owners = template.metadata.owner_references.clone().unwrap_or_default();
+        if deleted_with_set && !owners.iter().any(|owner| owner.controller == Some(true)) {
+            owners.push(controller_reference(set));
+        }
         PersistentVolumeClaim {
             metadata: ObjectMeta {
                 name: Some(claim_name(set.name(), template.name(), ordinal)),
@@ -31,7 +37,7 @@ pub(super) fn claims<'a>(view: &View<'a>, ordinal: i32) -> impl Iterator<Item = 
                 labels: Some(labels),
                 annotations: template.metadata.annotations.clone(),
                 finalizers: template.metadata.finalizers.clone(),
-                owner_references: template.metadata.owner_references.clone(),
+                owner_references: (!owners.is_empty()).then_some(owners),
                 ..ObjectMeta::default()
             },
             spec: template.spec.clone(),
@@ -164,6 +170,20 @@ mod tests {
         assert_eq!(made[0].name(), "data-db-4");
         assert_eq!(serde_json::to_value(&made[0].metadata.labels).unwrap(), json!({"app": "db", "x": "y"}));
         assert_eq!(made[0].spec.as_ref().unwrap().volume_name.as_deref(), Some("v"));
+    }
+
+    #[test]
+    fn a_claim_that_goes_with_its_set_is_owned_by_it_from_the_start() {
+        for (scaled, deleted, owner) in
+            [("Retain", "Retain", None), ("Delete", "Retain", None), ("Retain", "Delete", Some("set")), ("Delete", "Delete", Some("set"))]
+        {
+            let set = set(scaled, deleted);
+            let view = View::of(&set).unwrap();
+            let made = claims(&view, 4).next().unwrap();
+            let owners: Option<Vec<String>> = owner.map(|owner| vec![owner.to_owned()]);
+            assert_eq!(uids(made.metadata.owner_references.clone()), owners, "{scaled} {deleted}");
+            assert!(new_owners(&view, &made, &pod(), false).is_none(), "{scaled} {deleted}");
+        }
     }
 
     #[test]
