@@ -6,6 +6,7 @@
 pub(crate) mod config;
 pub(crate) mod dns;
 pub(crate) mod env;
+mod env_file;
 pub(crate) mod fields;
 pub(crate) mod hosts;
 pub(crate) mod namespaces;

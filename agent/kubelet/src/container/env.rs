@@ -7,11 +7,16 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Container, EnvVarSource, Pod, Service};
 
-use super::fields::{self, Place};
+use super::{
+    env_file,
+    fields::{self, Place},
+};
 use crate::{
+    clock::blocking,
     error::{Error, Result},
     objects::Objects,
     pod::spec,
+    volume::Mounted,
 };
 
 /// Name and value pairs in the order in which they were set.
@@ -86,14 +91,19 @@ fn variables_of(service: &Service, name: &str, variables: &mut BTreeMap<String, 
     }
 }
 
+/// What a container's environment may be taken from.
+pub(crate) struct Sources<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) container: &'a Container,
+    pub(crate) place: &'a Place,
+    /// The pod's volumes on this host.
+    pub(crate) volumes: &'a BTreeMap<String, Mounted>,
+    pub(crate) objects: &'a Objects,
+}
+
 /// The environment of one container. A key or object that is missing (and not optional) is a [`Error::Config`].
-pub(crate) async fn environment(
-    pod: &Pod,
-    container: &Container,
-    place: &Place,
-    services: &BTreeMap<String, String>,
-    objects: &Objects,
-) -> Result<Environment> {
+pub(crate) async fn environment(sources: &Sources<'_>, services: &BTreeMap<String, String>) -> Result<Environment> {
+    let Sources { pod, container, objects, .. } = *sources;
     let mut set = Setter::default();
     let namespace = spec::namespace(pod);
     for source in container.env_from.iter().flatten() {
@@ -116,7 +126,7 @@ pub(crate) async fn environment(
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(value), _) if !value.is_empty() => Some(expand(value, |name| set.get(name).or_else(|| services.get(name).cloned()))),
-            (_, Some(source)) => value_from(pod, container, place, source, objects).await?,
+            (_, Some(source)) => value_from(sources, source).await?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
@@ -131,7 +141,8 @@ pub(crate) async fn environment(
     Ok(set.values)
 }
 
-async fn value_from(pod: &Pod, container: &Container, place: &Place, source: &EnvVarSource, objects: &Objects) -> Result<Option<String>> {
+async fn value_from(sources: &Sources<'_>, source: &EnvVarSource) -> Result<Option<String>> {
+    let Sources { pod, container, place, volumes, objects } = *sources;
     let namespace = spec::namespace(pod);
     if let Some(field) = &source.field_ref {
         return fields::field(pod, place, &field.field_path).map(Some);
@@ -154,6 +165,13 @@ async fn value_from(pod: &Pod, container: &Container, place: &Place, source: &En
             .and_then(|d| d.get(&from.key))
             .map(|v| String::from_utf8_lossy(&v.0).into_owned());
         return required(value, from.optional, || format!("couldn't find key {} in Secret {namespace}/{}", from.key, from.name));
+    }
+    if let Some(from) = &source.file_key_ref {
+        let volume = volumes.get(&from.volume_name).filter(|volume| !volume.is_device);
+        let volume =
+            volume.ok_or_else(|| Error::Config(format!("cannot find the volume {:?} referenced by FileKeyRef", from.volume_name)))?;
+        let value = blocking(|| env_file::value(&volume.path, &from.path, &from.key))?;
+        return required(value, from.optional, || format!("environment variable key {:?} not found in file {:?}", from.key, from.path));
     }
     Err(Error::Config("unsupported source of an environment variable".into()))
 }

@@ -144,7 +144,8 @@ async fn configure(
     let services = env::service_variables(&relevant, spec::namespace(pod), links);
     let can_recurse = mounts_recursively_read_only(core, pod, &container).await?;
     let target_id = target_id(pod, &planned.name, target.observed)?;
-    let environment = env::environment(pod, &container, target.place, &services, &core.objects).await?;
+    let sources = env::Sources { pod, container: &container, place: target.place, volumes: target.volumes, objects: &core.objects };
+    let environment = env::environment(&sources, &services).await?;
     blocking(|| {
         config::compose(config::Parts {
             pod,

@@ -124,6 +124,20 @@ fn pods_fail_in_upstreams_words() {
 }
 
 #[test]
+fn variables_from_a_file_need_an_empty_dir() {
+    let found = |volume: Value| {
+        let reference = json!({"volumeName": "v", "path": "env", "key": "A"});
+        let container = json!({"name": "c", "image": "i", "env": [{"name": "A", "valueFrom": {"fileKeyRef": reference}}]});
+        errors(pod(json!({"containers": [container], "volumes": volume})))
+    };
+    let place = "spec.containers[0].env[0].valueFrom.fileKeyRef.volumeName";
+    assert_eq!(found(json!([{"name": "v", "emptyDir": {}}])), Vec::<String>::new());
+    assert_eq!(found(json!([])), [format!("{place}: Not found: \"v\"")]);
+    let host = json!([{"name": "v", "hostPath": {"path": "/etc"}}]);
+    assert_eq!(found(host), [format!("{place}: Invalid value: \"v\": referenced volume must be of type emptyDir")]);
+}
+
+#[test]
 fn a_running_pod_changes_little() {
     assert_eq!(change(pod(json!({})), |new| new["spec"]["containers"][0]["image"] = json!("j")), Vec::<String>::new());
     assert_eq!(change(pod(json!({})), |new| new["spec"]["activeDeadlineSeconds"] = json!(5)), Vec::<String>::new());

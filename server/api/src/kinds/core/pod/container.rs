@@ -152,7 +152,7 @@ fn common(container: &At<'_>, pod: &Pod<'_>) {
     }
     container.at("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"]);
     ports(&container.at("ports"));
-    env(&container.at("env"));
+    env(&container.at("env"), pod);
     env_from(&container.at("envFrom"));
     mounts(container, pod);
     devices(container, pod);
@@ -215,12 +215,13 @@ pub(crate) fn env_name(name: &str) -> Vec<String> {
     vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned()]
 }
 
-fn env(env: &At<'_>) {
+fn env(env: &At<'_>, pod: &Pod<'_>) {
     for variable in env.items() {
         variable.at("name").must_obey(env_name);
         let from = variable.at("valueFrom");
         if from.is_set() {
             value_from(&from, variable.at("value").is_full());
+            file_volume(&from.at("fileKeyRef"), pod);
         }
     }
 }
@@ -255,6 +256,19 @@ fn value_from(from: &At<'_>, has_value: bool) {
         from.invalid_as("", "may not be specified when `value` is not empty");
     } else if sources > 1 {
         from.invalid_as("", "may not have more than one field specified at a time");
+    }
+}
+
+/// A file of variables is written by another container of the pod, so its volume is an emptyDir.
+fn file_volume(reference: &At<'_>, pod: &Pod<'_>) {
+    if !reference.is_set() {
+        return;
+    }
+    let name = reference.at("volumeName");
+    match pod.volumes.get(name.text()) {
+        None => name.not_found(),
+        Some(source) if source.get("emptyDir").is_none() => name.invalid("referenced volume must be of type emptyDir"),
+        Some(_) => {}
     }
 }
 
