@@ -27,7 +27,7 @@ use tokio::{
     sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use trireme_client::Informer;
+use trireme_client::{Informer, ObjectKey};
 
 use crate::services::{self, LocalHealth};
 
@@ -47,7 +47,7 @@ struct Served {
 
 /// Serves every health port until cancelled. `proxy_healthy`: whether this node's rules are in step.
 pub async fn run(
-    services: Arc<Informer<Service>>,
+    all: Arc<Informer<Service>>,
     slices: Arc<Informer<EndpointSlice>>,
     node_name: String,
     proxy_healthy: watch::Receiver<bool>,
@@ -55,20 +55,25 @@ pub async fn run(
 ) {
     let (poke, mut poked) = mpsc::channel(1);
     let also = poke.clone();
-    services.on_event(move |_| {
+    let by_service = services::by_service(&slices);
+    all.on_event(move |_| {
         let _ = poke.try_send(());
     });
     slices.on_event(move |_| {
         let _ = also.try_send(());
     });
     tokio::select! {
-        () = async { services.wait_synced().await; slices.wait_synced().await; } => {}
+        () = async { all.wait_synced().await; slices.wait_synced().await; } => {}
         () = cancel.cancelled() => return,
     }
     let mut served: BTreeMap<u16, Served> = BTreeMap::new();
     loop {
-        let (all, endpoints) = (services.list(), slices.list());
-        let wanted = services::local_health(all.iter().map(AsRef::as_ref), endpoints.iter().map(AsRef::as_ref), &node_name);
+        let health = |service: &Arc<Service>| {
+            services::health_port(service)?;
+            let slices = by_service.get(&ObjectKey::of(service.as_ref()).to_string());
+            services::local_health(service, &slices, &node_name)
+        };
+        let wanted: BTreeMap<u16, LocalHealth> = all.list().iter().filter_map(health).collect();
         served.retain(|port, _| wanted.contains_key(port));
         for (port, health) in wanted {
             match served.get(&port) {

@@ -4,18 +4,21 @@
 //! affinity, hairpin, and the masquerade of pod traffic that leaves the cluster. Must not touch links, routes or
 //! addresses (that is `trireme-cni`).
 //!
-//! Data flows one way: Service and EndpointSlice objects → [`services`] (what each port balances to) → [`ruleset`]
-//! (chains and map elements) → difference to what is loaded → one transaction of `trireme-nft`.
+//! Data flows one way: a Service that changed and its EndpointSlices → [`services`] (what each port balances to) → [`ruleset`]
+//! (chains and map elements) → difference to what is loaded of this Service → one transaction of `trireme-nft`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
+mod dirty;
 pub mod health;
 pub mod health_ports;
 pub mod host_ports;
+mod loaded;
 pub mod metrics;
 mod proxier;
 pub mod ruleset;
 pub mod services;
+mod skeleton;
 pub mod topology;
 
 pub use proxier::{Proxier, ProxyOptions};

@@ -1,27 +1,29 @@
 //! Keeps the table in step with the cluster.
 
-use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use trireme_client::{Event, Informer};
+use trireme_client::{Event, Index, Informer, ObjectKey};
 use trireme_nft::{Family, OwnedTable, conntrack};
 
 use crate::{
     Error,
+    dirty::Dirty,
+    loaded::{Loaded, Part},
     metrics::Metrics,
-    ruleset::{self, NodeView, RuleSet},
-    services::{self, Balanced, Protocol},
+    ruleset::{self, NodeView},
+    services, skeleton,
     topology::Here,
 };
 
-/// Changes that arrive within this time go into one transaction.
+/// The least time between two transactions. A change after a quiet time is written at once; what arrives after it goes into one transaction.
 const COALESCE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,7 @@ pub struct Proxier {
     options: ProxyOptions,
     services: Arc<Informer<Service>>,
     slices: Arc<Informer<EndpointSlice>>,
+    slices_by_service: Index<EndpointSlice>,
     nodes: Arc<Informer<Node>>,
     healthy: watch::Sender<bool>,
     metrics: Metrics,
@@ -58,7 +61,8 @@ impl Proxier {
         slices: Arc<Informer<EndpointSlice>>,
         nodes: Arc<Informer<Node>>,
     ) -> Self {
-        Self { options, services, slices, nodes, healthy: watch::Sender::new(false), metrics: Metrics::new() }
+        let slices_by_service = services::by_service(&slices);
+        Self { options, services, slices, slices_by_service, nodes, healthy: watch::Sender::new(false), metrics: Metrics::new() }
     }
 
     /// Whether the kernel's rules are in step with what the informers know.
@@ -74,28 +78,7 @@ impl Proxier {
     /// Programs the kernel until cancelled. The rules stay when it ends: traffic must not stop with the agent.
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), Error> {
         let mut table = OwnedTable::new(Family::Ip, ruleset::TABLE)?;
-        let (poke, mut poked) = mpsc::channel(1);
-        let (also, moved) = (poke.clone(), poke.clone());
-        let (services, slices) = (self.metrics.clone(), self.metrics.clone());
-        self.services.on_event(move |_| {
-            services.service_changes.inc();
-            services.queued();
-            let _ = poke.try_send(());
-        });
-        self.slices.on_event(move |_| {
-            slices.endpoint_changes.inc();
-            slices.queued();
-            let _ = also.try_send(());
-        });
-        // The node's own zone decides which endpoints are near.
-        let name = self.options.node_name.clone();
-        self.nodes.on_event(move |event| {
-            let is_here = event.object().metadata.name.as_deref() == Some(name.as_str());
-            let is_moved = !matches!(event, Event::Updated { old, new } if zone(old) == zone(new));
-            if is_here && is_moved {
-                let _ = moved.try_send(());
-            }
-        });
+        let dirty = self.watch_changes();
         // Old rules stay in force until both informers know the whole cluster: never program half of it.
         tokio::select! {
             () = async { self.services.wait_synced().await; self.slices.wait_synced().await; } => {}
@@ -108,8 +91,10 @@ impl Proxier {
                 loaded = None;
             }
             let (began, all) = (Instant::now(), loaded.is_none());
-            let synced = self.sync(&mut table, &mut loaded).await;
+            let synced = self.sync(&mut table, &mut loaded, &dirty).await;
             self.metrics.synced(synced.is_ok(), all, began.elapsed());
+            // With very many Services a transaction takes longer than the pause: at most half of the time goes into them.
+            let next = Instant::now() + COALESCE.max(began.elapsed());
             let wait = match synced {
                 Ok(()) => None,
                 Err(error) => {
@@ -120,7 +105,7 @@ impl Proxier {
             };
             self.set_healthy(wait.is_none());
             tokio::select! {
-                _ = poked.recv() => tokio::time::sleep(COALESCE).await,
+                () = dirty.changed() => tokio::time::sleep_until(next).await,
                 () = table.disturbed(), if wait.is_none() => {
                     self.set_healthy(false);
                     tracing::warn!("somebody else changed or removed the service rules, loading all of them again");
@@ -134,6 +119,33 @@ impl Proxier {
         }
     }
 
+    /// Follows the informers: which Services are to be looked at again.
+    fn watch_changes(&self) -> Arc<Dirty> {
+        let dirty = Arc::new(Dirty::default());
+        let (metrics, marks) = (self.metrics.clone(), dirty.clone());
+        self.services.on_event(move |event| {
+            metrics.service_changes.inc();
+            metrics.queued();
+            marks.mark(ObjectKey::of(event.object().as_ref()));
+        });
+        let (metrics, marks) = (self.metrics.clone(), dirty.clone());
+        self.slices.on_event(move |event| {
+            metrics.endpoint_changes.inc();
+            metrics.queued();
+            event.versions().filter_map(|slice| services::service_of(slice)).for_each(|key| marks.mark(key));
+        });
+        // The node's own zone decides which endpoints are near.
+        let (name, marks) = (self.options.node_name.clone(), dirty.clone());
+        self.nodes.on_event(move |event| {
+            let is_here = event.object().metadata.name.as_deref() == Some(name.as_str());
+            let is_moved = !matches!(event, Event::Updated { old, new } if zone(old) == zone(new));
+            if is_here && is_moved {
+                marks.mark_all();
+            }
+        });
+        dirty
+    }
+
     fn here(&self) -> Here {
         let node = self.nodes.get("", &self.options.node_name);
         Here { node: self.options.node_name.clone(), zone: node.and_then(|node| zone(&node)) }
@@ -143,48 +155,50 @@ impl Proxier {
         self.healthy.send_if_modified(|healthy| std::mem::replace(healthy, now) != now);
     }
 
-    async fn sync(&self, table: &mut OwnedTable, loaded: &mut Option<Loaded>) -> Result<(), Error> {
-        let view = NodeView {
-            cluster_cidr: self.options.cluster_cidr,
-            service_cidr: self.options.service_cidr,
-            node_port_networks: self.options.node_port_networks.clone(),
-            translated: self.options.translated,
-        };
-        let (services, slices) = (self.services.list(), self.slices.list());
-        let balanced = services::collect(services.iter().map(AsRef::as_ref), slices.iter().map(AsRef::as_ref), &self.here());
-        let rules = ruleset::build(&balanced, &view);
-        let udp = udp_endpoints(&balanced);
+    async fn sync(&self, table: &mut OwnedTable, loaded: &mut Option<Loaded>, dirty: &Dirty) -> Result<(), Error> {
+        let view = self.view();
+        // Marks are taken before the Services are read: what changes in between is marked again.
+        let marked = dirty.take();
         let mut transaction = table.transaction();
-        match loaded {
-            Some(old) => ruleset::difference(&mut transaction, &old.rules, &rules),
-            None => {
-                ruleset::skeleton(&mut transaction, &view);
-                ruleset::difference(&mut transaction, &RuleSet::default(), &rules);
-            }
-        }
+        let mut known = loaded.take().unwrap_or_else(|| {
+            skeleton::lay(&mut transaction, &view);
+            Loaded::default()
+        });
+        let keys = match marked.filter(|_| transaction.is_empty()) {
+            Some(marked) => marked,
+            None => self.services.list().iter().map(|service| ObjectKey::of(service.as_ref())).chain(known.keys().cloned()).collect(),
+        };
+        let here = self.here();
+        let changes: BTreeMap<ObjectKey, Part> = keys.into_iter().map(|key| (key.clone(), self.part(&key, &here, &view))).collect();
+        let (old, new) = known.difference(&changes);
+        ruleset::difference(&mut transaction, &old, &new);
         if !transaction.is_empty() {
             table.commit(&transaction).await?;
         }
-        let gone: Vec<Ipv4Addr> = loaded.iter().flat_map(|old| old.udp.difference(&udp)).copied().collect();
-        *loaded = Some(Loaded { rules, udp });
+        let gone = known.apply(changes);
+        *loaded = Some(known);
         for address in gone {
             conntrack::forget_udp_to(address).await;
         }
         Ok(())
     }
+
+    fn view(&self) -> NodeView {
+        NodeView {
+            cluster_cidr: self.options.cluster_cidr,
+            service_cidr: self.options.service_cidr,
+            node_port_networks: self.options.node_port_networks.clone(),
+            translated: self.options.translated,
+        }
+    }
+
+    fn part(&self, key: &ObjectKey, here: &Here, view: &NodeView) -> Part {
+        let Some(service) = self.services.get_key(key) else { return Part::default() };
+        let slices = self.slices_by_service.get(&key.to_string());
+        Part::of(&services::balanced_ports(&service, &slices, here), view)
+    }
 }
 
 fn zone(node: &Node) -> Option<String> {
     node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned()
-}
-
-/// What the kernel holds.
-struct Loaded {
-    rules: RuleSet,
-    udp: BTreeSet<Ipv4Addr>,
-}
-
-fn udp_endpoints(services: &[Balanced]) -> BTreeSet<Ipv4Addr> {
-    let udp = services.iter().filter(|s| s.protocol == Protocol::Udp);
-    udp.flat_map(|s| s.internal.iter().chain(&s.external)).map(|t| t.address).collect()
 }

@@ -11,16 +11,18 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use trireme_nft::{Hook, Transaction};
+use trireme_nft::Transaction;
 
 use crate::services::{Balanced, Target};
 
 /// The table's name (family `ip`).
 pub const TABLE: &str = "trireme";
-/// Mark bit of packets that must leave with the node's own address.
-const MASQUERADE: &str = "0x4000";
 
-/// Everything that changes with the services. The fixed part of the table is [`skeleton`].
+/// Up to so many endpoints are chosen among by rules, more by an anonymous map: to add one, the kernel looks at all maps of the table, so
+/// thousands of them take minutes to load.
+const MAX_CHOICE_RULES: usize = 8;
+
+/// Everything that changes with the services. The fixed part of the table is [`crate::skeleton`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RuleSet {
     /// Chain name → its rules, one a line.
@@ -46,7 +48,7 @@ pub struct NodeView {
     pub translated: Option<(Ipv4Addr, Ipv4Addr)>,
 }
 
-/// The rules for these service ports.
+/// The rules for these ports of a Service.
 pub fn build(services: &[Balanced], node: &NodeView) -> RuleSet {
     let mut rules = RuleSet::default();
     for service in services {
@@ -156,8 +158,14 @@ fn balance(rules: &mut RuleSet, body: &mut String, service: &Balanced, targets: 
             line(body, format_args!("ip saddr @aff_{endpoint} goto ep_{endpoint}"));
         }
     }
-    if let [only] = endpoints.as_slice() {
-        return line(body, format_args!("goto ep_{only}"));
+    if endpoints.len() <= MAX_CHOICE_RULES {
+        for (i, endpoint) in endpoints.iter().enumerate() {
+            match endpoints.len() - i {
+                1 => line(body, format_args!("goto ep_{endpoint}")),
+                left => line(body, format_args!("numgen random mod {left} == 0 goto ep_{endpoint}")),
+            }
+        }
+        return;
     }
     let choices: Vec<String> = endpoints.iter().enumerate().map(|(i, e)| format!("{i} : goto ep_{e}")).collect();
     line(body, format_args!("numgen random mod {} vmap {{ {} }}", endpoints.len(), choices.join(", ")));
@@ -190,66 +198,6 @@ fn chain_name(id: &str, protocol: &str) -> String {
 
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u32 {
     bytes.fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
-}
-
-/// The fixed part: hooks, maps, masquerade. Replaces the whole table.
-pub fn skeleton(transaction: &mut Transaction, node: &NodeView) {
-    let cidr = node.cluster_cidr;
-    transaction.replace_table();
-    for map in ["service_ips", "no_endpoints"] {
-        transaction.add_map(map, "type ipv4_addr . inet_proto . inet_service : verdict;");
-    }
-    for map in ["node_ports", "no_endpoints_node_ports"] {
-        transaction.add_map(map, "type inet_proto . inet_service : verdict;");
-    }
-    transaction.add_set("cluster_ips", "type ipv4_addr;");
-    for chain in ["mark_masquerade", "reject_packet", "services", "without_endpoints", "other_ports"] {
-        transaction.add_chain(chain);
-    }
-    let here = node_port_match(node);
-    let mut rule = |chain: &str, rule: &str| transaction.add_rule(chain, rule);
-    rule("mark_masquerade", &format!("meta mark set meta mark or {MASQUERADE}"));
-    rule("reject_packet", "reject");
-    rule("services", "ip daddr . meta l4proto . th dport vmap @service_ips");
-    rule("services", &format!("ip daddr != 127.0.0.0/8 {here} meta l4proto . th dport vmap @node_ports"));
-    rule("without_endpoints", "ip daddr . meta l4proto . th dport vmap @no_endpoints");
-    rule("without_endpoints", &format!("{here} meta l4proto . th dport vmap @no_endpoints_node_ports"));
-    // A packet to a port that the service has was rewritten before it comes here.
-    rule("other_ports", "ip daddr @cluster_ips goto reject_packet");
-    if let Some(network) = node.service_cidr {
-        // Not rejected: the Service may be known here in a moment, and the client tries again. Cluster DNS is answered by the node.
-        rule("other_ports", &format!("ip daddr {network} fib daddr type != local drop"));
-    }
-
-    let base = [
-        ("nat_prerouting", "nat", "prerouting", -100, &["jump services"][..]),
-        ("nat_output", "nat", "output", -100, &["jump services"]),
-        ("filter_input", "filter", "input", -110, &["ct state new jump without_endpoints"]),
-        ("filter_forward", "filter", "forward", -110, &["ct state new jump without_endpoints", "ct state new jump other_ports"]),
-        ("filter_output", "filter", "output", -110, &["ct state new jump without_endpoints"]),
-        // Behind nat_output: what is still sent to a cluster IP was not rewritten.
-        ("filter_output_rewritten", "filter", "output", -90, &["ct state new jump other_ports"]),
-    ];
-    for (chain, kind, hook, priority, rules) in base {
-        transaction.add_base_chain(chain, Hook { kind, hook, priority });
-        for rule in rules {
-            transaction.add_rule(chain, rule);
-        }
-    }
-    transaction.add_base_chain("nat_postrouting", Hook { kind: "nat", hook: "postrouting", priority: 100 });
-    let marked = format!("meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark and 0xffffbfff masquerade fully-random");
-    transaction.add_rule("nat_postrouting", &marked);
-    let leaves = format!("ip saddr {cidr} ip daddr != {cidr} ip daddr != 224.0.0.0/4 masquerade fully-random");
-    transaction.add_rule("nat_postrouting", &leaves);
-}
-
-/// Matches what is sent to an address of this node at which node ports are served.
-fn node_port_match(node: &NodeView) -> String {
-    let networks: Vec<String> = node.node_port_networks.iter().map(ToString::to_string).collect();
-    match networks.is_empty() {
-        true => "fib daddr type local".to_owned(),
-        false => format!("ip daddr {{ {} }} fib daddr type local", networks.join(", ")),
-    }
 }
 
 /// Adds what turns a table with `old` into one with `new`; nothing if they are equal.
@@ -297,7 +245,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::services::{
-        collect,
+        balanced_ports,
         tests::{n1, service, slice},
     };
     use serde_json::{Value, json};
@@ -309,7 +257,7 @@ mod tests {
     fn rules(spec: Value, pods: &[&str]) -> RuleSet {
         let endpoints: Vec<Value> = pods.iter().map(|p| json!({"addresses": [p], "nodeName": "n2"})).collect();
         let (service, slice) = (service(spec), slice(json!(endpoints)));
-        build(&collect([&service].into_iter(), [&slice].into_iter(), &n1()), &node())
+        build(&balanced_ports(&service, &[slice], &n1()), &node())
     }
 
     fn cluster_ip() -> Value {
@@ -321,7 +269,7 @@ mod tests {
         let rules = rules(cluster_ip(), &["10.42.0.2", "10.42.0.3"]);
         let verdict = &rules.elements[&("service_ips", "10.43.0.9 . tcp . 80".to_owned())];
         let chain = verdict.strip_prefix("goto ").unwrap();
-        assert!(rules.chains[chain].contains("numgen random mod 2 vmap"), "{}", rules.chains[chain]);
+        assert!(rules.chains[chain].contains("numgen random mod 2 == 0 goto "), "{}", rules.chains[chain]);
         assert!(rules.elements.contains_key(&("node_ports", "tcp . 30080".to_owned())));
         assert!(rules.chains.values().any(|c| c.contains("dnat to 10.42.0.3:8080")));
     }
@@ -351,7 +299,7 @@ mod tests {
             service.status = serde_json::from_value(status).unwrap();
             let slice = slice(json!([{"addresses": ["10.42.0.2"]}]));
             let node = NodeView { translated: Some(([192, 0, 2, 10].into(), [10, 0, 0, 10].into())), ..node() };
-            build(&collect([&service].into_iter(), [&slice].into_iter(), &n1()), &node)
+            build(&balanced_ports(&service, &[slice], &n1()), &node)
         };
         let chain = |rules: &RuleSet, ip: &str| {
             rules.elements.get(&("service_ips", format!("{ip} . tcp . 80"))).and_then(|v| v.strip_prefix("goto ")).map(str::to_owned)

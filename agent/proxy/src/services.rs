@@ -1,16 +1,13 @@
 //! What each service port balances to on this node: a pure function of Services and EndpointSlices.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeSet, fmt, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use k8s_openapi::api::{
     core::v1::{Service, ServicePort, ServiceSpec},
     discovery::v1::{Endpoint, EndpointSlice},
 };
+use trireme_client::{Index, Informer, ObjectKey};
 
 use crate::topology::{Here, Reach};
 
@@ -94,18 +91,6 @@ fn is_of_another_proxy(service: &Service) -> bool {
     [PROXY_NAME_LABEL, HEADLESS_LABEL].iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label)))
 }
 
-/// Every balanced port, in a stable order. Headless, ExternalName and IPv6-only services have none.
-pub fn collect<'a>(
-    services: impl Iterator<Item = &'a Service>,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    here: &Here,
-) -> Vec<Balanced> {
-    let by_service = group_slices(slices);
-    let mut all: Vec<Balanced> = services.flat_map(|service| ports_of(service, &by_service, here)).collect();
-    all.sort_by(|a, b| a.id.cmp(&b.id));
-    all
-}
-
 /// What the health port of a Service says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalHealth {
@@ -117,50 +102,46 @@ pub struct LocalHealth {
     pub endpoints: usize,
 }
 
-/// Health port → what it says, for every Service that keeps outside traffic on the node it comes to.
-pub fn local_health<'a>(
-    services: impl Iterator<Item = &'a Service>,
-    slices: impl Iterator<Item = &'a EndpointSlice>,
-    this_node: &str,
-) -> BTreeMap<u16, LocalHealth> {
-    let by_service = group_slices(slices);
-    let health = |service: &Service| {
-        let spec = service.spec.as_ref()?;
-        let is_local = spec.external_traffic_policy.as_deref() == Some("Local") && spec.type_.as_deref() == Some("LoadBalancer");
-        let port = spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| is_local && *p != 0)?;
-        let namespace = service.metadata.namespace.clone().unwrap_or_default();
-        let name = service.metadata.name.clone().unwrap_or_default();
-        let slices = by_service.get(&(namespace.as_str(), name.as_str())).map_or(&[][..], Vec::as_slice);
-        let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
-        let ready: BTreeSet<&String> =
-            endpoints.filter(|e| is_ready(e) && e.node_name.as_deref() == Some(this_node)).filter_map(|e| e.addresses.first()).collect();
-        Some((port, LocalHealth { namespace, name, endpoints: ready.len() }))
-    };
-    services.filter_map(health).collect()
+/// The health port of a Service that keeps outside traffic on the node it comes to, and what the port says.
+pub fn local_health(service: &Service, slices: &[Arc<EndpointSlice>], this_node: &str) -> Option<(u16, LocalHealth)> {
+    let port = health_port(service)?;
+    let endpoints = slices.iter().filter(|slice| is_ipv4(slice)).flat_map(|slice| slice.endpoints.iter().flatten());
+    let ready: BTreeSet<&String> =
+        endpoints.filter(|e| is_ready(e) && e.node_name.as_deref() == Some(this_node)).filter_map(|e| e.addresses.first()).collect();
+    let ObjectKey { namespace, name } = ObjectKey::of(service);
+    Some((port, LocalHealth { namespace, name, endpoints: ready.len() }))
 }
 
-type SlicesByService<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a EndpointSlice>>;
-
-fn group_slices<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> SlicesByService<'a> {
-    let mut grouped = SlicesByService::new();
-    for slice in slices.filter(|s| s.address_type == "IPv4") {
-        let labels = slice.metadata.labels.as_ref();
-        let Some(service) = labels.and_then(|l| l.get("kubernetes.io/service-name")) else { continue };
-        let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-        grouped.entry((namespace, service)).or_default().push(slice);
-    }
-    grouped
+/// The port at which a balancer asks for the endpoints of this node.
+pub fn health_port(service: &Service) -> Option<u16> {
+    let spec = service.spec.as_ref()?;
+    let is_local = spec.external_traffic_policy.as_deref() == Some("Local") && spec.type_.as_deref() == Some("LoadBalancer");
+    spec.health_check_node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| is_local && *p != 0)
 }
 
-fn ports_of(service: &Service, slices: &SlicesByService<'_>, here: &Here) -> Vec<Balanced> {
+/// The Service that a slice belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let name = slice.metadata.labels.as_ref()?.get("kubernetes.io/service-name")?;
+    Some(ObjectKey::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
+}
+
+/// The index of slices by Service, as [`ObjectKey`]'s text.
+pub fn by_service(slices: &Arc<Informer<EndpointSlice>>) -> Index<EndpointSlice> {
+    slices.index("service", |slice| service_of(slice).iter().map(ToString::to_string).collect())
+}
+
+fn is_ipv4(slice: &EndpointSlice) -> bool {
+    slice.address_type == "IPv4"
+}
+
+/// The balanced ports of a Service with these slices. Headless, ExternalName and IPv6-only Services have none.
+pub fn balanced_ports(service: &Service, slices: &[Arc<EndpointSlice>], here: &Here) -> Vec<Balanced> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return Vec::new() };
     if spec.type_.as_deref() == Some("ExternalName") || is_answered_by_nodes(service) || is_of_another_proxy(service) {
         return Vec::new();
     }
-    let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let name = service.metadata.name.as_deref().unwrap_or_default();
-    let slices = slices.get(&(namespace, name)).map_or(&[][..], Vec::as_slice);
+    let key = ObjectKey::of(service);
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let affinity_secs = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| affinity_timeout(service));
@@ -170,7 +151,7 @@ fn ports_of(service: &Service, slices: &SlicesByService<'_>, here: &Here) -> Vec
         .filter_map(|port| {
             let endpoints = endpoints_of_port(slices, port);
             Some(Balanced {
-                id: format!("{namespace}/{name}:{}", port.name.as_deref().unwrap_or_default()),
+                id: format!("{key}:{}", port.name.as_deref().unwrap_or_default()),
                 protocol: protocol(port.protocol.as_deref())?,
                 port: u16::try_from(port.port).ok()?,
                 cluster_ip,
@@ -225,10 +206,10 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 }
 
 /// Endpoint ports are matched by name; the slice's port number is the target.
-fn endpoints_of_port<'a>(slices: &[&'a EndpointSlice], port: &ServicePort) -> Vec<(Target, &'a Endpoint)> {
+fn endpoints_of_port<'a>(slices: &'a [Arc<EndpointSlice>], port: &ServicePort) -> Vec<(Target, &'a Endpoint)> {
     let wanted = port.name.as_deref().unwrap_or_default();
     let mut found = Vec::new();
-    for slice in slices {
+    for slice in slices.iter().filter(|slice| is_ipv4(slice)) {
         let same = |p: &&k8s_openapi::api::discovery::v1::EndpointPort| {
             p.name.as_deref().unwrap_or_default() == wanted && protocol(p.protocol.as_deref()) == protocol(port.protocol.as_deref())
         };
@@ -278,14 +259,15 @@ pub(crate) mod tests {
         serde_json::from_value(json!({"metadata": {"namespace": "default", "name": "web"}, "spec": spec})).unwrap()
     }
 
-    pub(crate) fn slice(endpoints: Value) -> EndpointSlice {
-        serde_json::from_value(json!({
+    pub(crate) fn slice(endpoints: Value) -> Arc<EndpointSlice> {
+        let slice = serde_json::from_value(json!({
             "metadata": {"namespace": "default", "name": "web-1", "labels": {"kubernetes.io/service-name": "web"}},
             "addressType": "IPv4",
             "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
             "endpoints": endpoints,
         }))
-        .unwrap()
+        .unwrap();
+        Arc::new(slice)
     }
 
     pub(crate) fn n1() -> Here {
@@ -322,7 +304,7 @@ pub(crate) mod tests {
 
     fn targets(spec: Value, endpoints: Value) -> Vec<String> {
         let (service, slice) = (service(spec), slice(endpoints));
-        let all = collect([&service].into_iter(), [&slice].into_iter(), &n1());
+        let all = balanced_ports(&service, &[slice], &n1());
         all.iter().flat_map(|b| b.internal.iter().map(|t| format!("{}:{}", t.address, t.port))).collect()
     }
 
@@ -346,8 +328,8 @@ pub(crate) mod tests {
 
     #[test]
     fn d07_only_a_service_that_nodes_answer_themselves_has_no_rules() {
-        let (mut service, slice) = (service(spec()), slice(json!([])));
-        let count = |service: &Service| collect([service].into_iter(), [&slice].into_iter(), &n1()).len();
+        let mut service = service(spec());
+        let count = |service: &Service| balanced_ports(service, &[], &n1()).len();
         assert_eq!(count(&service), 1);
         service.metadata.annotations = Some([(ANSWERED_BY_NODES.to_owned(), "true".to_owned())].into());
         assert_eq!(count(&service), 0);
@@ -355,13 +337,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_service_of_another_proxy_has_no_rules() {
-        let (plain, slice) = (service(spec()), slice(json!([])));
+        let plain = service(spec());
         for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
             let mut other = plain.clone();
             other.metadata.labels = Some([(label.to_owned(), String::new())].into());
-            assert!(collect([&other].into_iter(), [&slice].into_iter(), &n1()).is_empty(), "{label}");
+            assert!(balanced_ports(&other, &[], &n1()).is_empty(), "{label}");
         }
-        assert_eq!(collect([&plain].into_iter(), [&slice].into_iter(), &n1()).len(), 1);
+        assert_eq!(balanced_ports(&plain, &[], &n1()).len(), 1);
     }
 
     #[test]
@@ -376,10 +358,9 @@ pub(crate) mod tests {
             {"addresses": ["10.42.1.2"], "nodeName": "n2"},
         ]);
         let (local, slice) = (service(local), slice(endpoints));
-        let health = local_health([&local].into_iter(), [&slice].into_iter(), "n1");
-        assert_eq!(health[&32000], LocalHealth { namespace: "default".into(), name: "web".into(), endpoints: 1 });
-        let cluster = service(spec());
-        assert!(local_health([&cluster].into_iter(), [&slice].into_iter(), "n1").is_empty());
+        let health = local_health(&local, std::slice::from_ref(&slice), "n1");
+        assert_eq!(health, Some((32000, LocalHealth { namespace: "default".into(), name: "web".into(), endpoints: 1 })));
+        assert_eq!(local_health(&service(spec()), &[slice], "n1"), None);
     }
 
     #[test]

@@ -84,6 +84,54 @@ fn vm_04_services_work_again_after_somebody_flushes_the_ruleset_and_health_says_
     });
 }
 
+/// Few endpoints are chosen among by rules, many by a map.
+#[test]
+fn every_endpoint_of_few_and_of_many_takes_connections() {
+    Lab::run(async |lab| {
+        let pod = lab.pod("a", "10.42.0.5");
+        for port in 8000..8012 {
+            pod.serve_port(port);
+        }
+        let service = |name: &str, ip: &str| {
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "default", "name": name, "resourceVersion": "5"},
+                "spec": {"clusterIP": ip, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+            })
+        };
+        let slice = |service: &str, port: u16| {
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"namespace": "default", "name": format!("{service}-{port}"), "resourceVersion": "6",
+                    "labels": {"kubernetes.io/service-name": service}},
+                "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+                "endpoints": [{"addresses": ["10.42.0.5"], "conditions": {"ready": true}}],
+            })
+        };
+        let path = |kind: &str, name: &str| format!("{kind}/{name}");
+        let (services, slices) = ("/api/v1/namespaces/default/services", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices");
+        let mut objects =
+            vec![(path(services, "few"), service("few", "10.43.0.10")), (path(services, "many"), service("many", "10.43.0.11"))];
+        objects.extend((8000..8003).map(|port| (path(slices, &format!("few-{port}")), slice("few", port))));
+        objects.extend((8000..8012).map(|port| (path(slices, &format!("many-{port}")), slice("many", port))));
+        let cancel = CancellationToken::new();
+        let proxier = proxier(&api::Api::with(objects), &cancel);
+        let mut health = proxier.health();
+        let stop = cancel.clone();
+        let running = tokio::spawn(async move { proxier.run(stop).await });
+        health.wait_for(|healthy| *healthy).await.unwrap();
+        for (address, endpoints) in [("10.43.0.10:80", 3), ("10.43.0.11:80", 12)] {
+            let mut answered = std::collections::BTreeSet::new();
+            // One of twelve stays unseen with a chance below one in a million of a million.
+            for _ in 0..400 {
+                answered.insert(lab.ask(address).await.unwrap());
+            }
+            assert_eq!(answered.len(), endpoints, "{address}: {answered:?}");
+        }
+        cancel.cancel();
+        running.await.unwrap().unwrap();
+    });
+}
+
 fn mapping(protocol: Protocol, host_ip: Option<&str>, host_port: u16, container_port: u16) -> Mapping {
     Mapping { protocol, host_ip: host_ip.map(|ip| ip.parse().unwrap()), host_port, container_port }
 }

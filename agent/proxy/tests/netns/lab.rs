@@ -41,6 +41,16 @@ impl Namespace {
         serve(listener);
     }
 
+    /// A server that answers with its own port.
+    pub fn serve_port(&self, port: u16) {
+        let listener = self.inside(move || TcpListener::bind(("0.0.0.0", port)).unwrap());
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(port.to_string().as_bytes());
+            }
+        });
+    }
+
     pub fn serve_udp(&self, port: u16) {
         let socket = self.inside(move || UdpSocket::bind(("0.0.0.0", port)).unwrap());
         std::thread::spawn(move || {
