@@ -244,13 +244,17 @@ vm_pod_of_before() {
 
 # systemd names what it waits for at the end, outside all units, and kills it after 90 seconds.
 vm_reboot() {
-    local boot ends
+    local boot ends hung
+    hung=$(grep -ac 'Waiting for process' "$VM_WORK/console")
     ends=$(grep -ac 'Sending SIGTERM to remaining processes' "$VM_WORK/console")
     boot=$(vm_run 'rm -f /var/tmp/ended; cat /proc/sys/kernel/random/boot_id') || return
     vm_run systemctl reboot || true
     vm_until "$VM_BOOT_SECONDS" vm_booted_again "$boot" > /dev/null || { echo "it did not come back"; return 1; }
     [ "$(grep -ac 'Sending SIGTERM to remaining processes' "$VM_WORK/console")" -gt "$ends" ] || { echo "the console does not show the machine's end"; return 1; }
-    if grep -a 'Waiting for process' "$VM_WORK/console"; then return 1; fi
+    if [ "$(grep -ac 'Waiting for process' "$VM_WORK/console")" -gt "$hung" ]; then
+        grep -a 'Waiting for process' "$VM_WORK/console" | tail -n 1
+        return 1
+    fi
     vm_run cat /var/tmp/ended || { echo "the preStop hook did not run"; return 1; }
 }
 

@@ -112,9 +112,7 @@ impl Kubelet {
             return;
         }
         tracing::info!(seconds = within.as_secs(), "the host is shutting down: pods are ended");
-        if tokio::time::timeout(within, kill::end_pods(&self.core, within)).await.is_err() {
-            tracing::warn!("not all pods ended in time");
-        }
+        kill::end_pods(&self.core, within).await;
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
 
 /// What is left of a shutdown's time for stopping sandboxes.
 const SANDBOX_TIME: Duration = Duration::from_secs(3);
+/// For what did not end in a shutdown's time. With it, the time stays below `TimeoutStopSec` of the units.
+const KILL_TIME: Duration = Duration::from_secs(15);
 /// A container gets at least this long after its preStop hook.
 const MIN_GRACE_SECS: i64 = 2;
 
@@ -79,8 +81,18 @@ pub(crate) async fn kill_pod(core: &Arc<Core>, pod: &Pod, observed: &Observed, m
     failure.map_or(Ok(()), Err)
 }
 
-/// Ends all pods at once, each within its own grace period.
+/// Ends all pods at once, each within its own grace period and `within`. What is left then is killed: the host's shutdown would wait for it.
 pub(crate) async fn end_pods(core: &Arc<Core>, within: Duration) {
+    if tokio::time::timeout(within, end_each(core, within)).await.is_ok() {
+        return;
+    }
+    tracing::warn!("not all pods ended in time, the others are killed");
+    if tokio::time::timeout(KILL_TIME, end_each(core, Duration::ZERO)).await.is_err() {
+        tracing::warn!("not all containers could be killed in time");
+    }
+}
+
+async fn end_each(core: &Arc<Core>, within: Duration) {
     let most = i64::try_from(within.saturating_sub(SANDBOX_TIME).as_secs()).unwrap_or(i64::MAX);
     let pods = core.pods.list();
     let ended = pods.iter().map(|pod| async move {

@@ -41,6 +41,7 @@ struct State {
     sandboxes: Vec<Sandbox>,
     runs: Vec<Run>,
     next: u32,
+    stops_slowly: bool,
     calls: Vec<String>,
     failures: HashMap<&'static str, Vec<(Code, String)>>,
     updates: BTreeMap<String, LinuxContainerResources>,
@@ -79,6 +80,11 @@ impl Double {
     pub(crate) fn mount_recursively_read_only(&self) {
         let features = cri::RuntimeHandlerFeatures { recursive_read_only_mounts: true, ..Default::default() };
         self.state.lock().handlers = vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }];
+    }
+
+    /// From now on a stop with a grace period does not return.
+    pub(crate) fn stop_slowly(&self) {
+        self.state.lock().stops_slowly = true;
     }
 
     /// The container's process ends by itself.
@@ -285,6 +291,9 @@ impl Runtime for Double {
     fn stop_container<'a>(&'a self, id: &'a str, grace_secs: i64) -> Answer<'a, ()> {
         Box::pin(async move {
             self.enter("StopContainer", format!("stop {} within {grace_secs}", self.label(id)))?;
+            if grace_secs > 0 && self.state.lock().stops_slowly {
+                return std::future::pending().await;
+            }
             let now = self.nanos();
             self.run(id, |r| end(r, 143, now)).or(Ok(()))
         })

@@ -392,6 +392,19 @@ async fn vm_06_a_shutdown_gives_hooks_and_grace_within_its_bound() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn vm_06_what_a_shutdown_could_not_end_in_time_is_killed() {
+    let bench = Bench::start(one_container()).await;
+    bench.until("it runs", |b| b.status()["phase"] == "Running").await;
+    let listed = || bench.core.pods.list().len() == 1;
+    bench.until("the informer has it", |_| listed()).await;
+    bench.cancel.cancel();
+    bench.runtime.stop_slowly();
+    crate::pod::kill::end_pods(&bench.core, Duration::from_secs(20)).await;
+    let calls = bench.runtime.calls();
+    assert_eq!(calls[calls.len() - 3..], ["stop a.0 within 17", "stop a.0 within 0", "stop sandbox s1"], "{calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_that_is_ready_a_moment_after_its_first_probe_waits_for_no_period() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut spec = one_container();
