@@ -81,6 +81,25 @@ async fn case_28_a_container_with_a_sub_path_of_a_changed_configmap_starts_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_container_takes_variables_from_a_file_of_another_one() {
+    let lab = Lab::start().await;
+    let from = |key: &str, optional: bool| json!({"fileKeyRef": {"volumeName": "v", "path": "conf/env", "key": key, "optional": optional}});
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let path = lab.create(
+        "file",
+        json!({"restartPolicy": "Never", "volumes": [{"name": "v", "emptyDir": {}}],
+            "initContainers": [{"name": "i", "image": IMAGE, "volumeMounts": mounts,
+                "command": shell("mkdir /v/conf && echo \"ADDRESS='db:5432' # found\" > /v/conf/env")}],
+            "containers": [{"name": "a", "image": IMAGE, "command": shell("echo $A-$B-$C"), "env": [
+                {"name": "A", "valueFrom": from("ADDRESS", false)}, {"name": "B", "valueFrom": from("OTHER", true)},
+                {"name": "C", "value": "$(A)"}]}]}),
+    );
+    lab.until("it ends", || lab.status(&path)["containerStatuses"][0]["state"]["terminated"]["exitCode"].is_number()).await;
+    assert_eq!(lab.log(&path, "a", 0), "db:5432--db:5432\n");
+    finish(lab).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn d01_a_handler_that_the_runtime_lacks_is_an_event_and_nothing_runs() {
     let lab = Lab::start().await;
     lab.api.put("/apis/node.k8s.io/v1/runtimeclasses/kata", json!({"metadata": {"name": "kata"}, "handler": "kata-qemu"}));
