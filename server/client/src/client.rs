@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::decode::from_json;
 use crate::params::Query;
 use crate::watch::Lines;
 use crate::{
@@ -372,7 +373,7 @@ impl Client {
     ) -> Result<T, Error> {
         let what = format!("the answer to {method} {path}");
         let bytes = self.exchange(method, path, accept.to_owned(), body).await?;
-        serde_json::from_slice(&bytes).map_err(|source| Error::Decode { what, source })
+        from_json(&bytes).map_err(|source| Error::Decode { what, source })
     }
 
     /// One request, one complete answer. Boxed: it is the same for every type, and large.

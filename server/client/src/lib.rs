@@ -13,6 +13,7 @@
 
 pub mod backoff;
 mod client;
+mod decode;
 mod error;
 mod events;
 mod https;

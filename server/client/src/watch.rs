@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use crate::{Body, Error, Status};
+use crate::{Body, Error, Status, decode::from_text};
 
 /// One event of a watch.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,9 +55,9 @@ pub(crate) fn decode_event<T: DeserializeOwned>(line: &[u8]) -> Result<WatchEven
     let frame: Frame<'_> = serde_json::from_slice(line).map_err(decode)?;
     let object = frame.object.get();
     Ok(match frame.type_ {
-        "ADDED" => WatchEvent::Added(serde_json::from_str(object).map_err(decode)?),
-        "MODIFIED" => WatchEvent::Modified(serde_json::from_str(object).map_err(decode)?),
-        "DELETED" => WatchEvent::Deleted(serde_json::from_str(object).map_err(decode)?),
+        "ADDED" => WatchEvent::Added(from_text(object).map_err(decode)?),
+        "MODIFIED" => WatchEvent::Modified(from_text(object).map_err(decode)?),
+        "DELETED" => WatchEvent::Deleted(from_text(object).map_err(decode)?),
         "BOOKMARK" => {
             let bookmark: BookmarkObject = serde_json::from_str(object).map_err(decode)?;
             WatchEvent::Bookmark { resource_version: bookmark.metadata.resource_version }

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::Informer;
 use crate::backoff::Backoff;
 use crate::client::is_metadata;
+use crate::decode::from_text;
 use crate::{Error, ListOptions, Object, PartialMeta, Status, WatchEvent, watch};
 
 /// Objects per page of a list.
@@ -89,7 +90,7 @@ async fn list<T: Object>(informer: &Informer<T>, failures: u32) -> Result<String
     loop {
         let page = raw_page::<T>(informer, namespace, &options).await?;
         for item in page.items {
-            match serde_json::from_str::<T>(item.get()) {
+            match from_text::<T>(item.get()) {
                 Ok(object) => objects.push(object),
                 Err(error) => {
                     let meta = serde_json::from_str::<PartialMeta>(item.get()).unwrap_or_default();
