@@ -25,25 +25,15 @@ pub async fn create(ctx: &Context, name: &str) -> Answer<Response<Body>> {
     if meta::name(&binding) != name {
         Err(Status::bad_request(format!("name in URL does not match name in Binding object: {name:?} != {:?}", meta::name(&binding))))?;
     }
-    let target = FieldPath::new("target");
-    let mut errors = Vec::new();
-    let kind = meta::str_at(&binding, &["target", "kind"]);
-    if !matches!(kind, "" | "Node") {
-        errors.push(FieldError::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
-    }
-    let node = meta::str_at(&binding, &["target", "name"]).to_owned();
-    if node.is_empty() {
-        errors.push(FieldError::required(&target.child("name"), ""));
-    }
-    if !errors.is_empty() {
-        Err(Status::invalid(&GroupKind::new("", "Binding"), &name, &errors))?;
-    }
     let pods = ctx.server.rows.view("", "pods").ok_or_else(|| Box::new(Status::resource_not_found()))?;
     let mut mutation = ctx.mutation_of(&pods, options.dry_run, options.to_value("CreateOptions"))?;
     mutation.subresource = "binding";
-    let mut request = mutation.admission_request(Operation::Create, &name, Some(binding.clone()), None);
+    let mut request = mutation.admission_request(Operation::Create, &name, Some(binding), None);
     request.kind = GroupVersionKind::new("", "v1", "Binding");
     let mut effects = mutation.admit(&mut request).await?;
+    // What counts is the binding that admission has made of it: it may have got labels.
+    let binding = request.object().cloned().unwrap_or_default();
+    let node = target(&binding, &name)?;
     mutation.admit_validating(&request, &mut effects).await?;
     let gr = GroupResource::new("", "pods/binding");
     mutation
@@ -70,6 +60,9 @@ pub async fn create(ctx: &Context, name: &str) -> Answer<Response<Body>> {
             for (key, value) in meta::annotations(&binding).into_iter().flatten() {
                 meta::set_annotation(&mut pod, key, value.as_str().unwrap_or_default());
             }
+            for (key, value) in meta::labels(&binding).into_iter().flatten() {
+                meta::set_label(&mut pod, key, value.as_str().unwrap_or_default());
+            }
             set_condition(&mut pod, json!({"type": "PodScheduled", "status": "True"}));
             // The nomination is obsolete once the pod is bound.
             meta::map_at(&mut pod, "status").remove("nominatedNodeName");
@@ -77,6 +70,24 @@ pub async fn create(ctx: &Context, name: &str) -> Answer<Response<Body>> {
         })
         .await?;
     Ok(respond::status_as(&Status::success_plain(201), ctx.form.encoding))
+}
+
+/// The node that a binding names.
+fn target(binding: &Value, name: &str) -> Answer<String> {
+    let target = FieldPath::new("target");
+    let mut errors = Vec::new();
+    let kind = meta::str_at(binding, &["target", "kind"]);
+    if !matches!(kind, "" | "Node") {
+        errors.push(FieldError::not_supported(&target.child("kind"), kind, &["Node", "<empty>"]));
+    }
+    let node = meta::str_at(binding, &["target", "name"]);
+    if node.is_empty() {
+        errors.push(FieldError::required(&target.child("name"), ""));
+    }
+    if !errors.is_empty() {
+        Err(Status::invalid(&GroupKind::new("", "Binding"), name, &errors))?;
+    }
+    Ok(node.to_owned())
 }
 
 /// Sets a pod's condition, with the time of its transition.
