@@ -196,6 +196,10 @@ mod tests {
             api_server("disable-admission-plugins=Priority, RuntimeClass"),
             Ok(ApiServerArg::DisablePlugins(vec!["Priority".into(), "RuntimeClass".into()]))
         );
+        assert_eq!(
+            api_server("enable-admission-plugins=AlwaysPullImages,NamespaceExists"),
+            Ok(ApiServerArg::EnablePlugins(vec!["AlwaysPullImages".into(), "NamespaceExists".into()]))
+        );
         assert_eq!(api_server("enable-priority-and-fairness=false"), Ok(ApiServerArg::PriorityAndFairness(false)));
         assert_eq!(api_server("max-requests-inflight=0"), Ok(ApiServerArg::MaxRequests(tokio::sync::Semaphore::MAX_PERMITS)));
         assert_eq!(controllers("node-monitor-grace-period=20s"), Ok(ControllerArg::NodeMonitorGrace(Duration::from_secs(20))));
@@ -206,7 +210,7 @@ mod tests {
         for (error, name) in [
             (api_server("tls-min-version=VersionTLS13").unwrap_err(), "tls-min-version"),
             (api_server("service-cluster-ip-range=10.0.0.0/16").unwrap_err(), "--service-cidr"),
-            (api_server("enable-admission-plugins=AlwaysPullImages").unwrap_err(), "AlwaysPullImages"),
+            (api_server("enable-admission-plugins=ImagePolicyWebhook").unwrap_err(), "ImagePolicyWebhook"),
             (controllers("leader-elect=false").unwrap_err(), "leader-elect"),
             (scheduler("config=/x").unwrap_err(), "config"),
             (api_server("service-node-port-range=5-1").unwrap_err(), "30000-32767"),

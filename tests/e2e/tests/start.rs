@@ -42,7 +42,7 @@ fn wrong_options_are_named_with_what_would_be_right() -> anyhow::Result<()> {
         (&["server", "--nope"], &["'--nope'"]),
         // D16: a flag of upstream's acts or ends the start.
         (&["server", "--kube-apiserver-arg", "oidc-issuer-url=https://a"], &["--kube-apiserver-arg", "oidc-issuer-url"]),
-        (&["server", "--kube-apiserver-arg", "enable-admission-plugins=AlwaysPullImages"], &["AlwaysPullImages"]),
+        (&["server", "--kube-apiserver-arg", "enable-admission-plugins=ImagePolicyWebhook"], &["ImagePolicyWebhook"]),
         (&["server", "--kube-controller-manager-arg", "leader-elect=false"], &["--kube-controller-manager-arg", "leader-elect"]),
         (&["server", "--kube-controller-manager-arg", "controllers=*,-jobs"], &["\"jobs\" is no controller", "job-controller"]),
         (&["server", "--disable-controller", "jobs"], &["--disable-controller", "'jobs'", "job-controller"]),

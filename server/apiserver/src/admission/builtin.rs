@@ -1,20 +1,29 @@
 //! The built-in plugins in upstream's order, and which of them run.
 //!
-//! Adding one: a file in `plugins/`, a line in [`all`]. Upstream's plugins that are not part of Trireme are named in [`ABSENT`], so that
+//! Adding one: a file in `plugins/`, an entry in [`PLUGINS`]. Upstream's plugins that are not part of Trireme are named in [`ABSENT`], so that
 //! enabling one fails with an explanation.
 
 use super::plugin::{Environment, Plugin};
 use super::plugins::{
+    always_admit::AlwaysAdmit,
+    always_pull_images::AlwaysPullImages,
+    anti_affinity_topology::LimitPodHardAntiAffinityTopology,
     certificates::{CertificateApproval, CertificateRequester, CertificateSigning, CertificateSubjectRestriction},
+    claim_resize::PersistentVolumeClaimResize,
     default_classes::{DefaultIngressClass, DefaultStorageClass},
     disruption_budget::DisruptionBudget,
     escalation::PrivilegeEscalation,
+    extended_resources::ExtendedResourceToleration,
+    external_ips::DenyServiceExternalIps,
     limit_ranger::LimitRanger,
     mutating_admission_policy::MutatingAdmissionPolicy,
+    namespace_exists::NamespaceExists,
     namespace_lifecycle::NamespaceLifecycle,
     node_restriction::NodeRestriction,
     nodes::TaintNodesByCondition,
+    pod_resize::PodResizeValidator,
     pod_security::PodSecurity,
+    pod_topology_labels::PodTopologyLabels,
     policy_expressions::PolicyExpressions,
     priority::Priority,
     resource_quota::ResourceQuota,
@@ -27,56 +36,95 @@ use super::plugins::{
     webhooks::{MutatingAdmissionWebhook, ValidatingAdmissionWebhook},
 };
 
-/// Checks that are part of the registry upstream. No flag turns them off.
-const ALWAYS: &[&str] = &["CertificateRequester", "PolicyExpressions", "PrivilegeEscalation", "ServiceAllocation", "DisruptionBudget"];
-
-/// Plugins of upstream that are not part of Trireme: they can be disabled, not enabled.
+/// Plugins of upstream that are not part of Trireme: they can be disabled, not enabled. `docs/admission.md` says why.
 const ABSENT: &[&str] = &[
-    "AlwaysAdmit",
     "AlwaysDeny",
-    "AlwaysPullImages",
     "ClusterTrustBundleAttest",
-    "DenyServiceExternalIPs",
     "EventRateLimit",
-    "ExtendedResourceToleration",
     "ImagePolicyWebhook",
     "JobValidation",
-    "LimitPodHardAntiAffinityTopology",
     "NamespaceAutoProvision",
-    "NamespaceExists",
     "NodeDeclaredFeatureValidator",
     "OwnerReferencesPermissionEnforcement",
-    "PersistentVolumeClaimResize",
     "PodGroupProtection",
     "PodGroupWorkloadExists",
     "PodNodeSelector",
-    "PodResizeValidator",
     "PodTolerationRestriction",
-    "PodTopologyLabels",
 ];
 
-/// The plugins of upstream that are part of Trireme. All of them run by default.
-const NAMES: &[&str] = &[
-    "CertificateApproval",
-    "CertificateSigning",
-    "CertificateSubjectRestriction",
-    "DefaultIngressClass",
-    "DefaultStorageClass",
-    "DefaultTolerationSeconds",
-    "LimitRanger",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
-    "NamespaceLifecycle",
-    "NodeRestriction",
-    "PodSecurity",
-    "Priority",
-    "ResourceQuota",
-    "RuntimeClass",
-    "ServiceAccount",
-    "StorageObjectInUseProtection",
-    "TaintNodesByCondition",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
+/// When a plugin runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Runs {
+    /// It is part of the registry upstream, so no flag turns it off.
+    Always,
+    /// Unless it is disabled.
+    ByDefault,
+    /// Where it is enabled.
+    OnRequest,
+}
+
+type Made = Result<Box<dyn Plugin>, String>;
+
+/// A plugin and how it is made.
+struct Entry {
+    name: &'static str,
+    runs: Runs,
+    make: fn(&Environment) -> Made,
+}
+
+const fn always(name: &'static str, make: fn(&Environment) -> Made) -> Entry {
+    Entry { name, runs: Runs::Always, make }
+}
+
+const fn on(name: &'static str, make: fn(&Environment) -> Made) -> Entry {
+    Entry { name, runs: Runs::ByDefault, make }
+}
+
+const fn off(name: &'static str, make: fn(&Environment) -> Made) -> Entry {
+    Entry { name, runs: Runs::OnRequest, make }
+}
+
+fn made(plugin: impl Plugin) -> Made {
+    Ok(Box::new(plugin))
+}
+
+/// All plugins in upstream's order, on or off by default as upstream.
+const PLUGINS: &[Entry] = &[
+    off("AlwaysAdmit", |_| made(AlwaysAdmit)),
+    on("NamespaceLifecycle", |environment| made(NamespaceLifecycle::new(environment))),
+    off("NamespaceExists", |environment| made(NamespaceExists::new(environment))),
+    off("LimitPodHardAntiAffinityTopology", |_| made(LimitPodHardAntiAffinityTopology)),
+    on("LimitRanger", |environment| made(LimitRanger::new(environment))),
+    on("ServiceAccount", |environment| made(ServiceAccount::new(environment))),
+    on("NodeRestriction", |environment| made(NodeRestriction::new(environment))),
+    on("TaintNodesByCondition", |_| made(TaintNodesByCondition)),
+    off("AlwaysPullImages", |_| made(AlwaysPullImages)),
+    on("PodSecurity", |environment| made(PodSecurity::new(environment))),
+    on("Priority", |environment| made(Priority::new(environment))),
+    on("DefaultTolerationSeconds", |environment| made(DefaultTolerationSeconds(environment.tolerations))),
+    off("ExtendedResourceToleration", |_| made(ExtendedResourceToleration)),
+    on("DefaultStorageClass", |environment| made(DefaultStorageClass::new(environment))),
+    on("StorageObjectInUseProtection", |_| made(StorageObjectInUseProtection)),
+    on("PersistentVolumeClaimResize", |environment| made(PersistentVolumeClaimResize::new(environment))),
+    on("RuntimeClass", |environment| made(RuntimeClass::new(environment))),
+    always("CertificateRequester", |_| made(CertificateRequester)),
+    on("CertificateApproval", |environment| made(CertificateApproval::new(environment))),
+    on("CertificateSigning", |environment| made(CertificateSigning::new(environment))),
+    on("CertificateSubjectRestriction", |_| made(CertificateSubjectRestriction)),
+    on("DefaultIngressClass", |environment| made(DefaultIngressClass::new(environment))),
+    off("DenyServiceExternalIPs", |_| made(DenyServiceExternalIps)),
+    on("PodTopologyLabels", |environment| made(PodTopologyLabels::new(environment))),
+    on("PodResizeValidator", |environment| made(PodResizeValidator::new(environment))),
+    on("MutatingAdmissionPolicy", |environment| made(MutatingAdmissionPolicy::new(environment))),
+    on("MutatingAdmissionWebhook", |environment| made(MutatingAdmissionWebhook::new(environment))),
+    on("ValidatingAdmissionPolicy", |environment| made(ValidatingAdmissionPolicy::new(environment))),
+    on("ValidatingAdmissionWebhook", |environment| made(ValidatingAdmissionWebhook::new(environment))),
+    always("PolicyExpressions", |environment| made(PolicyExpressions::new(environment))),
+    always("PrivilegeEscalation", |environment| made(PrivilegeEscalation::new(environment))),
+    always("ServiceAllocation", |environment| made(ServiceAllocation::new(environment))),
+    always("DisruptionBudget", |environment| made(DisruptionBudget::new(environment))),
+    // Last: a quota is charged only for objects that no other plugin refuses.
+    on("ResourceQuota", |environment| made(ResourceQuota::new(environment))),
 ];
 
 /// `--enable-admission-plugins` and `--disable-admission-plugins`.
@@ -100,80 +148,92 @@ impl Selection {
             if ABSENT.contains(&name.as_str()) {
                 return Err(format!("enable-admission-plugins: {name} is not part of this server"));
             }
-            if !NAMES.contains(&name.as_str()) {
+            if !has_switch(name) {
                 return Err(format!("enable-admission-plugins: there is no plugin {name:?}"));
             }
         }
-        match self.disabled.iter().find(|name| !NAMES.contains(&name.as_str()) && !ABSENT.contains(&name.as_str())) {
+        match self.disabled.iter().find(|name| !has_switch(name) && !ABSENT.contains(&name.as_str())) {
             Some(name) => Err(format!("disable-admission-plugins: there is no plugin {name:?}")),
             None => Ok(()),
         }
     }
 
     /// Upstream: what is both enabled and disabled runs.
-    fn runs(&self, name: &str) -> bool {
-        ALWAYS.contains(&name) || self.enabled.iter().any(|one| one == name) || !self.disabled.iter().any(|one| one == name)
+    fn runs(&self, entry: &Entry) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|name| name == entry.name);
+        match entry.runs {
+            Runs::Always => true,
+            Runs::ByDefault => is_in(&self.enabled) || !is_in(&self.disabled),
+            Runs::OnRequest => is_in(&self.enabled),
+        }
     }
 }
 
-/// All plugins in upstream's order.
-fn all(environment: &Environment) -> Vec<Box<dyn Plugin>> {
-    vec![
-        Box::new(NamespaceLifecycle::new(environment)),
-        Box::new(LimitRanger::new(environment)),
-        Box::new(ServiceAccount::new(environment)),
-        Box::new(NodeRestriction::new(environment)),
-        Box::new(TaintNodesByCondition),
-        Box::new(PodSecurity::new(environment)),
-        Box::new(Priority::new(environment)),
-        Box::new(DefaultTolerationSeconds(environment.tolerations)),
-        Box::new(DefaultStorageClass::new(environment)),
-        Box::new(StorageObjectInUseProtection),
-        Box::new(RuntimeClass::new(environment)),
-        Box::new(CertificateRequester),
-        Box::new(CertificateApproval::new(environment)),
-        Box::new(CertificateSigning::new(environment)),
-        Box::new(CertificateSubjectRestriction),
-        Box::new(DefaultIngressClass::new(environment)),
-        Box::new(MutatingAdmissionPolicy::new(environment)),
-        Box::new(MutatingAdmissionWebhook::new(environment)),
-        Box::new(ValidatingAdmissionPolicy::new(environment)),
-        Box::new(ValidatingAdmissionWebhook::new(environment)),
-        Box::new(PolicyExpressions::new(environment)),
-        Box::new(PrivilegeEscalation::new(environment)),
-        Box::new(ServiceAllocation::new(environment)),
-        Box::new(DisruptionBudget::new(environment)),
-        // Last: a quota is charged only for objects that no other plugin refuses.
-        Box::new(ResourceQuota::new(environment)),
-    ]
+/// Whether flags turn a plugin of this name on and off.
+fn has_switch(name: &str) -> bool {
+    PLUGINS.iter().any(|entry| entry.name == name && entry.runs != Runs::Always)
 }
 
 /// The plugins that run, in order.
 ///
 /// # Errors
-/// As [`Selection::check`].
+/// As [`Selection::check`], and why a plugin cannot be made.
 pub fn plugins(environment: &Environment, selection: &Selection) -> Result<Vec<Box<dyn Plugin>>, String> {
     selection.check()?;
-    Ok(all(environment).into_iter().filter(|plugin| selection.runs(plugin.name())).collect())
+    let running = PLUGINS.iter().filter(|entry| selection.runs(entry));
+    running.map(|entry| (entry.make)(environment).map_err(|why| format!("admission plugin {}: {why}", entry.name))).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::admission::tests::world;
 
     fn selection(enabled: &[&str], disabled: &[&str]) -> Selection {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Selection { enabled: owned(enabled), disabled: owned(disabled) }
     }
 
+    fn runs(selection: &Selection, name: &str) -> bool {
+        PLUGINS.iter().any(|entry| entry.name == name && selection.runs(entry))
+    }
+
     #[test]
     fn d16_a_plugin_is_there_or_refused() {
-        assert!(selection(&["Priority"], &["AlwaysPullImages", "RuntimeClass"]).check().is_ok());
-        assert!(selection(&["AlwaysPullImages"], &[]).check().unwrap_err().contains("AlwaysPullImages is not part of"));
+        assert!(selection(&["Priority"], &["AlwaysPullImages", "RuntimeClass", "PodGroupProtection"]).check().is_ok());
+        assert!(selection(&["ImagePolicyWebhook"], &[]).check().unwrap_err().contains("ImagePolicyWebhook is not part of"));
         assert!(selection(&[], &["Nonsense"]).check().unwrap_err().contains("Nonsense"));
         assert!(selection(&["ServiceAllocation"], &[]).check().is_err(), "no flag turns the registry's own checks on or off");
-        assert!(!selection(&[], &["RuntimeClass"]).runs("RuntimeClass"));
-        assert!(selection(&["RuntimeClass"], &["RuntimeClass"]).runs("RuntimeClass"));
-        assert!(selection(&[], &["DisruptionBudget"]).runs("DisruptionBudget"));
+        assert!(!runs(&selection(&[], &["RuntimeClass"]), "RuntimeClass"));
+        assert!(runs(&selection(&["RuntimeClass"], &["RuntimeClass"]), "RuntimeClass"));
+        assert!(runs(&selection(&[], &["DisruptionBudget"]), "DisruptionBudget"));
+        assert!(runs(&selection(&[], &[]), "PodTopologyLabels") && !runs(&selection(&[], &[]), "AlwaysPullImages"));
+        assert!(runs(&selection(&["AlwaysPullImages"], &["AlwaysPullImages"]), "AlwaysPullImages"));
+    }
+
+    #[test]
+    fn entries_bear_the_names_of_their_plugins() {
+        let environment = world().environment;
+        let names: Vec<&str> = PLUGINS.iter().map(|entry| entry.name).collect();
+        let made: Vec<&str> = PLUGINS.iter().map(|entry| (entry.make)(&environment).unwrap().name()).collect();
+        assert_eq!(names, made);
+        let all: BTreeSet<&str> = names.iter().chain(ABSENT).copied().collect();
+        assert_eq!(all.len(), names.len() + ABSENT.len());
+    }
+
+    #[test]
+    fn the_document_lists_every_plugin_in_order() {
+        let document = include_str!("../../../../docs/admission.md");
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let (absent, there): (Vec<_>, Vec<_>) = rows
+            .filter_map(|(name, rest)| Some((name, rest.split_once(" |")?.0)))
+            .filter(|(name, _)| *name != "plugin")
+            .partition(|(_, state)| *state == "absent");
+        let state = |entry: &Entry| if entry.runs == Runs::ByDefault { "on" } else { "off" };
+        let switched = PLUGINS.iter().filter(|entry| entry.runs != Runs::Always);
+        assert_eq!(there, switched.map(|entry| (entry.name, state(entry))).collect::<Vec<_>>());
+        assert_eq!(absent.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>(), ABSENT.iter().copied().collect());
     }
 }

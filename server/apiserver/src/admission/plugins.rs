@@ -1,16 +1,25 @@
 //! The built-in admission plugins, one file each.
 
+pub mod always_admit;
+pub mod always_pull_images;
+pub mod anti_affinity_topology;
 pub mod certificates;
+pub mod claim_resize;
 pub mod default_classes;
 pub mod disruption_budget;
 pub mod escalation;
+pub mod extended_resources;
+pub mod external_ips;
 pub mod limit_ranger;
 pub mod mutating_admission_policy;
+pub mod namespace_exists;
 pub mod namespace_lifecycle;
 pub mod node_restriction;
 pub mod node_tokens;
 pub mod nodes;
+pub mod pod_resize;
 pub mod pod_security;
+pub mod pod_topology_labels;
 pub mod policy_expressions;
 pub mod priority;
 pub mod resource_quota;

@@ -15,13 +15,18 @@ use crate::authz::tests::FakeReader;
 use crate::egress::Direct;
 use crate::user::UserInfo;
 
-struct World {
-    reader: Arc<FakeReader>,
+pub(super) struct World {
+    pub(super) reader: Arc<FakeReader>,
     chain: Chain,
-    environment: Environment,
+    pub(super) environment: Environment,
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
+    world_with(&[])
+}
+
+/// A world in which these plugins run besides those that always do.
+pub(super) fn world_with(enabled: &[&str]) -> World {
     let reader = Arc::new(FakeReader::with_defaults());
     for (name, phase) in [("a", "Active"), ("dying", "Terminating"), ("kube-node-lease", "Active")] {
         reader.put("", "namespaces", json!({"metadata": {"name": name}, "status": {"phase": phase}}));
@@ -53,19 +58,24 @@ fn world() -> World {
         ranges: Ranges::default(),
         tolerations: TolerationSeconds::default(),
     };
-    let chain = Chain::new(builtin::plugins(&environment, &Selection::default()).unwrap());
+    let selection = Selection { enabled: enabled.iter().map(|name| (*name).to_owned()).collect(), ..Selection::default() };
+    let chain = Chain::new(builtin::plugins(&environment, &selection).unwrap());
     World { reader, chain, environment }
 }
 
 impl World {
-    async fn validate(&self, request: &AdmissionRequest) -> Answer<Effects> {
+    pub(super) async fn admit(&self, request: &mut AdmissionRequest) -> Answer<Effects> {
+        self.chain.admit(request).await
+    }
+
+    pub(super) async fn validate(&self, request: &AdmissionRequest) -> Answer<Effects> {
         let mut effects = Effects::default();
         self.chain.validate(request, &mut effects).await?;
         Ok(effects)
     }
 }
 
-fn on(group: &'static str, plural: &'static str, namespace: &str, operation: Operation, object: Value) -> AdmissionRequest {
+pub(super) fn on(group: &'static str, plural: &'static str, namespace: &str, operation: Operation, object: Value) -> AdmissionRequest {
     let kind = GroupVersionKind::new(group, "v1", "X");
     let mut request = AdmissionRequest::new(operation, kind, GroupVersionResource::new(group, "v1", plural), root());
     namespace.clone_into(&mut request.namespace);
@@ -78,7 +88,7 @@ fn root() -> UserInfo {
     UserInfo::new("root", &["system:masters"])
 }
 
-fn pod(namespace: &str, spec: Value) -> AdmissionRequest {
+pub(super) fn pod(namespace: &str, spec: Value) -> AdmissionRequest {
     on("", "pods", namespace, Operation::Create, json!({"metadata": {"generateName": "p-"}, "spec": spec}))
 }
 

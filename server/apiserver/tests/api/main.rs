@@ -18,6 +18,7 @@ mod https;
 mod kinds;
 mod oidc;
 mod once;
+mod plugins;
 mod policies;
 mod protobuf;
 mod quotas;
