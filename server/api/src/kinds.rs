@@ -30,6 +30,9 @@ pub(crate) mod workload;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
+use serde_json::Value;
+
+use crate::meta;
 use crate::resource::{Definer, Definition, Kind, Plain, Schema};
 use crate::resources::{self, Resource};
 
@@ -183,6 +186,14 @@ pub fn unlisted() -> Vec<Unlisted> {
 /// The definition of a built-in resource.
 pub fn find(group: &str, plural: &str) -> Option<Arc<Definition>> {
     BY_RESOURCE.get(&(group, plural)).cloned()
+}
+
+/// A pod's quality of service class (`Guaranteed`, `Burstable` or `BestEffort`): what its status says, or else what its containers ask for.
+pub fn qos_class(pod: &Value) -> &str {
+    match meta::str_at(pod, &["status", "qosClass"]) {
+        "" => core::pod::qos::class(pod),
+        class => class,
+    }
 }
 
 fn definition(resource: Resource) -> Definition {

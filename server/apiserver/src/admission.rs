@@ -17,8 +17,11 @@
 pub mod builtin;
 pub mod cel;
 pub mod chain;
+pub mod configuration;
 pub mod effects;
+pub mod loopback;
 pub mod match_conditions;
+pub mod merged_tolerations;
 pub mod metrics;
 pub mod plugin;
 pub mod plugins;

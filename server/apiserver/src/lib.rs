@@ -20,6 +20,7 @@ pub mod endpoints;
 mod error;
 pub mod flowcontrol;
 pub mod http;
+mod loopback;
 pub mod metrics;
 mod options;
 pub mod registry;
@@ -102,6 +103,11 @@ impl ApiServer {
         let aggregation =
             aggregation::Aggregation::new(storage.clone(), rows.clone(), tunnels.clone(), options.aggregator_identity.clone());
         let conversions = Arc::new(conversion::Conversions::new(tunnels.clone(), storage.clone()));
+        let configuration = match &options.admission_configuration {
+            Some(path) => admission::configuration::Configuration::open(path).map_err(Error::Option)?,
+            None => admission::configuration::Configuration::default(),
+        };
+        let loopback = admission::loopback::Loopback::default();
         let environment = admission::plugin::Environment {
             reader: storage.clone(),
             store: storage.clone(),
@@ -109,6 +115,9 @@ impl ApiServer {
             egress: tunnels.clone(),
             ranges: options.ranges.clone(),
             tolerations: options.tolerations,
+            rows: rows.clone(),
+            configuration: Arc::new(configuration),
+            loopback: loopback.clone(),
         };
         let plugins = admission::builtin::plugins(&environment, &options.admission).map_err(Error::Option)?;
         let admission = admission::chain::Chain::new(plugins);
@@ -156,6 +165,7 @@ impl ApiServer {
             store_status,
         };
         let server = Arc::new(server);
+        loopback::connect(&server, &loopback);
         tokio::spawn(aggregation::availability::run(server.clone()));
         tokio::spawn(flowcontrol::upkeep::run(server.clone()));
         Ok(ApiServer { server })

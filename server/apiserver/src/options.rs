@@ -1,5 +1,6 @@
 //! The options of an API server.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ pub struct ApiServerOptions {
     pub ranges: Ranges,
     /// Which admission plugins run.
     pub admission: Selection,
+    /// The file that says how admission plugins are configured. None: each has its defaults.
+    pub admission_configuration: Option<PathBuf>,
     /// The `tolerationSeconds` for pods without a toleration of nodes that are not ready or unreachable.
     pub tolerations: TolerationSeconds,
     /// The cluster's DNS domain: names the token issuer.
@@ -55,6 +58,7 @@ impl Default for ApiServerOptions {
         ApiServerOptions {
             ranges: Ranges::default(),
             admission: Selection::default(),
+            admission_configuration: None,
             tolerations: TolerationSeconds::default(),
             cluster_domain: "cluster.local".to_owned(),
             advertise_address: "127.0.0.1:6443".to_owned(),

@@ -294,6 +294,7 @@ impl UpstreamArgs {
                 ApiServerArg::RequestTimeout(timeout) => options.request_timeout = *timeout,
                 ApiServerArg::EnablePlugins(names) => options.admission.enabled.clone_from(names),
                 ApiServerArg::DisablePlugins(names) => options.admission.disabled.clone_from(names),
+                ApiServerArg::AdmissionConfiguration(path) => options.admission_configuration = Some(path.clone()),
                 ApiServerArg::BootstrapTokens(accepted) => options.bootstrap_tokens = *accepted,
                 ApiServerArg::NotReadySecs(secs) => options.tolerations.not_ready = *secs,
                 ApiServerArg::UnreachableSecs(secs) => options.tolerations.unreachable = *secs,

@@ -30,6 +30,8 @@ pub enum ApiServerArg {
     EnablePlugins(Vec<String>),
     /// `disable-admission-plugins=A,B`
     DisablePlugins(Vec<String>),
+    /// `admission-control-config-file=/etc/trireme/admission.yaml`
+    AdmissionConfiguration(PathBuf),
     /// `default-not-ready-toleration-seconds=300`
     NotReadySecs(i64),
     /// `default-unreachable-toleration-seconds=300`
@@ -95,6 +97,8 @@ pub fn api_server(text: &str) -> Result<ApiServerArg, String> {
             selection.check()?;
             ApiServerArg::DisablePlugins(selection.disabled)
         }
+        "admission-control-config-file" if value.is_empty() => return Err("expected the path of a file".into()),
+        "admission-control-config-file" => ApiServerArg::AdmissionConfiguration(value.into()),
         "default-not-ready-toleration-seconds" => ApiServerArg::NotReadySecs(number(value)?),
         "default-unreachable-toleration-seconds" => ApiServerArg::UnreachableSecs(number(value)?),
         "enable-bootstrap-token-auth" => ApiServerArg::BootstrapTokens(switch(value)?),
@@ -197,9 +201,10 @@ mod tests {
             Ok(ApiServerArg::DisablePlugins(vec!["Priority".into(), "RuntimeClass".into()]))
         );
         assert_eq!(
-            api_server("enable-admission-plugins=AlwaysPullImages,NamespaceExists"),
-            Ok(ApiServerArg::EnablePlugins(vec!["AlwaysPullImages".into(), "NamespaceExists".into()]))
+            api_server("enable-admission-plugins=AlwaysPullImages,EventRateLimit"),
+            Ok(ApiServerArg::EnablePlugins(vec!["AlwaysPullImages".into(), "EventRateLimit".into()]))
         );
+        assert_eq!(api_server("admission-control-config-file=/x"), Ok(ApiServerArg::AdmissionConfiguration("/x".into())));
         assert_eq!(api_server("enable-priority-and-fairness=false"), Ok(ApiServerArg::PriorityAndFairness(false)));
         assert_eq!(api_server("max-requests-inflight=0"), Ok(ApiServerArg::MaxRequests(tokio::sync::Semaphore::MAX_PERMITS)));
         assert_eq!(controllers("node-monitor-grace-period=20s"), Ok(ControllerArg::NodeMonitorGrace(Duration::from_secs(20))));
@@ -211,6 +216,7 @@ mod tests {
             (api_server("tls-min-version=VersionTLS13").unwrap_err(), "tls-min-version"),
             (api_server("service-cluster-ip-range=10.0.0.0/16").unwrap_err(), "--service-cidr"),
             (api_server("enable-admission-plugins=ImagePolicyWebhook").unwrap_err(), "ImagePolicyWebhook"),
+            (api_server("admission-control-config-file=").unwrap_err(), "path of a file"),
             (controllers("leader-elect=false").unwrap_err(), "leader-elect"),
             (scheduler("config=/x").unwrap_err(), "config"),
             (api_server("service-node-port-range=5-1").unwrap_err(), "30000-32767"),

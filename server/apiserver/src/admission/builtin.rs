@@ -13,16 +13,21 @@ use super::plugins::{
     default_classes::{DefaultIngressClass, DefaultStorageClass},
     disruption_budget::DisruptionBudget,
     escalation::PrivilegeEscalation,
+    event_rate_limit::EventRateLimit,
     extended_resources::ExtendedResourceToleration,
     external_ips::DenyServiceExternalIps,
     limit_ranger::LimitRanger,
     mutating_admission_policy::MutatingAdmissionPolicy,
+    namespace_autoprovision::NamespaceAutoProvision,
     namespace_exists::NamespaceExists,
     namespace_lifecycle::NamespaceLifecycle,
     node_restriction::NodeRestriction,
     nodes::TaintNodesByCondition,
+    owner_references::OwnerReferencesPermissionEnforcement,
+    pod_node_selector::PodNodeSelector,
     pod_resize::PodResizeValidator,
     pod_security::PodSecurity,
+    pod_toleration_restriction::PodTolerationRestriction,
     pod_topology_labels::PodTopologyLabels,
     policy_expressions::PolicyExpressions,
     priority::Priority,
@@ -40,17 +45,15 @@ use super::plugins::{
 const ABSENT: &[&str] = &[
     "AlwaysDeny",
     "ClusterTrustBundleAttest",
-    "EventRateLimit",
     "ImagePolicyWebhook",
     "JobValidation",
-    "NamespaceAutoProvision",
     "NodeDeclaredFeatureValidator",
-    "OwnerReferencesPermissionEnforcement",
     "PodGroupProtection",
     "PodGroupWorkloadExists",
-    "PodNodeSelector",
-    "PodTolerationRestriction",
 ];
+
+/// The plugins that read a section of the configuration file.
+const CONFIGURED: &[&str] = &["EventRateLimit", "PodNodeSelector", "PodTolerationRestriction"];
 
 /// When a plugin runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,7 @@ fn made(plugin: impl Plugin) -> Made {
 /// All plugins in upstream's order, on or off by default as upstream.
 const PLUGINS: &[Entry] = &[
     off("AlwaysAdmit", |_| made(AlwaysAdmit)),
+    off("NamespaceAutoProvision", |environment| made(NamespaceAutoProvision::new(environment))),
     on("NamespaceLifecycle", |environment| made(NamespaceLifecycle::new(environment))),
     off("NamespaceExists", |environment| made(NamespaceExists::new(environment))),
     off("LimitPodHardAntiAffinityTopology", |_| made(LimitPodHardAntiAffinityTopology)),
@@ -100,11 +104,15 @@ const PLUGINS: &[Entry] = &[
     on("TaintNodesByCondition", |_| made(TaintNodesByCondition)),
     off("AlwaysPullImages", |_| made(AlwaysPullImages)),
     on("PodSecurity", |environment| made(PodSecurity::new(environment))),
+    off("PodNodeSelector", |environment| made(PodNodeSelector::new(environment)?)),
     on("Priority", |environment| made(Priority::new(environment))),
     on("DefaultTolerationSeconds", |environment| made(DefaultTolerationSeconds(environment.tolerations))),
+    off("PodTolerationRestriction", |environment| made(PodTolerationRestriction::new(environment)?)),
+    off("EventRateLimit", |environment| made(EventRateLimit::new(environment)?)),
     off("ExtendedResourceToleration", |_| made(ExtendedResourceToleration)),
     on("DefaultStorageClass", |environment| made(DefaultStorageClass::new(environment))),
     on("StorageObjectInUseProtection", |_| made(StorageObjectInUseProtection)),
+    off("OwnerReferencesPermissionEnforcement", |environment| made(OwnerReferencesPermissionEnforcement::new(environment))),
     on("PersistentVolumeClaimResize", |environment| made(PersistentVolumeClaimResize::new(environment))),
     on("RuntimeClass", |environment| made(RuntimeClass::new(environment))),
     always("CertificateRequester", |_| made(CertificateRequester)),
@@ -177,9 +185,15 @@ fn has_switch(name: &str) -> bool {
 /// The plugins that run, in order.
 ///
 /// # Errors
-/// As [`Selection::check`], and why a plugin cannot be made.
+/// As [`Selection::check`], and what is wrong with the configuration of a plugin.
 pub fn plugins(environment: &Environment, selection: &Selection) -> Result<Vec<Box<dyn Plugin>>, String> {
     selection.check()?;
+    if let Some(name) = environment.configuration.names().find(|name| !CONFIGURED.contains(name)) {
+        return Err(format!(
+            "admission-control-config-file: plugin {name:?} takes no configuration here; those that do: {}",
+            CONFIGURED.join(", ")
+        ));
+    }
     let running = PLUGINS.iter().filter(|entry| selection.runs(entry));
     running.map(|entry| (entry.make)(environment).map_err(|why| format!("admission plugin {}: {why}", entry.name))).collect()
 }
@@ -187,8 +201,12 @@ pub fn plugins(environment: &Environment, selection: &Selection) -> Result<Vec<B
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use serde_json::json;
 
     use super::*;
+    use crate::admission::configuration::Configuration;
     use crate::admission::tests::world;
 
     fn selection(enabled: &[&str], disabled: &[&str]) -> Selection {
@@ -215,12 +233,15 @@ mod tests {
 
     #[test]
     fn entries_bear_the_names_of_their_plugins() {
-        let environment = world().environment;
+        let limits = json!([{"type": "Server", "qps": 1, "burst": 1}]);
+        let section = json!({"apiVersion": "eventratelimit.admission.k8s.io/v1alpha1", "kind": "Configuration", "limits": limits});
+        let environment = Environment { configuration: Arc::new(Configuration::of("EventRateLimit", section)), ..world().environment };
         let names: Vec<&str> = PLUGINS.iter().map(|entry| entry.name).collect();
         let made: Vec<&str> = PLUGINS.iter().map(|entry| (entry.make)(&environment).unwrap().name()).collect();
         assert_eq!(names, made);
         let all: BTreeSet<&str> = names.iter().chain(ABSENT).copied().collect();
         assert_eq!(all.len(), names.len() + ABSENT.len());
+        assert!(CONFIGURED.iter().all(|name| names.contains(name)));
     }
 
     #[test]
@@ -235,5 +256,16 @@ mod tests {
         let switched = PLUGINS.iter().filter(|entry| entry.runs != Runs::Always);
         assert_eq!(there, switched.map(|entry| (entry.name, state(entry))).collect::<Vec<_>>());
         assert_eq!(absent.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>(), ABSENT.iter().copied().collect());
+    }
+
+    #[test]
+    fn a_section_is_read_or_refused() {
+        let made = |plugin: &str, enabled: &[&str]| {
+            let configuration = Arc::new(Configuration::of(plugin, json!({"x": 1})));
+            plugins(&Environment { configuration, ..world().environment }, &selection(enabled, &[])).map(|_| ())
+        };
+        assert!(made("PodSecurity", &[]).unwrap_err().contains("plugin \"PodSecurity\" takes no configuration here"));
+        assert_eq!(made("EventRateLimit", &[]), Ok(()), "what does not run is not configured");
+        assert!(made("EventRateLimit", &["EventRateLimit"]).unwrap_err().starts_with("admission plugin EventRateLimit: expected kind"));
     }
 }

@@ -1,4 +1,4 @@
-//! The trait of admission plugins. Adding one: a file in `plugins/`, and a line in `builtin.rs`.
+//! The trait of admission plugins. Adding one: a file in `plugins/`, and an entry in `builtin.rs`.
 //!
 //! Answers to upstream's `admission.Interface`, `MutationInterface` and `ValidationInterface`.
 
@@ -8,10 +8,13 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use super::configuration::Configuration;
 use super::effects::Effects;
+use super::loopback::Loopback;
 use super::request::AdmissionRequest;
 use crate::admission::Removed;
 use crate::authz::Authorizer;
+use crate::catalog::rows::Rows;
 use crate::egress::Egress;
 use crate::error::Answer;
 use crate::storage::lookup::{ObjectReader, StoreAccess};
@@ -31,6 +34,12 @@ pub struct Environment {
     pub ranges: super::plugins::service_allocation::ranges::Ranges,
     /// The `tolerationSeconds` for pods without a toleration of nodes that are not ready or unreachable.
     pub tolerations: super::toleration_seconds::TolerationSeconds,
+    /// The resources that are served.
+    pub rows: Arc<Rows>,
+    /// The sections of the configuration file.
+    pub configuration: Arc<Configuration>,
+    /// The way to this server itself, once it serves.
+    pub loopback: Loopback,
 }
 
 /// A phase of admission that a plugin takes part in.

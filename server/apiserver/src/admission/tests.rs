@@ -5,6 +5,7 @@ use trireme_api::gvk::{GroupVersionKind, GroupVersionResource};
 
 use super::builtin::{self, Selection};
 use super::chain::Chain;
+use super::loopback::Loopback;
 use super::plugin::{Environment, Plugin};
 use super::plugins::service_allocation::Ranges;
 use super::request::Operation;
@@ -12,6 +13,7 @@ use super::toleration_seconds::TolerationSeconds;
 use super::*;
 use crate::authz::Authorizer;
 use crate::authz::tests::FakeReader;
+use crate::catalog::rows::Rows;
 use crate::egress::Direct;
 use crate::user::UserInfo;
 
@@ -57,6 +59,9 @@ pub(super) fn world_with(enabled: &[&str]) -> World {
         egress: Arc::new(Direct::default()),
         ranges: Ranges::default(),
         tolerations: TolerationSeconds::default(),
+        rows: Arc::new(Rows::builtin(1 << 16)),
+        configuration: Arc::default(),
+        loopback: Loopback::default(),
     };
     let selection = Selection { enabled: enabled.iter().map(|name| (*name).to_owned()).collect(), ..Selection::default() };
     let chain = Chain::new(builtin::plugins(&environment, &selection).unwrap());

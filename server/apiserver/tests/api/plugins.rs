@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
+const EVENTS: &str = "/api/v1/namespaces/default/events";
 
 async fn create(cluster: &Cluster, target: &str, object: Value) -> Value {
     let (code, created) = cluster.admin(Method::POST, target, object).await;
@@ -93,5 +94,48 @@ async fn without_the_plugin_a_binding_brings_its_own_labels_only() {
     assert_eq!(cluster.admin(Method::POST, &format!("{PODS}/one/binding"), binding("one")).await.0, 201);
     let (_, bound) = cluster.admin(Method::GET, &format!("{PODS}/one"), Value::Null).await;
     assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["labels"]), (&json!("n1"), &json!({"app": "a", "by": "scheduler"})));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_makes_its_namespace() {
+    let cluster = with(&["NamespaceAutoProvision"], &[]).await;
+    let map = || json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"}});
+    let (code, tried) = cluster.admin(Method::POST, "/api/v1/namespaces/fresh/configmaps?dryRun=All", map()).await;
+    assert_eq!((code, cluster.admin(Method::GET, "/api/v1/namespaces/fresh", Value::Null).await.0), (404, 404), "{tried}");
+    create(&cluster, "/api/v1/namespaces/fresh/configmaps", map()).await;
+    let (code, namespace) = cluster.admin(Method::GET, "/api/v1/namespaces/fresh", Value::Null).await;
+    let facts =
+        (&namespace["status"]["phase"], &namespace["spec"]["finalizers"], &namespace["metadata"]["labels"]["kubernetes.io/metadata.name"]);
+    assert_eq!((code, facts), (200, (&json!("Active"), &json!(["kubernetes"]), &json!("fresh"))), "{namespace}");
+    let (code, refused) = cluster.admin(Method::POST, "/api/v1/namespaces/Not_A_Name/configmaps", map()).await;
+    assert!(code == 403 && refused["message"].as_str().unwrap().starts_with("configmaps \"m\" is forbidden: Namespace"), "{refused}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_limits_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("admission.yaml");
+    let text =
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- {name: EventRateLimit, path: events.yaml}\n";
+    std::fs::write(&file, text).unwrap();
+    let text = "apiVersion: eventratelimit.admission.k8s.io/v1alpha1\nkind: Configuration\nlimits: [{type: User, qps: 1, burst: 1}]\n";
+    std::fs::write(folder.path().join("events.yaml"), text).unwrap();
+    let cluster = Cluster::start_on("127.0.0.1:0", |options, _| {
+        options.admission.enabled = vec!["EventRateLimit".to_owned()];
+        options.admission_configuration = Some(file);
+    })
+    .await;
+    let event = |name: String| {
+        let object = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name}, "involvedObject": object})
+    };
+    // However slow the machine is: all at once are more than one a second.
+    let sent = (0..40).map(|number| cluster.admin(Method::POST, EVENTS, event(format!("e{number}"))));
+    let answers = futures::future::join_all(sent).await;
+    let refused: Vec<&Value> = answers.iter().filter(|(code, _)| *code == 429).map(|(_, answer)| answer).collect();
+    assert!(!refused.is_empty() && answers.iter().any(|(code, _)| *code == 201), "{answers:?}");
+    assert_eq!(refused[0]["message"], "Too many requests: limit reached on type User for key admin");
     cluster.stop().await;
 }

@@ -12,6 +12,7 @@ use trireme_api::quantity::Quantity;
 use crate::admission::effects::Effects;
 use crate::admission::find;
 use crate::admission::forbid;
+use crate::admission::merged_tolerations;
 use crate::admission::plugin::{Environment, Phase, Plugin};
 use crate::admission::request::{AdmissionRequest, Operation};
 use crate::error::Answer;
@@ -117,51 +118,9 @@ fn set_scheduling(spec: &mut Map<String, Value>, class: &Value) -> Result<(), St
     let more = meta::list_at(class, &["scheduling", "tolerations"]);
     if !more.is_empty() {
         let own = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
-        spec.insert("tolerations".to_owned(), Value::from(merge_tolerations(own, more)));
+        spec.insert("tolerations".to_owned(), Value::from(merged_tolerations::merge(own, more)));
     }
     Ok(())
-}
-
-/// Both lists, without tolerations that another one covers.
-fn merge_tolerations(own: Vec<Value>, more: &[Value]) -> Vec<Value> {
-    let all: Vec<Value> = own.into_iter().chain(more.iter().cloned()).collect();
-    let mut merged: Vec<Value> = Vec::new();
-    for (index, one) in all.iter().enumerate() {
-        let covered =
-            merged.iter().any(|other| covers(other, one)) || all[index + 1..].iter().any(|other| other != one && covers(other, one));
-        if !covered {
-            merged.push(one.clone());
-        }
-    }
-    merged
-}
-
-/// Whether `wide` tolerates everything that `narrow` does.
-fn covers(wide: &Value, narrow: &Value) -> bool {
-    if wide == narrow {
-        return true;
-    }
-    fn text<'a>(of: &'a Value, key: &str) -> &'a str {
-        meta::str_at(of, &[key])
-    }
-    let operator = text(wide, "operator");
-    if text(narrow, "key") != text(wide, "key") && !(text(wide, "key").is_empty() && operator == "Exists") {
-        return false;
-    }
-    if text(narrow, "effect") != text(wide, "effect") && !text(wide, "effect").is_empty() {
-        return false;
-    }
-    if text(wide, "effect") == "NoExecute"
-        && let Some(limit) = meta::i64_at(wide, &["tolerationSeconds"])
-        && meta::i64_at(narrow, &["tolerationSeconds"]).is_none_or(|secs| secs > limit)
-    {
-        return false;
-    }
-    match operator {
-        "" | "Equal" => text(narrow, "operator") == "Equal" && text(narrow, "value") == text(wide, "value"),
-        "Exists" => true,
-        _ => false,
-    }
 }
 
 /// Whether two resource lists have the same amounts, however they are written.
