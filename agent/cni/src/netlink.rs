@@ -21,7 +21,7 @@ use rtnetlink::{
     },
 };
 
-use crate::Error;
+use crate::{Error, routes::bridge_mac};
 
 /// `RT_TABLE_DEFAULT`: looked at after `main`, and empty on almost every host.
 const LAST_TABLE: u32 = 253;
@@ -87,15 +87,22 @@ impl Netlink {
     }
 
     /// A bridge that is up, has `address` and the MTU; its index.
+    ///
+    /// Its MAC is fixed. Otherwise it is the least of its ports', and when a pod comes or goes, what the other pods send to the node is lost
+    /// until they ask for its MAC again: half a minute and more.
     pub async fn ensure_bridge(&self, name: &str, address: Ipv4Net, mtu: u32) -> Result<u32, Error> {
-        let index = match self.link_index(name).await? {
-            Some(index) => index,
+        let mac = bridge_mac(address.addr()).to_vec();
+        let (index, mac) = match self.link_index(name).await? {
+            // Pods that hang on it know the one that it has.
+            Some(index) => (index, self.mac(name).await?.filter(|mac| mac.iter().any(|byte| *byte != 0)).unwrap_or(mac)),
             None => {
                 let bridge = LinkBridge::new(name).mtu(mtu).build();
                 self.handle.link().add(bridge).execute().await.map_err(Error::netlink(format!("add bridge {name}")))?;
-                self.required_index(name).await?
+                (self.required_index(name).await?, mac)
             }
         };
+        let fixed = LinkUnspec::new_with_index(index).address(mac).build();
+        self.handle.link().set(fixed).execute().await.map_err(Error::netlink(format!("set the MAC of {name}")))?;
         self.ensure_address(index, name, address).await?;
         self.up(index, name).await?;
         Ok(index)
@@ -255,7 +262,8 @@ impl Netlink {
 
     async fn configure_inside(&self, peer: &str, link: &PodLink) -> Result<(), Error> {
         let index = self.required_index(peer).await?;
-        let renamed = LinkUnspec::new_with_index(index).name(link.pod_name.clone()).build();
+        let mac = bridge_mac(link.address).to_vec();
+        let renamed = LinkUnspec::new_with_index(index).name(link.pod_name.clone()).address(mac).build();
         self.handle.link().set(renamed).execute().await.map_err(Error::netlink(format!("rename {peer}")))?;
         let net = Ipv4Net::new(link.address, link.prefix_len).map_err(|e| Error::BadRequest(e.to_string()))?;
         self.ensure_address(index, &link.pod_name, net).await?;

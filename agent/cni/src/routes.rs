@@ -36,6 +36,13 @@ pub fn tunnel_mac(node_ip: Ipv4Addr) -> [u8; 6] {
     [0x0e, 0x72, a, b, c, d]
 }
 
+/// The MAC of an address on the bridge. An address has the same one whoever holds it, so that no neighbour's ARP entry becomes wrong.
+pub fn bridge_mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    // 0x0a: locally administered, unicast.
+    [0x0a, 0x58, a, b, c, d]
+}
+
 /// Every other node by name. Nodes without pod CIDR or internal IPv4 address are left out until they have both.
 pub fn plan<'a>(nodes: impl Iterator<Item = &'a Node>, this_node: &str) -> BTreeMap<String, Peer> {
     nodes

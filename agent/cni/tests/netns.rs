@@ -11,7 +11,10 @@ use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use trireme_client::{Informer, InformerOptions};
-use trireme_cni::{Backend, Network, NetworkOptions, netlink::Netlink};
+use trireme_cni::{
+    Backend, Network, NetworkOptions,
+    netlink::{Netlink, PodLink},
+};
 
 /// Runs a test on a thread with an empty network namespace of its own, which ends with the thread.
 fn in_new_namespace(test: impl AsyncFnOnce() + Send + 'static) {
@@ -72,6 +75,68 @@ fn addresses_of_links_that_are_there_are_added_and_removed() {
         netlink.delete_address("lo", dns).await.unwrap();
         assert!(!netlink.has_address("lo", dns).await.unwrap());
         netlink.delete_address("no-such-link", dns).await.unwrap();
+    });
+}
+
+/// A named network namespace, which ends with the test.
+struct Pod(String);
+
+impl Pod {
+    fn new(name: &str) -> Pod {
+        let name = format!("trc{}{name}", std::process::id());
+        sh(&format!("ip netns add {name}"));
+        Pod(name)
+    }
+
+    fn sh(&self, command: &str) -> String {
+        sh(&format!("ip netns exec {} {command}", self.0))
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        sh(&format!("ip netns del {}", self.0));
+    }
+}
+
+/// Without a fixed one, the bridge's MAC is the least of its ports': when it changes, what pods send to the node is lost for half a minute.
+#[test]
+fn the_mac_of_the_bridge_stays_while_pods_come_and_go() {
+    in_new_namespace(async || {
+        sh("ip link set lo up");
+        let netlink = Netlink::connect().unwrap();
+        let (mac, gateway) = (|link: &str| sh(&format!("ip -br link show {link} | awk '{{print $3}}'")), "10.42.0.1/24".parse().unwrap());
+        let bridge = netlink.ensure_bridge("cni0", gateway, 1500).await.unwrap();
+        let first = mac("cni0");
+        let pod = Pod::new("a");
+        let link = PodLink {
+            host_name: "vetha".into(),
+            pod_name: "eth0".into(),
+            address: [10, 42, 0, 9].into(),
+            prefix_len: 24,
+            gateway: [10, 42, 0, 1].into(),
+            mtu: 1500,
+        };
+        let namespace = format!("/run/netns/{}", pod.0);
+        netlink.attach_pod(bridge, namespace.as_ref(), &link).await.unwrap();
+        let reach_node = "timeout 5 bash -c 'exec 3<>/dev/tcp/10.42.0.1/7000'";
+        let _node = std::net::TcpListener::bind("10.42.0.1:7000").unwrap();
+        pod.sh(reach_node);
+        sh("ip link add low type veth peer name low-peer; ip link set low address 02:00:00:00:00:01 master cni0 up");
+        assert_eq!(mac("cni0"), first, "a port with a lower MAC came");
+        sh("ip link del low");
+        assert_eq!(mac("cni0"), first, "it went");
+        pod.sh(reach_node);
+        assert!(pod.sh("ip -br link show eth0").contains("0a:58:0a:2a:00:09"), "an address has one MAC, whoever holds it");
+
+        // A bridge of an earlier release keeps the MAC that its pods know.
+        sh(
+            "ip link del cni0; ip link add cni0 type bridge; ip link add port type veth peer name port-peer; ip link set port master cni0 up",
+        );
+        let known = mac("cni0");
+        netlink.ensure_bridge("cni0", gateway, 1500).await.unwrap();
+        sh("ip link del port; ip link add low type veth peer name low-peer; ip link set low address 02:00:00:00:00:01 master cni0 up");
+        assert_eq!(mac("cni0"), known);
     });
 }
 

@@ -27,17 +27,23 @@ fn again<T: DeserializeOwned>(value: serde_json::Result<Value>, error: Error) ->
 
 /// Sets the times of conditions that have none, wherever they are; true if there were any.
 fn set_missing_times(value: &mut Value) -> bool {
+    let mut is_any = false;
     match value {
-        Value::Array(items) => items.iter_mut().fold(false, |set, item| set_missing_times(item) || set),
-        Value::Object(fields) => fields.iter_mut().fold(false, |set, (name, field)| {
-            let here = name == "conditions" && field.as_array_mut().into_iter().flatten().fold(false, |set, one| set_time(one) || set);
-            set_missing_times(field) || here || set
-        }),
-        _ => false,
+        Value::Array(items) => items.iter_mut().for_each(|item| is_any |= set_missing_times(item)),
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                if name == "conditions" {
+                    field.as_array_mut().into_iter().flatten().for_each(|condition| is_any |= set_missing_time(condition));
+                }
+                is_any |= set_missing_times(field);
+            }
+        }
+        _ => {}
     }
+    is_any
 }
 
-fn set_time(condition: &mut Value) -> bool {
+fn set_missing_time(condition: &mut Value) -> bool {
     let Some(condition) = condition.as_object_mut() else { return false };
     let time = condition.entry("lastTransitionTime").or_insert(Value::Null);
     let is_missing = time.is_null();
