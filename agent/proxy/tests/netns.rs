@@ -113,8 +113,9 @@ fn every_endpoint_of_few_and_of_many_takes_connections() {
             vec![(path(services, "few"), service("few", "10.43.0.10")), (path(services, "many"), service("many", "10.43.0.11"))];
         objects.extend((8000..8003).map(|port| (path(slices, &format!("few-{port}")), slice("few", port))));
         objects.extend((8000..8012).map(|port| (path(slices, &format!("many-{port}")), slice("many", port))));
+        let api = api::Api::with(objects.iter().map(|(path, object)| (path.as_str(), object.clone())));
         let cancel = CancellationToken::new();
-        let proxier = proxier(&api::Api::with(objects), &cancel);
+        let proxier = proxier(&api, &cancel);
         let mut health = proxier.health();
         let stop = cancel.clone();
         let running = tokio::spawn(async move { proxier.run(stop).await });

@@ -14,8 +14,8 @@ pub struct Api(Arc<BTreeMap<String, Value>>);
 
 impl Api {
     /// Objects by path.
-    pub fn with(objects: impl IntoIterator<Item = (impl Into<String>, Value)>) -> Self {
-        Self(Arc::new(objects.into_iter().map(|(path, object)| (path.into(), object)).collect()))
+    pub fn with<'a>(objects: impl IntoIterator<Item = (&'a str, Value)>) -> Self {
+        Self(Arc::new(objects.into_iter().map(|(path, object)| (path.to_owned(), object)).collect()))
     }
 
     pub fn client(&self) -> Client {
