@@ -153,9 +153,9 @@ fn verdict_without_endpoints(service: &Balanced) -> String {
 
 fn balance(rules: &mut RuleSet, body: &mut String, service: &Balanced, targets: &[Target], name: &str) {
     let endpoints: Vec<String> = targets.iter().map(|target| add_endpoint(rules, service, *target, name)).collect();
-    if service.affinity_secs.is_some() {
+    if let Some(timeout) = service.affinity_secs {
         for endpoint in &endpoints {
-            line(body, format_args!("ip saddr @aff_{endpoint} goto ep_{endpoint}"));
+            line(body, format_args!("ip saddr @{} goto ep_{endpoint}", affinity_set(endpoint, timeout)));
         }
     }
     if endpoints.len() <= MAX_CHOICE_RULES {
@@ -177,12 +177,18 @@ fn add_endpoint(rules: &mut RuleSet, service: &Balanced, target: Target, name: &
     // A pod that reaches itself through the service must see the node's address, or its answer would not come back this way.
     line(&mut body, format_args!("ip saddr {} jump mark_masquerade", target.address));
     if let Some(timeout) = service.affinity_secs {
-        rules.affinity_sets.insert(format!("aff_{endpoint}"), timeout);
-        line(&mut body, format_args!("update @aff_{endpoint} {{ ip saddr }}"));
+        let set = affinity_set(&endpoint, timeout);
+        line(&mut body, format_args!("update @{set} {{ ip saddr }}"));
+        rules.affinity_sets.insert(set, timeout);
     }
     line(&mut body, format_args!("meta l4proto {} dnat to {}:{}", service.protocol, target.address, target.port));
     rules.chains.insert(format!("ep_{endpoint}"), body);
     endpoint
+}
+
+/// The clients that keep to an endpoint. A set cannot change its timeout, so another timeout is another set.
+fn affinity_set(endpoint: &str, timeout: u32) -> String {
+    format!("aff_{endpoint}_{timeout}")
 }
 
 fn line(body: &mut String, text: std::fmt::Arguments<'_>) {
@@ -208,7 +214,7 @@ pub fn difference(transaction: &mut Transaction, old: &RuleSet, new: &RuleSet) {
     for ip in old.cluster_ips.difference(&new.cluster_ips) {
         transaction.delete_element("cluster_ips", &ip.to_string());
     }
-    for (name, timeout) in new.affinity_sets.iter().filter(|(n, t)| old.affinity_sets.get(*n) != Some(t)) {
+    for (name, timeout) in new.affinity_sets.iter().filter(|(name, _)| !old.affinity_sets.contains_key(*name)) {
         transaction.add_set(name, &format!("type ipv4_addr; flags dynamic, timeout; timeout {timeout}s; size 65535;"));
     }
     let changed: Vec<_> = new.chains.iter().filter(|(name, body)| old.chains.get(*name) != Some(body)).collect();
@@ -333,5 +339,20 @@ mod tests {
         let shrink = difference(&three, &two);
         assert!(shrink.contains("delete chain") && !shrink.contains("add element"), "{shrink}");
         assert!(difference(&two, &two).is_empty());
+    }
+
+    #[test]
+    fn another_timeout_of_affinity_is_another_set() {
+        let with = |seconds: u32| {
+            let mut spec = cluster_ip();
+            spec["sessionAffinity"] = json!("ClientIP");
+            spec["sessionAffinityConfig"] = json!({"clientIP": {"timeoutSeconds": seconds}});
+            rules(spec, &["10.42.0.2", "10.42.0.3"])
+        };
+        let mut transaction = Transaction::new(trireme_nft::Family::Ip, TABLE);
+        super::difference(&mut transaction, &with(10), &with(20));
+        let script = transaction.script().unwrap();
+        let lines = |verb: &str, end: &str| script.lines().filter(|line| line.starts_with(verb) && line.contains(end)).count();
+        assert_eq!((lines("add set", "_20 {"), lines("delete set", "_10"), lines("add set", "_10")), (2, 2, 0), "{script}");
     }
 }

@@ -190,10 +190,8 @@ pub fn find(group: &str, plural: &str) -> Option<Arc<Definition>> {
 
 /// A pod's quality of service class (`Guaranteed`, `Burstable` or `BestEffort`): what its status says, or else what its containers ask for.
 pub fn qos_class(pod: &Value) -> &str {
-    match meta::str_at(pod, &["status", "qosClass"]) {
-        "" => core::pod::qos::class(pod),
-        class => class,
-    }
+    let class = meta::str_at(pod, &["status", "qosClass"]);
+    if class.is_empty() { core::pod::qos::class(pod) } else { class }
 }
 
 fn definition(resource: Resource) -> Definition {
