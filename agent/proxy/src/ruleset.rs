@@ -353,6 +353,6 @@ mod tests {
         super::difference(&mut transaction, &with(10), &with(20));
         let script = transaction.script().unwrap();
         let lines = |verb: &str, end: &str| script.lines().filter(|line| line.starts_with(verb) && line.contains(end)).count();
-        assert_eq!((lines("add set", "_20 {"), lines("delete set", "_10"), lines("add set", "_10")), (2, 2, 0), "{script}");
+        assert_eq!((lines("add set", "_20 {"), lines("delete set", "8080_10"), lines("add set", "8080_10 {")), (2, 2, 0), "{script}");
     }
 }
