@@ -36,7 +36,7 @@ pub fn tunnel_mac(node_ip: Ipv4Addr) -> [u8; 6] {
     [0x0e, 0x72, a, b, c, d]
 }
 
-/// The MAC of an address on the bridge. An address has the same one whoever holds it, so that no neighbour's ARP entry becomes wrong.
+/// The MAC that belongs to an address on the bridge. No neighbour keeps a stale ARP entry when the address goes to another pod.
 pub fn bridge_mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     // 0x0a: locally administered, unicast.

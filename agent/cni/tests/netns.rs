@@ -127,7 +127,7 @@ fn the_mac_of_the_bridge_stays_while_pods_come_and_go() {
         sh("ip link del low");
         assert_eq!(mac("cni0"), first, "it went");
         pod.sh(reach_node);
-        assert!(pod.sh("ip -br link show eth0").contains("0a:58:0a:2a:00:09"), "an address has one MAC, whoever holds it");
+        assert!(pod.sh("ip -br link show eth0").contains("0a:58:0a:2a:00:09"), "the MAC is derived from the address");
 
         // A bridge of an earlier release keeps the MAC that its pods know.
         sh(
