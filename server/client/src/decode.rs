@@ -15,7 +15,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<
     serde_json::from_slice(json).or_else(|error| again(serde_json::from_slice(json), error))
 }
 
-/// As [`from_json`], of what is known to be text.
+/// Decodes JSON text; otherwise the same as [`from_json`].
 pub(crate) fn from_text<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     serde_json::from_str(json).or_else(|error| again(serde_json::from_str(json), error))
 }

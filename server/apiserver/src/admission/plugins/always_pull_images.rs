@@ -1,6 +1,6 @@
 //! AlwaysPullImages: every container pulls its image with its pod's own credentials.
 //!
-//! So nobody uses a private image only because another pod has brought it to the node. Answers to
+//! A pod cannot use a private image that another pod has pulled to the node. Answers to
 //! <https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#alwayspullimages>.
 
 use std::collections::BTreeSet;

@@ -96,7 +96,7 @@ impl OwnerReferencesPermissionEnforcement {
         for (version, plural, is_namespaced) in resources {
             let mut question = finalizers(request, &version.group, &version.version, &plural, owner.name);
             if is_namespaced {
-                // An owner is in the namespace of what it owns.
+                // A namespaced owner and its dependents share a namespace.
                 question.namespace.clone_from(&request.namespace);
             }
             let decision = self.authorizer.authorize(&question).await;
