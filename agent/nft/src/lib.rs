@@ -1,4 +1,5 @@
-//! nftables transactions: the only crate that runs `nft`, `conntrack` and, for hosts that still use it, `iptables-legacy`.
+//! nftables transactions: the only crate that speaks to nftables, by netlink or by `nft`, and that runs `conntrack` and, for hosts that still
+//! use it, `iptables-legacy`.
 //!
 //! Each owner (service proxy, host ports, network policy) has a table of its own and changes nothing else: a [`Transaction`] is bound to
 //! one table, and an [`OwnedTable`] notices when another program changes or removes that table. The exception is [`firewall`], which adds
@@ -11,12 +12,13 @@
 pub mod conntrack;
 pub mod events;
 pub mod firewall;
+mod netlink;
 mod program;
 mod table;
 mod transaction;
 
 pub use program::exists as program_exists;
-pub use table::{OwnedTable, remove as remove_table};
+pub use table::{OwnedTable, is_direct, remove as remove_table};
 pub use transaction::{Family, Hook, Transaction};
 
 /// What goes wrong with packet rules.
@@ -45,6 +47,14 @@ pub enum Error {
         program: &'static str,
         /// The first lines of the error output of nft.
         message: String,
+    },
+    /// The kernel refused a transaction; nothing of it was applied.
+    #[error("the kernel refused packet rules{}: {source}", .statement.as_ref().map(|s| format!(" ({s})")).unwrap_or_default())]
+    Kernel {
+        /// The statement at which it stopped, if it is about one.
+        statement: Option<String>,
+        /// Why.
+        source: std::io::Error,
     },
     /// A name or rule that would break out of its place in a transaction.
     #[error("not a valid nftables {what}: {text:?}")]

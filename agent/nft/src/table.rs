@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::{
     Error,
     events::{Change, Event, Events, Received},
+    netlink::{Batch, Socket},
     program,
     transaction::{Family, Transaction},
 };
@@ -22,13 +23,14 @@ pub struct OwnedTable {
     family: Family,
     name: String,
     events: Events,
+    socket: Socket,
     intact: bool,
 }
 
 impl OwnedTable {
     /// Takes the table's name; nothing is made yet. Must be called on a tokio runtime, in the network namespace of the table.
     pub fn new(family: Family, name: &str) -> Result<Self, Error> {
-        Ok(Self { family, name: name.to_owned(), events: Events::open()?, intact: false })
+        Ok(Self { family, name: name.to_owned(), events: Events::open()?, socket: Socket::open().map_err(Error::Listen)?, intact: false })
     }
 
     /// An empty transaction on this table.
@@ -62,7 +64,7 @@ impl OwnedTable {
         let was_intact = self.is_intact();
         let mut exists = true;
         let mut complete = true;
-        let mut applied = std::pin::pin!(apply(transaction));
+        let mut applied = std::pin::pin!(send(&self.socket, transaction));
         // A large transaction announces more than the socket holds: what is announced is read while it runs.
         let result = loop {
             tokio::select! {
@@ -115,9 +117,24 @@ impl OwnedTable {
     }
 }
 
-/// Applies a transaction as a whole, or nothing of it.
+/// Whether a transaction goes to the kernel directly. Anything else costs a run of `nft`, which reads all chains of all tables.
+pub fn is_direct(transaction: &Transaction) -> bool {
+    Batch::of(transaction).is_some()
+}
+
+/// Applies a transaction as a whole, or nothing of it: directly if it can be, else through `nft`.
+async fn send(socket: &Socket, transaction: &Transaction) -> Result<(), Error> {
+    transaction.check()?;
+    let Some(batch) = Batch::of(transaction) else { return apply(transaction).await };
+    socket.apply(batch).await.map_err(|refusal| {
+        let statement = refusal.statement.and_then(|place| transaction.statement(place));
+        Error::Kernel { statement, source: refusal.source }
+    })
+}
+
+/// Applies a transaction as a whole, or nothing of it, through `nft`.
 pub(crate) async fn apply(transaction: &Transaction) -> Result<(), Error> {
-    program::run("nft", &["-f", "-"], transaction.script()?).await.map(drop)
+    program::run("nft", &["-f", "-"], &transaction.script()?).await.map(drop)
 }
 
 async fn is_listed(family: Family, name: &str) -> Result<bool, Error> {

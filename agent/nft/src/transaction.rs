@@ -1,4 +1,4 @@
-//! A transaction on one table, as an nft script.
+//! A transaction on one table, as statements in the words of nft.
 //!
 //! Invariant: a transaction cannot name another table. Names are checked and rules cannot hold a line break, so that no text that a
 //! caller puts in ends one statement and begins another.
@@ -47,7 +47,7 @@ impl Display for Family {
 }
 
 /// Where in a packet's way a base chain stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hook {
     /// `filter` or `nat`.
     pub kind: &'static str,
@@ -57,12 +57,58 @@ pub struct Hook {
     pub priority: i32,
 }
 
+/// One statement on the table of its transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Statement {
+    AddTable,
+    DeleteTable,
+    AddChain(String),
+    AddBaseChain(String, Hook),
+    FlushChain(String),
+    DeleteChain(String),
+    /// Chain and rule.
+    AddRule(String, String),
+    /// Map and definition.
+    AddMap(String, String),
+    /// Set and definition.
+    AddSet(String, String),
+    DeleteSet(String),
+    FlushSet(String),
+    /// Set or map, and element.
+    AddElement(String, String),
+    /// Set or map, and key.
+    DeleteElement(String, String),
+}
+
+impl Statement {
+    /// Writes it as `nft` reads it.
+    pub(crate) fn write(&self, out: &mut impl Write, family: Family, table: &str) -> fmt::Result {
+        match self {
+            Statement::AddTable => writeln!(out, "add table {family} {table}"),
+            Statement::DeleteTable => writeln!(out, "delete table {family} {table}"),
+            Statement::AddChain(chain) => writeln!(out, "add chain {family} {table} {chain}"),
+            Statement::AddBaseChain(chain, Hook { kind, hook, priority }) => {
+                writeln!(out, "add chain {family} {table} {chain} {{ type {kind} hook {hook} priority {priority}; policy accept; }}")
+            }
+            Statement::FlushChain(chain) => writeln!(out, "flush chain {family} {table} {chain}"),
+            Statement::DeleteChain(chain) => writeln!(out, "delete chain {family} {table} {chain}"),
+            Statement::AddRule(chain, rule) => writeln!(out, "add rule {family} {table} {chain} {rule}"),
+            Statement::AddMap(map, definition) => writeln!(out, "add map {family} {table} {map} {{ {definition} }}"),
+            Statement::AddSet(set, definition) => writeln!(out, "add set {family} {table} {set} {{ {definition} }}"),
+            Statement::DeleteSet(set) => writeln!(out, "delete set {family} {table} {set}"),
+            Statement::FlushSet(set) => writeln!(out, "flush set {family} {table} {set}"),
+            Statement::AddElement(set, element) => writeln!(out, "add element {family} {table} {set} {{ {element} }}"),
+            Statement::DeleteElement(set, key) => writeln!(out, "delete element {family} {table} {set} {{ {key} }}"),
+        }
+    }
+}
+
 /// Statements on one table that are applied together or not at all.
 #[derive(Debug, Clone)]
 pub struct Transaction {
     family: Family,
     table: String,
-    script: String,
+    statements: Vec<Statement>,
     replaces_table: bool,
     invalid: Option<(&'static str, String)>,
 }
@@ -70,102 +116,86 @@ pub struct Transaction {
 impl Transaction {
     /// Nothing yet, on this table.
     pub fn new(family: Family, table: &str) -> Self {
-        let mut transaction = Self { family, table: table.to_owned(), script: String::new(), replaces_table: false, invalid: None };
+        let mut transaction = Self { family, table: table.to_owned(), statements: Vec::new(), replaces_table: false, invalid: None };
         transaction.check_name(table);
         transaction
     }
 
     /// Whether it holds no statement.
     pub fn is_empty(&self) -> bool {
-        self.script.is_empty()
+        self.statements.is_empty()
     }
 
     /// Empties the table, or makes it if it does not exist.
     pub fn replace_table(&mut self) {
         self.replaces_table = true;
         // Deleting needs the table to exist, adding does not mind if it does.
-        for statement in ["add", "delete", "add"] {
-            self.push(format_args!("{statement} table"), "");
-        }
+        self.statements.extend([Statement::AddTable, Statement::DeleteTable, Statement::AddTable]);
     }
 
     /// Removes the table; it is no error if it does not exist.
     pub fn remove_table(&mut self) {
-        for statement in ["add", "delete"] {
-            self.push(format_args!("{statement} table"), "");
-        }
+        self.statements.extend([Statement::AddTable, Statement::DeleteTable]);
     }
 
     /// A chain that other chains lead to; an existing one is left as it is.
     pub fn add_chain(&mut self, chain: &str) {
-        self.check_name(chain);
-        self.push("add chain", chain);
+        self.push(chain, Statement::AddChain);
     }
 
     /// A chain that the kernel calls, with policy accept.
     pub fn add_base_chain(&mut self, chain: &str, at: Hook) {
-        self.check_name(chain);
-        let Hook { kind, hook, priority } = at;
-        self.push("add chain", format_args!("{chain} {{ type {kind} hook {hook} priority {priority}; policy accept; }}"));
+        self.push(chain, |chain| Statement::AddBaseChain(chain, at));
     }
 
     /// Removes all rules of a chain.
     pub fn flush_chain(&mut self, chain: &str) {
-        self.check_name(chain);
-        self.push("flush chain", chain);
+        self.push(chain, Statement::FlushChain);
     }
 
     /// Removes a chain, which must have no rules and be used by none.
     pub fn delete_chain(&mut self, chain: &str) {
-        self.check_name(chain);
-        self.push("delete chain", chain);
+        self.push(chain, Statement::DeleteChain);
     }
 
     /// Appends a rule.
     pub fn add_rule(&mut self, chain: &str, rule: &str) {
-        self.check_name(chain);
         self.check_text("rule", rule);
-        self.push("add rule", format_args!("{chain} {rule}"));
+        self.push(chain, |chain| Statement::AddRule(chain, rule.to_owned()));
     }
 
     /// A map; `definition` is what stands between the braces (`type ipv4_addr : verdict;`).
     pub fn add_map(&mut self, map: &str, definition: &str) {
-        self.check_name(map);
         self.check_text("map", definition);
-        self.push("add map", format_args!("{map} {{ {definition} }}"));
+        self.push(map, |map| Statement::AddMap(map, definition.to_owned()));
     }
 
     /// A set; `definition` as for a map.
     pub fn add_set(&mut self, set: &str, definition: &str) {
-        self.check_name(set);
         self.check_text("set", definition);
-        self.push("add set", format_args!("{set} {{ {definition} }}"));
+        self.push(set, |set| Statement::AddSet(set, definition.to_owned()));
     }
 
     /// Removes a set that no rule uses.
     pub fn delete_set(&mut self, set: &str) {
-        self.check_name(set);
-        self.push("delete set", set);
+        self.push(set, Statement::DeleteSet);
     }
 
     /// Removes all elements of a set.
     pub fn flush_set(&mut self, set: &str) {
-        self.check_name(set);
-        self.push("flush set", set);
+        self.push(set, Statement::FlushSet);
     }
 
     /// An element of a set (`10.42.0.7`) or of a map (`10.42.0.7 : accept`).
     pub fn add_element(&mut self, set: &str, element: &str) {
-        self.check_name(set);
         self.check_text("element", element);
-        self.push("add element", format_args!("{set} {{ {element} }}"));
+        self.push(set, |set| Statement::AddElement(set, element.to_owned()));
     }
 
     /// Removes an element by its key.
     pub fn delete_element(&mut self, set: &str, key: &str) {
-        self.check_name(set);
         self.check_text("element", key);
-        self.push("delete element", format_args!("{set} {{ {key} }}"));
+        self.push(set, |set| Statement::DeleteElement(set, key.to_owned()));
     }
 
     /// Whether what the table held before is gone afterwards.
@@ -174,16 +204,47 @@ impl Transaction {
     }
 
     /// The script for `nft -f -`, or what is wrong with it.
-    pub fn script(&self) -> Result<&str, Error> {
+    pub fn script(&self) -> Result<String, Error> {
+        self.check()?;
+        let mut script = String::new();
+        for statement in &self.statements {
+            // Writing to a String cannot fail.
+            let _ = statement.write(&mut script, self.family, &self.table);
+        }
+        Ok(script)
+    }
+
+    pub(crate) fn family(&self) -> Family {
+        self.family
+    }
+
+    pub(crate) fn table(&self) -> &str {
+        &self.table
+    }
+
+    pub(crate) fn statements(&self) -> &[Statement] {
+        &self.statements
+    }
+
+    /// The statement at this place, as `nft` reads it.
+    pub(crate) fn statement(&self, place: usize) -> Option<String> {
+        let mut text = String::new();
+        // Writing to a String cannot fail.
+        let _ = self.statements.get(place)?.write(&mut text, self.family, &self.table);
+        Some(text.trim_end().to_owned())
+    }
+
+    /// What is wrong with it.
+    pub(crate) fn check(&self) -> Result<(), Error> {
         match &self.invalid {
             Some((what, text)) => Err(Error::Invalid { what, text: text.clone() }),
-            None => Ok(&self.script),
+            None => Ok(()),
         }
     }
 
-    fn push(&mut self, statement: impl Display, rest: impl Display) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.script, "{statement} {} {} {rest}", self.family, self.table);
+    fn push(&mut self, name: &str, statement: impl FnOnce(String) -> Statement) {
+        self.check_name(name);
+        self.statements.push(statement(name.to_owned()));
     }
 
     fn check_name(&mut self, name: &str) {
@@ -221,7 +282,7 @@ mod tests {
         transaction.add_rule("in", "ct state new accept");
         transaction.add_element("m", "10.0.0.1 . tcp : goto a");
         let script = transaction.script().unwrap();
-        assert!(script.lines().all(|l| l.contains(" ip trireme ")), "{script}");
+        assert!(script.lines().all(|l| format!("{l} ").contains(" ip trireme ")), "{script}");
         assert!(script.contains("add chain ip trireme in { type filter hook input priority -110; policy accept; }"), "{script}");
     }
 

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use trireme_nft::{
-    Family, Hook, OwnedTable,
+    Family, Hook, OwnedTable, Transaction,
     firewall::{self, Openings},
 };
 
@@ -80,8 +80,100 @@ fn a_refused_transaction_says_why_and_changes_nothing() {
         wrong.add_chain("fine");
         wrong.add_rule("missing", "accept");
         let error = table.commit(&wrong).await.unwrap_err();
+        let expected = "the kernel refused packet rules (add rule ip own missing accept): No such file or directory (os error 2)";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(sh("nft list ruleset"), before);
+        // What goes through nft.
+        wrong.add_rule("missing", "counter accept");
+        let error = table.commit(&wrong).await.unwrap_err();
         assert!(error.to_string().starts_with("nft refused: "), "{error}");
         assert_eq!(sh("nft list ruleset"), before);
+        let mut right = table.transaction();
+        right.add_chain("fine");
+        table.commit(&right).await.unwrap();
+    });
+}
+
+/// Statements of every form that goes to the kernel directly.
+fn forms(transaction: &mut Transaction) {
+    transaction.add_set("affinity", "type ipv4_addr; flags dynamic, timeout; timeout 10800s; size 65535;");
+    transaction.add_set("addresses", "type ipv4_addr;");
+    transaction.add_set("ports", "type ipv4_addr . inet_proto . inet_service;");
+    for chain in ["a", "b", "gone"] {
+        transaction.add_chain(chain);
+        transaction.flush_chain(chain);
+    }
+    for rule in [
+        "ip saddr != 10.42.0.0/16 jump b",
+        "ip saddr 10.42.0.5 goto b",
+        "ip saddr 203.0.113.7/27 goto b",
+        "ip daddr 10.0.0.0/9 drop",
+        "ip saddr @addresses goto b",
+        "ip daddr @ranges accept",
+        "ip saddr @affinity goto b",
+        "ip daddr vmap @verdicts",
+        "ip daddr . meta l4proto . th dport @ports accept",
+        "ip daddr . meta l4proto . th dport vmap @services",
+        "fib saddr type local goto b",
+        "numgen random mod 5 == 0 goto b",
+        "numgen random mod 100 < 16 goto b",
+        "update @affinity { ip saddr }",
+        "meta l4proto udp",
+        "tcp dport 80 accept",
+        "ip saddr @addresses sctp dport 80-90 accept",
+        "drop",
+    ] {
+        transaction.add_rule("a", rule);
+    }
+    transaction.add_rule("b", "meta l4proto tcp dnat to 10.42.0.5:8080");
+    transaction.add_rule("gone", "accept");
+    transaction.add_element("services", "10.43.0.9 . tcp . 80 : goto b");
+    transaction.add_element("services", "10.43.0.10 . udp . 53 : drop");
+    transaction.add_element("verdicts", "10.43.0.9 : jump b");
+    transaction.add_element("verdicts", "10.43.0.8 : accept");
+    transaction.add_element("node_ports", "sctp . 30080 : goto b");
+    transaction.add_element("addresses", "10.42.0.7");
+    transaction.add_element("addresses", "10.42.0.8");
+    transaction.add_element("ports", "10.43.0.9 . tcp . 80");
+    transaction.delete_element("addresses", "10.42.0.8");
+    transaction.delete_element("services", "10.43.0.10 . udp . 53");
+    transaction.flush_chain("gone");
+    transaction.delete_chain("gone");
+    transaction.delete_set("unused");
+}
+
+#[test]
+fn what_goes_to_the_kernel_directly_has_the_effect_that_it_has_through_nft() {
+    in_new_namespace(async || {
+        let mut listings = Vec::new();
+        for direct in [true, false] {
+            let mut table = OwnedTable::new(Family::Ip, "own").unwrap();
+            let mut base = table.transaction();
+            base.replace_table();
+            base.add_map("services", "type ipv4_addr . inet_proto . inet_service : verdict;");
+            base.add_map("node_ports", "type inet_proto . inet_service : verdict;");
+            base.add_map("verdicts", "type ipv4_addr : verdict;");
+            base.add_set("ranges", "type ipv4_addr; flags interval;");
+            base.add_set("unused", "type ipv4_addr;");
+            table.commit(&base).await.unwrap();
+            let mut transaction = table.transaction();
+            forms(&mut transaction);
+            assert!(trireme_nft::is_direct(&transaction));
+            if !direct {
+                transaction.flush_set("unused_by_rules");
+                let mut with = table.transaction();
+                with.add_set("unused_by_rules", "type ipv4_addr;");
+                table.commit(&with).await.unwrap();
+                assert!(!trireme_nft::is_direct(&transaction));
+                transaction.delete_set("unused_by_rules");
+            }
+            table.commit(&transaction).await.unwrap();
+            assert!(table.is_intact());
+            listings.push(sh("nft list ruleset"));
+        }
+        let [direct, through_nft] = listings.as_slice() else { panic!() };
+        assert_eq!(direct, through_nft);
+        assert!(direct.contains("ip saddr 203.0.113.0/27 goto b") && direct.contains("10.43.0.9 : jump b"), "{direct}");
     });
 }
 

@@ -18,9 +18,9 @@ use crate::services::{Balanced, Target};
 /// The table's name (family `ip`).
 pub const TABLE: &str = "trireme";
 
-/// Up to so many endpoints are chosen among by rules, more by an anonymous map: to add one, the kernel looks at all maps of the table, so
-/// thousands of them take minutes to load.
-const MAX_CHOICE_RULES: usize = 8;
+/// Up to so many endpoints are chosen among in one chain; more are divided into groups of so many, with a chain for each. Not by an anonymous
+/// map: to add one, the kernel looks at all maps of the table, so thousands of them take minutes to load.
+const GROUP: usize = 16;
 
 /// Everything that changes with the services. The fixed part of the table is [`crate::skeleton`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ fn add_service(rules: &mut RuleSet, service: &Balanced, node: &NodeView) {
     } else {
         let chain = format!("svc_{name}");
         let mut body = format!("ip saddr != {} jump mark_masquerade\n", node.cluster_cidr);
-        balance(rules, &mut body, service, &service.internal, &name);
+        balance(rules, &mut body, service, &service.internal, &name, &chain);
         rules.chains.insert(chain.clone(), body);
         rules.elements.insert(("service_ips", key(service.cluster_ip)), format!("goto {chain}"));
     }
@@ -101,7 +101,7 @@ fn add_external(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
     match service.external.is_empty() {
         // Another node has endpoints: the packet is dropped, so that a balancer tries elsewhere.
         true => line(&mut body, format_args!("drop")),
-        false => balance(rules, &mut body, service, &service.external, name),
+        false => balance(rules, &mut body, service, &service.external, name, &chain),
     }
     rules.chains.insert(chain.clone(), body);
     let admits = balancer_chain(rules, service, name, &chain);
@@ -127,8 +127,8 @@ fn inside_chain(rules: &mut RuleSet, service: &Balanced, name: &str, node: &Node
         return format!("svc_{name}");
     }
     let mut body = format!("ip saddr != {} jump mark_masquerade\n", node.cluster_cidr);
-    balance(rules, &mut body, service, &service.everywhere, name);
     let chain = format!("all_{name}");
+    balance(rules, &mut body, service, &service.everywhere, name, &chain);
     rules.chains.insert(chain.clone(), body);
     chain
 }
@@ -151,24 +151,39 @@ fn verdict_without_endpoints(service: &Balanced) -> String {
     if service.external_local { "drop".into() } else { "goto reject_packet".into() }
 }
 
-fn balance(rules: &mut RuleSet, body: &mut String, service: &Balanced, targets: &[Target], name: &str) {
+/// Ends the rules of `chain` with the choice of an endpoint.
+fn balance(rules: &mut RuleSet, body: &mut String, service: &Balanced, targets: &[Target], name: &str, chain: &str) {
     let endpoints: Vec<String> = targets.iter().map(|target| add_endpoint(rules, service, *target, name)).collect();
     if let Some(timeout) = service.affinity_secs {
         for endpoint in &endpoints {
             line(body, format_args!("ip saddr @{} goto ep_{endpoint}", affinity_set(endpoint, timeout)));
         }
     }
-    if endpoints.len() <= MAX_CHOICE_RULES {
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            match endpoints.len() - i {
-                1 => line(body, format_args!("goto ep_{endpoint}")),
-                left => line(body, format_args!("numgen random mod {left} == 0 goto ep_{endpoint}")),
-            }
-        }
-        return;
+    if endpoints.len() <= GROUP {
+        return choose(body, &endpoints);
     }
-    let choices: Vec<String> = endpoints.iter().enumerate().map(|(i, e)| format!("{i} : goto ep_{e}")).collect();
-    line(body, format_args!("numgen random mod {} vmap {{ {} }}", endpoints.len(), choices.join(", ")));
+    let mut left = endpoints.len();
+    for (number, group) in endpoints.chunks(GROUP).enumerate() {
+        let group_chain = format!("{chain}_{number}");
+        match left == group.len() {
+            true => line(body, format_args!("goto {group_chain}")),
+            false => line(body, format_args!("numgen random mod {left} < {} goto {group_chain}", group.len())),
+        }
+        left -= group.len();
+        let mut choice = String::new();
+        choose(&mut choice, group);
+        rules.chains.insert(group_chain, choice);
+    }
+}
+
+/// Each endpoint is as likely as any other: the first of `n` is taken once in `n` times, else the next is the first of those left.
+fn choose(body: &mut String, endpoints: &[String]) {
+    for (left, endpoint) in (1..=endpoints.len()).rev().zip(endpoints) {
+        match left {
+            1 => line(body, format_args!("goto ep_{endpoint}")),
+            _ => line(body, format_args!("numgen random mod {left} == 0 goto ep_{endpoint}")),
+        }
+    }
 }
 
 fn add_endpoint(rules: &mut RuleSet, service: &Balanced, target: Target, name: &str) -> String {
@@ -331,7 +346,7 @@ mod tests {
         let difference = |old: &RuleSet, new: &RuleSet| {
             let mut transaction = Transaction::new(trireme_nft::Family::Ip, TABLE);
             super::difference(&mut transaction, old, new);
-            transaction.script().unwrap().to_owned()
+            transaction.script().unwrap()
         };
         let grow = difference(&two, &three);
         assert!(grow.contains("dnat to 10.42.0.4:8080") && !grow.contains("dnat to 10.42.0.2"), "{grow}");
@@ -339,6 +354,57 @@ mod tests {
         let shrink = difference(&three, &two);
         assert!(shrink.contains("delete chain") && !shrink.contains("add element"), "{shrink}");
         assert!(difference(&two, &two).is_empty());
+    }
+
+    #[test]
+    fn each_of_many_endpoints_is_as_likely_as_any_other() {
+        for count in [1_usize, 2, 16, 17, 32, 33, 100] {
+            let pods: Vec<String> = (0..count).map(|n| format!("10.42.{}.{}", n / 200, n % 200 + 1)).collect();
+            let rules = rules(cluster_ip(), &pods.iter().map(String::as_str).collect::<Vec<_>>());
+            let start = rules.elements[&("service_ips", "10.43.0.9 . tcp . 80".to_owned())].strip_prefix("goto ").unwrap();
+            let mut shares = BTreeMap::new();
+            share(&rules, start, 1.0, &mut shares);
+            assert_eq!(shares.len(), count);
+            assert!(shares.values().all(|share: &f64| (share * count as f64 - 1.0).abs() < 1e-9), "{shares:?}");
+        }
+    }
+
+    /// Follows a chain as the kernel would, and notes with what probability it comes to each endpoint.
+    fn share(rules: &RuleSet, chain: &str, mut probability: f64, shares: &mut BTreeMap<String, f64>) {
+        for rule in rules.chains[chain].lines().filter(|rule| !rule.contains("mark_masquerade")) {
+            let words: Vec<&str> = rule.split(' ').collect();
+            let (taken, next) = match words.as_slice() {
+                ["numgen", "random", "mod", left, "==", "0", "goto", next] => (1.0 / left.parse::<f64>().unwrap(), *next),
+                ["numgen", "random", "mod", left, "<", part, "goto", next] => {
+                    (part.parse::<f64>().unwrap() / left.parse::<f64>().unwrap(), *next)
+                }
+                ["goto", next] => (1.0, *next),
+                _ => panic!("{rule}"),
+            };
+            match next.starts_with("ep_") {
+                true => *shares.entry(next.to_owned()).or_default() += probability * taken,
+                false => share(rules, next, probability * taken, shares),
+            }
+            probability *= 1.0 - taken;
+        }
+    }
+
+    #[test]
+    fn changes_of_services_go_to_the_kernel_directly() {
+        let mut spec = cluster_ip();
+        spec["sessionAffinity"] = json!("ClientIP");
+        spec["externalIPs"] = json!(["198.51.100.7"]);
+        spec["loadBalancerSourceRanges"] = json!(["203.0.113.0/24"]);
+        let many: Vec<String> = (1..=100).map(|n| format!("10.42.0.{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let mut local = spec.clone();
+        local["externalTrafficPolicy"] = json!("Local");
+        let states = [RuleSet::default(), rules(spec.clone(), &[]), rules(spec.clone(), &["10.42.0.2"]), rules(spec, &many), rules(local, &many)];
+        for (old, new) in states.iter().flat_map(|old| states.iter().map(move |new| (old, new))).filter(|(old, new)| old != new) {
+            let mut transaction = Transaction::new(trireme_nft::Family::Ip, TABLE);
+            difference(&mut transaction, old, new);
+            assert!(trireme_nft::is_direct(&transaction), "{}", transaction.script().unwrap());
+        }
     }
 
     #[test]

@@ -166,7 +166,7 @@ fn the_kernel_calls_a_chain_only_while_a_pod_is_isolated() {
     let script = |old: &RuleSet, new: &RuleSet| {
         let mut transaction = Transaction::new(Family::Ip, ruleset::TABLE);
         ruleset::difference(&mut transaction, old, new);
-        transaction.script().unwrap().to_owned()
+        transaction.script().unwrap()
     };
     assert!(script(&none, &some).contains("hook forward"));
     assert!(!script(&some, &some).contains("forward"));
