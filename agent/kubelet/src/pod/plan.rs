@@ -42,6 +42,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) observed: &'a Observed,
     pub(crate) health: &'a Health,
     pub(crate) backoffs: &'a BTreeMap<String, Backoff>,
+    /// The containers that the kubelet has just stopped itself, by id, and when the run before that one ended.
+    pub(crate) stopped: &'a BTreeMap<String, Option<Timestamp>>,
     /// What failed and may not be tried again yet.
     pub(crate) holds: &'a Holds,
     pub(crate) now: Timestamp,
@@ -54,7 +56,7 @@ pub(crate) struct Start {
     pub(crate) attempt: u32,
     /// Already created under this id (we died in between): only start it.
     pub(crate) existing: Option<String>,
-    /// When the attempt before this one ended.
+    /// When the attempt ended from which the back-off is counted; none if this start does not count as a repetition.
     pub(crate) failed_at: Option<Timestamp>,
 }
 
@@ -236,9 +238,14 @@ fn kill(run: &ContainerRun, message: String, grace_secs: Option<i64>, plan: &mut
 }
 
 fn start(s: &Situation<'_>, container: &Container, plan: &mut Plan, attempt: u32, before: Option<&ContainerRun>) -> Verdict {
-    let failed_at = before.map(|run| run.finished_at.unwrap_or(run.created_at));
-    let held = failed_at.and_then(|at| s.backoffs.get(&container.name).and_then(|b| b.waiting(at, s.now)));
-    if let Some((delay, until)) = held {
+    let waiting = |at: Timestamp| s.backoffs.get(&container.name).and_then(|b| b.waiting(at, s.now));
+    let ended = before.map(|run| run.finished_at.unwrap_or(run.created_at));
+    // Upstream's kubelet stops a container and starts it again in one go, and looks at the run before the one that it stopped.
+    let failed_at = match before.and_then(|run| s.stopped.get(&run.id)) {
+        Some(earlier) if earlier.and_then(waiting).is_none() => *earlier,
+        _ => ended,
+    };
+    if let Some((delay, until)) = failed_at.and_then(waiting) {
         plan.back_off.push(Wait { name: container.name.clone(), delay });
         plan.wake(until);
     } else if let Some(at) = s.holds.container(&container.name, s.now) {

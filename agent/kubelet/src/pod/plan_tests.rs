@@ -29,8 +29,9 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
 
 fn planned(pod: &Pod, sandboxes: Vec<Sandbox>, containers: Vec<ContainerRun>) -> Plan {
     let observed = Observed { sandboxes, containers };
-    let (health, backoffs, holds) = Default::default();
-    plan(&Situation { pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now: Timestamp::UNIX_EPOCH })
+    let (health, backoffs, stopped, holds) = Default::default();
+    let now = Timestamp::UNIX_EPOCH;
+    plan(&Situation { pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now })
 }
 
 fn starts(plan: &Plan) -> Vec<(&str, u32)> {
@@ -105,7 +106,7 @@ fn a_failing_container_is_held_back() {
     let observed = Observed { sandboxes: vec![sandbox(0, true)], containers: vec![run(&pod, "a", 1, State::Exited, 1)] };
     let mut backoff = Backoff::default();
     backoff.retried(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
-    let (health, holds) = Default::default();
+    let (health, stopped, holds) = Default::default();
     let backoffs = BTreeMap::from([("a".to_string(), backoff)]);
     let at = |secs| {
         plan(&Situation {
@@ -113,6 +114,7 @@ fn a_failing_container_is_held_back() {
             observed: &observed,
             health: &health,
             backoffs: &backoffs,
+            stopped: &stopped,
             holds: &holds,
             now: Timestamp::from_second(secs).unwrap(),
         })
@@ -123,18 +125,44 @@ fn a_failing_container_is_held_back() {
 }
 
 #[test]
+fn a_container_that_the_kubelet_stopped_waits_for_the_run_before_it() {
+    let pod = pod("Always", json!([]));
+    let mut stopped_run = run(&pod, "a", 1, State::Exited, 137);
+    stopped_run.finished_at = Timestamp::from_second(20).ok();
+    let observed = Observed { sandboxes: vec![sandbox(0, true)], containers: vec![stopped_run] };
+    let mut backoff = Backoff::default();
+    backoff.retried(Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+    let (health, holds) = Default::default();
+    let after = |backoff: Option<Backoff>, earlier: Option<i64>| {
+        let backoffs = backoff.into_iter().map(|b| ("a".to_string(), b)).collect();
+        let stopped = BTreeMap::from([("a1".to_string(), earlier.and_then(|at| Timestamp::from_second(at).ok()))]);
+        let now = Timestamp::from_second(21).unwrap();
+        let situation =
+            Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now };
+        let plan = plan(&situation);
+        (plan.start.first().map(|s| s.failed_at.map(Timestamp::as_second)), plan.again_at.map(Timestamp::as_second))
+    };
+    // Its first run: that is no repetition yet.
+    assert_eq!(after(None, None), (Some(None), None));
+    // The run before ended longer ago than the delay of 10 s.
+    assert_eq!(after(Some(backoff), Some(5)), (Some(Some(5)), None));
+    // It ended just now: the delay is counted from the end of the stopped run.
+    assert_eq!(after(Some(backoff), Some(12)), (None, Some(30)));
+}
+
+#[test]
 fn an_unhealthy_or_changed_container_is_killed_first() {
     let pod = pod("Always", json!([]));
     let mut observed = Observed { sandboxes: vec![sandbox(0, true)], containers: vec![run(&pod, "a", 0, State::Running, 0)] };
-    let (backoffs, holds) = Default::default();
+    let (backoffs, stopped, holds) = Default::default();
     let unhealthy = Unhealthy { message: "Container a failed liveness probe, will be restarted".into(), grace_secs: Some(3) };
     let health = Health { unhealthy: HashMap::from([("a0".to_string(), unhealthy)]), ..Health::default() };
     let now = Timestamp::UNIX_EPOCH;
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now });
+    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
     assert_eq!((killed.kill[0].id.as_str(), killed.kill[0].grace_secs, killed.start.len()), ("a0", Some(3), 0));
     observed.containers[0].hash = "other".into();
     let health = Health::default();
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, holds: &holds, now });
+    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
     assert!(killed.kill[0].message.contains("definition changed"));
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct Worker {
     observer: Observer,
     probes: Probes,
     backoffs: BTreeMap<String, Backoff>,
+    /// See [`super::plan::Situation::stopped`]. Counts for the next plan only.
+    stopped: BTreeMap<String, Option<Timestamp>>,
     waiting: BTreeMap<String, Waiting>,
     holds: Holds,
     resizing: Resizing,
@@ -109,6 +111,7 @@ impl Worker {
             signals,
             observer: Observer::default(),
             backoffs: BTreeMap::new(),
+            stopped: BTreeMap::new(),
             waiting: BTreeMap::new(),
             holds: Holds::default(),
             resizing: Resizing::default(),

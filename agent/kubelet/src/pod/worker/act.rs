@@ -51,6 +51,8 @@ impl Worker {
             if let Some(run) = observed.containers.iter().find(|c| c.id == kill.id) {
                 let grace = kill.grace_secs.unwrap_or(spec::grace_period_secs(pod));
                 kill::kill_container(&self.core, pod, run, &pod_ip, Some(&kill.message), grace).await?;
+                let before = observed.last_exited(&run.name, Some(&run.id));
+                self.stopped.insert(run.id.clone(), before.and_then(|b| b.finished_at));
             }
         }
         let acted = plan.kill_pod || !plan.kill.is_empty();

@@ -64,10 +64,12 @@ impl Worker {
                 observed: &observed,
                 health: &health,
                 backoffs: &self.backoffs,
+                stopped: &self.stopped,
                 holds: &self.holds,
                 now: self.core.now(),
             };
             let mut plan = plan::plan(&situation);
+            self.stopped.clear();
             self.note_back_off(&pod, &plan, &observed);
             if plan.finished {
                 kill::kill_pod(&self.core, &pod, &observed, None, spec::grace_period_secs(&pod)).await?;
