@@ -43,7 +43,7 @@ const WINDOW_BYTES: usize = 4 << 20;
 /// servers of one site take; a follower whose disk is slower than that need not wait for it to apply what the others have on disk.
 const COMMIT_WAIT: Duration = Duration::from_millis(10);
 /// How long it waits while nothing is in flight: most often the next entries take it along, which saves half of the messages. Not for a member
-/// that waits for it.
+/// that waits for it, and not while a read does.
 const IDLE_WAIT: Duration = Duration::from_millis(2);
 /// How long entries wait for the answer to the append in flight: those that come meanwhile form one request. Over a slow link, or to a slow disk,
 /// they follow before that answer.
@@ -76,8 +76,7 @@ pub(super) struct Exchange<'s, S> {
     idle_until: Instant,
     /// Until then nothing follows the append that is in flight.
     batch_until: Instant,
-    /// Whether the follower waits for commit indexes.
-    interest: Arc<Interest>,
+    waiting: Waiting,
     /// Where this member's log ends.
     log_end: watch::Receiver<Option<u64>>,
     /// Time limit of an answer, counted from the answer before it, or from the request if no other was in flight.
@@ -87,6 +86,14 @@ pub(super) struct Exchange<'s, S> {
     alone_since: Option<Instant>,
     /// Ours and theirs, for errors.
     ends: (u64, u64),
+}
+
+/// Who waits for a request that carries nothing but a commit index, or not even that.
+pub(super) struct Waiting {
+    /// Whether the follower waits for commit indexes.
+    pub(super) interest: Arc<Interest>,
+    /// Whether a read of the leader waits for its followers.
+    pub(super) reading: watch::Receiver<bool>,
 }
 
 /// A request that awaits its answer.
@@ -102,6 +109,14 @@ enum Step {
     Asked(Option<AppendEntriesRequest<TypeConfig>>),
     Answered(Result<Option<peer::AppendResponse>, tonic::Status>),
     Late,
+}
+
+// === impl Waiting ===
+
+impl Waiting {
+    fn is_urgent(&self) -> bool {
+        self.interest.is_recent() || *self.reading.borrow()
+    }
 }
 
 // === impl AppendPipe ===
@@ -136,7 +151,7 @@ where
         limit: Duration,
         ends: (u64, u64),
         log_end: watch::Receiver<Option<u64>>,
-        interest: Arc<Interest>,
+        waiting: Waiting,
     ) -> Exchange<'s, S> {
         Exchange {
             slot,
@@ -148,7 +163,7 @@ where
             hold_until: Instant::now(),
             idle_until: Instant::now(),
             batch_until: Instant::now(),
-            interest,
+            waiting,
             log_end,
             limit,
             due: Instant::now(),
@@ -233,7 +248,7 @@ where
     /// Until when what openraft has next waits, if it may be a commit index without entries. The first request of a stream does not wait.
     fn holds_until(&self) -> Option<Instant> {
         let until = match self.owed.is_empty() {
-            true if self.interest.is_recent() => return None,
+            true if self.waiting.is_urgent() => return None,
             true => self.idle_until,
             false => self.hold_until,
         };
@@ -257,13 +272,14 @@ where
         let (wanted, owes) = (self.input.is_some() && self.has_room(), !self.owed.is_empty());
         let (batched, held) = (self.batches_until(), self.holds_until());
         let (waits, until) = (batched.or(held).is_some(), batched.or(held).unwrap_or(self.due));
-        let Exchange { input, pipe, log_end, .. } = self;
+        let Exchange { input, pipe, log_end, waiting, .. } = self;
         tokio::select! {
             biased;
             // Polled also while no answer is pending: a lost connection shows here first.
             answer = pipe.answers.message() => Step::Answered(answer),
             rpc = async { match input { Some(input) => input.next().await, None => None } }, if wanted && !waits => Step::Asked(rpc),
             Ok(()) = log_end.changed(), if wanted && held.is_some() && batched.is_none() => Step::Again,
+            Ok(()) = waiting.reading.changed(), if wanted && held.is_some() && batched.is_none() => Step::Again,
             () = tokio::time::sleep_until(until), if wanted && waits => Step::Again,
             () = tokio::time::sleep_until(self.due), if owes => Step::Late,
         }

@@ -30,7 +30,7 @@ use tonic::transport::Endpoint;
 use trireme_proto::peer::peer_client::PeerClient;
 use trireme_proto::{peer, store};
 
-use super::append::{AppendPipe, Exchange};
+use super::append::{AppendPipe, Exchange, Waiting};
 use super::directory::PeerDirectory;
 use super::interest::Interest;
 use super::rpc::{Headers, Rpc, malformed, rpc_error};
@@ -72,6 +72,17 @@ pub(crate) struct PeerClients {
     outcast: Mutex<Option<Arc<str>>>,
     removed: watch::Sender<bool>,
     interests: Mutex<HashMap<u64, Arc<Interest>>>,
+    /// Whether a read of this member, as the leader, waits for its followers.
+    reading: watch::Sender<bool>,
+}
+
+/// While it lives, requests that carry nothing go to followers at once.
+pub(crate) struct Reading<'a>(&'a watch::Sender<bool>);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(false);
+    }
 }
 
 struct Pooled {
@@ -129,6 +140,7 @@ impl PeerClients {
             outcast,
             removed,
             interests: Mutex::default(),
+            reading: watch::Sender::new(false),
         }
     }
 
@@ -156,6 +168,12 @@ impl PeerClients {
     /// Whether a member waits for what is committed here.
     pub(crate) fn interest(&self, member: u64) -> Arc<Interest> {
         self.interests.lock().entry(member).or_default().clone()
+    }
+
+    /// A read begins that followers have to confirm. There is one at a time.
+    pub(crate) fn read(&self) -> Reading<'_> {
+        self.reading.send_replace(true);
+        Reading(&self.reading)
     }
 
     /// Becomes true when a peer says that this member was removed.
@@ -343,8 +361,8 @@ impl RaftNetworkV2<TypeConfig> for PeerLink {
                 None => self.open_pipe(record, limit).await?,
             };
             let ends = (self.clients.self_id, self.target);
-            let interest = self.clients.interest(self.target);
-            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends, self.log_end.clone(), interest).answers().boxed())
+            let waiting = Waiting { interest: self.clients.interest(self.target), reading: self.clients.reading.subscribe() };
+            Ok(Exchange::new(&mut self.pipe, pipe, input, limit, ends, self.log_end.clone(), waiting).answers().boxed())
         })
     }
 

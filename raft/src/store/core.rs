@@ -307,6 +307,7 @@ impl Core {
         if crate::mutant::on("stale-read") && raft.is_leader() {
             return Ok(self.machine.applied().at().index);
         }
+        let _reading = self.clients.read();
         let round = raft.get_read_log_id(ReadPolicy::ReadIndex);
         match tokio::time::timeout(self.timing.rpc, round).await {
             Ok(Ok((read_log_id, _applied))) => Ok(read_log_id.index()),
