@@ -9,6 +9,7 @@ mod lists;
 mod processes;
 mod requests;
 mod scale;
+mod services;
 mod store;
 mod table;
 mod watches;
@@ -33,6 +34,8 @@ enum What {
     Watch(watches::Args),
     /// Many nodes and pods at an API server
     Scale(scale::Args),
+    /// Changes of endpoints on a node, among few and many Services
+    Services(services::Args),
 }
 
 #[tokio::main]
@@ -48,5 +51,6 @@ async fn main() -> anyhow::Result<()> {
         }
         What::Watch(args) => watches::run(args).await,
         What::Scale(args) => scale::run(args).await,
+        What::Services(args) => services::run(args).await,
     }
 }

@@ -177,7 +177,8 @@ async fn wait_bound((_connection, mut body): (Connection, Incoming), count: usiz
     Ok(bound)
 }
 
-async fn write_all(
+/// Creates so many objects, by so many clients.
+pub async fn write_all(
     server: &Server,
     writers: usize,
     count: usize,

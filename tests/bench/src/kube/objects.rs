@@ -1,5 +1,7 @@
 //! The objects that are written.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -10,6 +12,21 @@ fn body(object: &Value) -> Bytes {
 /// A Namespace.
 pub fn namespace(name: &str) -> Bytes {
     body(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+}
+
+/// A Service with one port, whose endpoints are given.
+pub fn service(name: &str) -> Bytes {
+    body(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}}))
+}
+
+/// The endpoint of the Service of the same name.
+pub fn endpoint_slice(name: &str, address: IpAddr, port: u16) -> Bytes {
+    body(&json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "ports": [{"port": port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+    }))
 }
 
 /// A ConfigMap that takes about half a kilobyte when it is read.
