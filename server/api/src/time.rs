@@ -7,6 +7,37 @@ use std::time::Duration;
 
 pub use jiff::Timestamp;
 
+/// Parses a duration as Go's `time.ParseDuration` does, from nanoseconds to hours. `None` if it is malformed, negative or too large.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    let mut total = Duration::ZERO;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, tail) = rest.split_at_checked(digits)?;
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at_checked(unit_end)?;
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = tail;
+    }
+    Some(total)
+}
+
 /// Parses RFC 3339 as strictly as Go's `time.RFC3339` layout: date, `T`, time with seconds, offset.
 pub fn parse(text: &str) -> Option<Timestamp> {
     let bytes = text.as_bytes();
@@ -136,6 +167,16 @@ mod tests {
         ];
         for (seconds, text) in cases {
             assert_eq!(human_duration_secs(seconds), text, "{seconds}");
+        }
+    }
+
+    #[test]
+    fn durations_are_those_of_go() {
+        let secs = |text| go_duration(text).map(|d| d.as_secs_f64());
+        assert_eq!(secs("1m30s"), Some(90.0));
+        assert_eq!((secs("500ms"), secs("1.5h"), secs("0"), secs("0s")), (Some(0.5), Some(5400.0), Some(0.0), Some(0.0)));
+        for bad in ["", "5", "s", "-1s", "1d", "1s2", "99999999999999999999999h", "1..2s", "é"] {
+            assert_eq!(go_duration(bad), None, "{bad}");
         }
     }
 }

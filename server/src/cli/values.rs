@@ -152,25 +152,7 @@ pub fn switch(value: &str) -> Result<bool, String> {
 /// What would be right.
 pub fn duration(value: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a duration such as 40s or 1m30s, not {value:?}");
-    let mut rest = value;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|at| *at > 0).ok_or_else(wrong)?;
-        let (amount, after) = rest.split_at(digits);
-        let unit_end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
-        let (unit, next) = after.split_at(unit_end);
-        let amount: u64 = amount.parse().map_err(|_| wrong())?;
-        let part = match unit {
-            "ms" => Some(Duration::from_millis(amount)),
-            "s" => Some(Duration::from_secs(amount)),
-            "m" => amount.checked_mul(60).map(Duration::from_secs),
-            "h" => amount.checked_mul(3600).map(Duration::from_secs),
-            _ => None,
-        };
-        total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
-        rest = next;
-    }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+    trireme_api::time::go_duration(value).filter(|duration| !duration.is_zero()).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -5,11 +5,10 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use trireme_api::status::Status;
+use trireme_api::{status::Status, time::go_duration};
 
 use crate::chain::call::Call;
 use crate::error::Answer;
-use crate::http::parameters::go_duration;
 
 /// The time for a request: the parameter `timeout`, at most `longest`; `None` if the request is long-running.
 pub fn limit(longest: Duration, call: &Call) -> Answer<Option<Duration>> {

@@ -9,8 +9,6 @@
 
 #![deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_possible_wrap)]
 
-use std::time::Duration;
-
 /// The decoded parameters of a query string, in the order in which they were sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
@@ -109,37 +107,6 @@ pub fn escape(text: &str, kept: &[u8]) -> String {
     out
 }
 
-/// Parses a duration as Go's `time.ParseDuration` does, from nanoseconds to hours. `None` if it is malformed, negative or too large.
-pub fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    let mut total = Duration::ZERO;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, tail) = rest.split_at_checked(digits)?;
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
-        let (unit, tail) = tail.split_at_checked(unit_end)?;
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" | "μs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let number: f64 = number.parse().ok()?;
-        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
-        rest = tail;
-    }
-    Some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,15 +135,5 @@ mod tests {
         }
         assert_eq!(escape("a/b c%é", b"/"), "a/b%20c%25%C3%A9");
         assert_eq!(unescape(&escape("a/b c%é+", b""), true).as_deref(), Some("a/b c%é+"));
-    }
-
-    #[test]
-    fn durations_are_those_of_go() {
-        let secs = |text| go_duration(text).map(|d| d.as_secs_f64());
-        assert_eq!(secs("1m30s"), Some(90.0));
-        assert_eq!((secs("500ms"), secs("1.5h"), secs("0"), secs("0s")), (Some(0.5), Some(5400.0), Some(0.0), Some(0.0)));
-        for bad in ["", "5", "s", "-1s", "1d", "1s2", "99999999999999999999999h", "1..2s", "é"] {
-            assert_eq!(go_duration(bad), None, "{bad}");
-        }
     }
 }

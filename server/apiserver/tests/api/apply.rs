@@ -56,7 +56,7 @@ fn fields<'v>(object: &'v Value, manager: &str, operation: &str) -> &'v Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_makes_an_object_and_changes_it() {
+async fn d03_a_configuration_makes_an_object_and_changes_it() {
     let cluster = Cluster::start().await;
     let (code, made) = apply(&cluster, &format!("{MAPS}/a"), "one", config_map("a", json!({"k": "1", "l": "1"}))).await;
     assert_eq!(code, 201, "{made}");
