@@ -399,7 +399,8 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let mut local = spec.clone();
         local["externalTrafficPolicy"] = json!("Local");
-        let states = [RuleSet::default(), rules(spec.clone(), &[]), rules(spec.clone(), &["10.42.0.2"]), rules(spec, &many), rules(local, &many)];
+        let states =
+            [RuleSet::default(), rules(spec.clone(), &[]), rules(spec.clone(), &["10.42.0.2"]), rules(spec, &many), rules(local, &many)];
         for (old, new) in states.iter().flat_map(|old| states.iter().map(move |new| (old, new))).filter(|(old, new)| old != new) {
             let mut transaction = Transaction::new(trireme_nft::Family::Ip, TABLE);
             difference(&mut transaction, old, new);

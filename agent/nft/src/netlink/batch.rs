@@ -95,11 +95,9 @@ fn message(statement: &Statement, table: &str) -> Option<(u16, u16, Attributes)>
         Statement::DeleteSet(set) => (DELETE_SET, 0, named(2, set)),
         Statement::AddElement(set, element) => (NEW_ELEMENT, CREATE, named(2, set).nested(3, &elements::list(element)?)),
         Statement::DeleteElement(set, key) => (DELETE_ELEMENT, 0, named(2, set).nested(3, &elements::list(key)?)),
-        Statement::AddTable
-        | Statement::DeleteTable
-        | Statement::AddBaseChain(..)
-        | Statement::AddMap(..)
-        | Statement::FlushSet(_) => return None,
+        Statement::AddTable | Statement::DeleteTable | Statement::AddBaseChain(..) | Statement::AddMap(..) | Statement::FlushSet(_) => {
+            return None;
+        }
     })
 }
 
