@@ -13,6 +13,7 @@ mod host_ports;
 pub mod identity;
 pub mod join;
 pub mod journal;
+mod kept_images;
 pub mod lock;
 mod network;
 mod node;

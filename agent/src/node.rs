@@ -36,6 +36,7 @@ use crate::{
     identity::{self, Identity, IdentityStore},
     join::{JoinClient, JoinToken},
     journal::{HostObject, Journal},
+    kept_images::ImportedImages,
     lock::FolderLock,
     network,
     options::AgentOptions,
@@ -132,6 +133,7 @@ pub async fn run(options: AgentOptions, serving: impl FnOnce(), cancel: Cancella
     kubelet.requests = Some(requests);
     kubelet.services = Some(watched.services);
     kubelet.host_ports = Arc::new(MappedPorts(ports));
+    kubelet.kept_images = Arc::new(ImportedImages(options.runtime_endpoint.clone()));
     options.kubelet.apply(&mut kubelet);
     kubelet.images_imported = Some(imported);
     let kubelet = Kubelet::start(kubelet, CancellationToken::new()).await?;

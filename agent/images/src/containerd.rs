@@ -1,7 +1,7 @@
 //! containerd's own services, as far as an import needs them: content, leases, names of images. And one question over CRI.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     time::Duration,
 };
@@ -90,6 +90,19 @@ impl Containerd {
         let listed = call("Images.List", client.list(request_of(request, None, Some(CALL))).await)?.images;
         let count = listed.len().to_string();
         Ok(listed.first().is_some_and(|image| image.labels.get(STAMP_COUNT) == Some(&count)))
+    }
+
+    /// The names of the images that must stay.
+    pub(crate) async fn pinned(&self) -> Result<BTreeSet<String>, Error> {
+        let (label, value) = PINNED;
+        let request = images::ListImagesRequest { filters: vec![format!("labels.{label:?}=={value}")] };
+        let mut client = ImagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let listed = client.list(request_of(request, None, Some(CALL))).await;
+        // Another runtime has none of containerd's services: nothing was imported into it.
+        if listed.as_ref().is_err_and(|status| status.code() == Code::Unimplemented) {
+            return Ok(BTreeSet::new());
+        }
+        Ok(call("Images.List", listed)?.images.into_iter().map(|image| image.name).collect())
     }
 
     /// A lease of its own for one import.

@@ -80,6 +80,14 @@ pub struct ImagesOptions {
     pub runtime_endpoint: PathBuf,
 }
 
+/// The names of the images that could not be pulled again, because a tarball brought them.
+///
+/// # Errors
+/// The runtime does not answer.
+pub async fn pinned(runtime_endpoint: PathBuf) -> Result<BTreeSet<String>, Error> {
+    Containerd::new(runtime_endpoint).pinned().await
+}
+
 /// Imports what is in the folder, says so through `first_pass`, and goes on with what appears there until cancelled. A runtime that does
 /// not answer delays no pod: the first pass ends then, and the import goes on in the background.
 pub async fn run(options: ImagesOptions, first_pass: oneshot::Sender<()>, cancel: CancellationToken) {

@@ -170,6 +170,12 @@ impl Cgroups {
         spellings(name).iter().try_for_each(|path| self.tree.remove(path))
     }
 
+    /// The processes and threads of a pod; none where its cgroup does not count them.
+    pub(crate) fn pids(&self, pod: &Pod) -> i64 {
+        let name = self.pod_name(spec::qos(pod), spec::uid(pod));
+        spellings(&name).iter().find_map(|path| self.tree.pids(path)).unwrap_or_default()
+    }
+
     /// The UIDs of all pods that have a cgroup.
     pub(crate) fn pods(&self) -> Vec<String> {
         let classes = CLASSES.iter().flat_map(|qos| spellings(&self.class_name(*qos)));

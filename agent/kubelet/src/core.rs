@@ -1,6 +1,10 @@
 //! What all parts of a running kubelet share.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::RwLock;
@@ -14,9 +18,10 @@ use crate::{
     container::fields::Place,
     csi::{Csi, Parts},
     events::Events,
-    image::Images,
-    machine::Machine,
+    image::{Images, collector::Collector},
+    machine::{self, Machine, Space},
     metrics::{Metrics, Operations},
+    node::signal::Readings,
     objects::{Objects, OnChange},
     options::KubeletOptions,
     pod::{observed::Observed, spec},
@@ -37,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) tokens: Tokens,
     pub(crate) csi: Arc<Csi>,
     pub(crate) images: Images,
+    pub(crate) image_collector: Collector,
     pub(crate) cgroups: Cgroups,
     pub(crate) machine: Machine,
     pub(crate) allocatable: BTreeMap<String, Amount>,
@@ -84,6 +90,7 @@ impl Core {
             objects: Objects::new(client.clone(), on_change, cancel.clone()),
             tokens: Tokens::new(client.clone()),
             images: Images::new(runtime.clone(), clock.clone()),
+            image_collector: Collector::default(),
             events,
             services,
             pods: PodIndex::new(Informer::start_with(
@@ -123,6 +130,16 @@ impl Core {
     /// Whether images that lie on this node are still being imported into the runtime.
     pub(crate) fn images_are_coming(&self) -> bool {
         self.options.images_imported.as_ref().is_some_and(|imported| !*imported.borrow())
+    }
+
+    /// How much is left of what a node can be short of.
+    pub(crate) fn readings(&self, image_folder: Option<&Path>) -> Readings {
+        Readings {
+            memory: Space { free: machine::memory_available(), total: self.machine.memory_bytes },
+            node: machine::disk(&self.options.data_dir),
+            images: image_folder.and_then(machine::disk),
+            pids: machine::pids(self.machine.max_pids),
+        }
     }
 
     /// Where Localhost seccomp profiles are.

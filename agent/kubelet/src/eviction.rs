@@ -1,11 +1,11 @@
 //! Ends pods that use more local storage than they may, and pods of a node that runs short of memory or disk.
 //!
 //! Owns the decision; the pod's worker carries it out, as it does with every other verdict. Follows
-//! <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/> (hard thresholds) and
+//! <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/> and
 //! <https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/#resource-emphemeralstorage-consumption>, with upstream's words.
 //!
-//! `usage` measures, `limits` judges one pod by its limits, `rank` chooses among all pods under pressure. Two differences to upstream: a pod whose end
-//! would give nothing back is not ended for it, and images are not collected first. Process ids have a condition only.
+//! `usage` measures, `limits` judges one pod by its limits, `rank` chooses among all pods under pressure. One difference to upstream: a pod whose end
+//! would give nothing back is not ended for it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,8 +16,10 @@ use self::{rank::Candidate, usage::PodUsage};
 use crate::{
     amount::Amount,
     core::Core,
-    machine::{self, Space},
-    node::thresholds::{Crossed, Resource},
+    node::{
+        signal::Resource,
+        thresholds::{Crossed, Watched},
+    },
     pod::{spec, verdict::Verdict},
     pods::Handles,
     runtime::keys,
@@ -31,12 +33,15 @@ mod usage;
 const PERIOD: Duration = Duration::from_secs(10);
 /// Rounds in which an evicted pod may end before the next one is chosen.
 const PATIENCE_ROUNDS: u32 = 3;
+/// A pod that exceeds its own limits gets so long to end, as upstream.
+const LIMIT_GRACE_SECS: i64 = 1;
 
 /// What the rounds remember.
 #[derive(Default)]
 struct Evictor {
     /// The pod that was evicted last for the node's sake, and the rounds since.
     last: Option<(String, u32)>,
+    watched: Watched,
 }
 
 /// Looks again and again until cancelled.
@@ -53,7 +58,7 @@ impl Evictor {
         let mut pods: Vec<Arc<Pod>> = core.pods.list();
         // As upstream, a static pod is critical.
         pods.retain(|pod| !spec::is_finished(pod) && !spec::is_deleted(pod) && !core.pods.is_static(spec::uid(pod)));
-        let crossed = self.crossed(core).await;
+        let crossed = self.still_crossed(core).await;
         let is_limited = pods.iter().any(|pod| limits::has_limits(pod));
         if pods.is_empty() || (crossed.is_none() && !is_limited) {
             self.last = None;
@@ -66,15 +71,19 @@ impl Evictor {
                 return;
             }
         };
+        let wanted = crossed.as_ref().map(|crossed| crossed.signal.resource());
         let stats = by_uid(&stats);
         let none = Vec::new();
         let mut measured = Vec::new();
         for pod in &pods {
-            let disk = limits::has_limits(pod) || crossed.as_ref().is_some_and(|crossed| crossed.resource == Resource::Disk);
+            let disk = limits::has_limits(pod) || wanted.is_some_and(Resource::is_of_disks);
             let of = stats.get(spec::uid(pod)).unwrap_or(&none);
-            let usage = usage::measure(pod, of, &core.options, disk).await;
+            let mut usage = usage::measure(pod, of, &core.options, disk).await;
+            if wanted == Some(Resource::Pids) {
+                usage.pids = core.cgroups.pids(pod);
+            }
             if let Some((signal, message)) = limits::exceeded(pod, &usage) {
-                evict(core, handles, pod, signal, message);
+                evict(core, handles, pod, signal, Verdict::evicted(message, LIMIT_GRACE_SECS));
                 continue;
             }
             measured.push((pod.clone(), usage));
@@ -84,12 +93,27 @@ impl Evictor {
         }
     }
 
-    /// The threshold that is crossed, memory before disk.
-    async fn crossed(&self, core: &Core) -> Option<Crossed> {
+    /// The threshold that is crossed, memory before disks before process ids.
+    async fn crossed(&mut self, core: &Core) -> Option<Crossed> {
         let images = core.runtime.image_folder().await.ok().flatten();
-        let memory = Space { free: machine::memory_available(), total: core.machine.memory_bytes };
-        let (node, images) = (machine::disk(&core.options.data_dir), images.as_deref().and_then(machine::disk));
-        core.options.eviction_hard.crossed(memory, node, images)
+        let readings = core.readings(images.as_deref());
+        self.watched.first(&core.options.eviction_hard, &core.options.eviction_soft, &readings, tokio::time::Instant::now())
+    }
+
+    /// The threshold that is crossed also when the node has given back what no pod needs.
+    async fn still_crossed(&mut self, core: &Core) -> Option<Crossed> {
+        let crossed = self.crossed(core).await?;
+        if !crossed.signal.resource().is_of_disks() {
+            return Some(crossed);
+        }
+        match core.image_collector.remove_unused(core).await {
+            Ok(0) => Some(crossed),
+            Ok(_) => self.crossed(core).await,
+            Err(error) => {
+                tracing::debug!(%error, "unused images are not removed");
+                Some(crossed)
+            }
+        }
     }
 
     /// Evicts one pod, unless the one before is still ending.
@@ -102,19 +126,21 @@ impl Evictor {
             return;
         }
         let candidates = measured.iter().map(|(pod, usage)| Candidate { pod, usage });
-        let Some(chosen) = rank::choose(candidates, crossed.resource) else {
-            tracing::warn!(signal = crossed.signal, "the node is short, and no pod can be evicted for it");
+        let signal = crossed.signal.name();
+        let Some(chosen) = rank::choose(candidates, crossed.signal.resource()) else {
+            tracing::warn!(signal, "the node is short, and no pod can be evicted for it");
             return;
         };
         self.last = Some((spec::uid(chosen.pod).to_owned(), 0));
-        evict(core, handles, chosen.pod, crossed.signal, rank::message(&chosen, crossed));
+        let verdict = Verdict::evicted(rank::message(&chosen, crossed), crossed.grace_secs);
+        evict(core, handles, chosen.pod, signal, verdict);
     }
 }
 
-fn evict(core: &Core, handles: &Handles, pod: &Pod, signal: &str, message: String) {
-    tracing::warn!(pod = spec::display(pod), signal, message, "evicting a pod");
+fn evict(core: &Core, handles: &Handles, pod: &Pod, signal: &str, verdict: Verdict) {
+    tracing::warn!(pod = spec::display(pod), signal, message = verdict.message, "evicting a pod");
     core.metrics.evicted(signal);
-    handles.evict(spec::uid(pod), Verdict::evicted(message));
+    handles.evict(spec::uid(pod), verdict);
 }
 
 /// A pod's containers, by its UID.

@@ -2,7 +2,10 @@
 //!
 //! Answers to <https://kubernetes.io/docs/concepts/containers/images/>.
 
+pub(crate) mod collector;
 pub(crate) mod credentials;
+pub(crate) mod inventory;
+pub(crate) mod kept;
 pub(crate) mod reference;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

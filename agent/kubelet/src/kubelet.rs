@@ -14,7 +14,7 @@ use crate::{
     core::{Core, Seams},
     dbus,
     error::{Error, Result},
-    eviction, files, logs,
+    eviction, files, image, logs,
     metrics::Operations,
     node,
     options::KubeletOptions,
@@ -68,13 +68,14 @@ impl Kubelet {
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 9] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 10] = [
             Box::pin(static_pods::follow(core.clone(), pods.clone())),
             Box::pin(static_pods::keep_mirrors(core.clone(), core.pods.mirrors_changed.clone())),
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
             Box::pin(node::lease::run(core.clone())),
             Box::pin(logs::rotate::run(core.clone())),
             Box::pin(eviction::run(core.clone(), handles)),
+            Box::pin(image::collector::run(core.clone())),
             Box::pin(core.csi.clone().introduce()),
             Box::pin(core.csi.clone().follow_plugins()),
             Box::pin(core.csi.clone().follow_usage()),

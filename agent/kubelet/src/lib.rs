@@ -57,6 +57,7 @@ mod volume;
 pub use cleanup::clean_up;
 pub use error::Error;
 pub use host_ports::{HostPortMapping, HostPortProtocol, HostPorts};
+pub use image::{inventory::ImagePolicy, kept::KeptImages};
 pub use kubelet::Kubelet;
-pub use node::thresholds::EvictionThresholds;
+pub use node::thresholds::{EvictionThresholds, SoftThresholds};
 pub use options::{KubeletOptions, NodeCertificates, ServingTls};

@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     probes: IntCounterVec,
     probe_duration: HistogramVec,
     evictions: IntCounterVec,
+    images_collected: IntCounterVec,
 }
 
 /// Names one probe of one container: its type, the container, the pod, the namespace and the pod's UID.
@@ -69,6 +70,11 @@ impl Metrics {
                 &["probe_type", "container", "pod", "namespace", "pod_uid", "result"],
             ),
             evictions: counter("kubelet_evictions", "Cumulative number of pod evictions by eviction signal", &["eviction_signal"]),
+            images_collected: counter(
+                "kubelet_image_garbage_collected_total",
+                "Total number of images garbage collected by the kubelet, whether through disk usage or image age.",
+                &["reason"],
+            ),
             probe_duration: HistogramVec::new(
                 histogram("prober_probe_duration_seconds", "Duration in seconds for a probe response.", default),
                 &["probe_type", "container", "pod", "namespace"],
@@ -76,6 +82,7 @@ impl Metrics {
             .expect(VALID),
         };
         register(&metrics.registry, metrics.evictions.clone());
+        register(&metrics.registry, metrics.images_collected.clone());
         register(&metrics.registry, metrics.started_pods.clone());
         register(&metrics.registry, metrics.started_pods_errors.clone());
         register(&metrics.registry, metrics.started_containers.clone());
@@ -109,6 +116,11 @@ impl Metrics {
     /// A pod is evicted for this signal.
     pub(crate) fn evicted(&self, signal: &str) {
         self.evictions.with_label_values(&[signal]).inc();
+    }
+
+    /// An unused image was removed.
+    pub(crate) fn image_collected(&self, reason: &str) {
+        self.images_collected.with_label_values(&[reason]).inc();
     }
 
     /// A pod runs, so long after it was first seen.

@@ -4,6 +4,7 @@
 //! <https://kubernetes.io/docs/reference/node/node-status/>.
 
 pub(crate) mod lease;
+pub(crate) mod signal;
 pub(crate) mod status;
 pub(crate) mod thresholds;
 

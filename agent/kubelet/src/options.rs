@@ -13,7 +13,11 @@ use trireme_client::{Client, Informer};
 
 use crate::{
     host_ports::{HostPorts, NoHostPorts},
-    node::thresholds::EvictionThresholds,
+    image::{
+        inventory::ImagePolicy,
+        kept::{KeptImages, NoKeptImages},
+    },
+    node::thresholds::{EvictionThresholds, SoftThresholds},
     pod::sysctls,
 };
 
@@ -81,6 +85,12 @@ pub struct KubeletOptions {
     pub reserved: BTreeMap<String, String>,
     /// When the node is short of memory, disk or process ids.
     pub eviction_hard: EvictionThresholds,
+    /// When it has been short for a while.
+    pub eviction_soft: SoftThresholds,
+    /// When unused images are removed.
+    pub image_policy: ImagePolicy,
+    /// Images that are never removed, beside those that the runtime says are pinned.
+    pub kept_images: Arc<dyn KeptImages>,
     /// Sysctls beyond the safe ones that pods may set, by name or as a prefix and `*`.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Rotate a container's log when it is larger (bytes).
@@ -137,6 +147,9 @@ impl KubeletOptions {
             max_pods: 110,
             reserved: BTreeMap::new(),
             eviction_hard: EvictionThresholds::default(),
+            eviction_soft: SoftThresholds::default(),
+            image_policy: ImagePolicy::default(),
+            kept_images: Arc::new(NoKeptImages),
             allowed_unsafe_sysctls: Vec::new(),
             container_log_max_bytes: 10 << 20,
             container_log_max_files: 5,

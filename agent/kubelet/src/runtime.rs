@@ -7,7 +7,10 @@ pub(crate) mod cri;
 pub(crate) mod double;
 pub(crate) mod keys;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use trireme_proto::cri::{
@@ -60,6 +63,9 @@ pub(crate) trait Runtime: Send + Sync {
     /// CPU and memory use of all running containers.
     fn container_stats(&self) -> Answer<'_, Vec<ContainerStats>>;
 
+    /// Writes a container's state to an archive; a timeout of zero is the runtime's own.
+    fn checkpoint<'a>(&'a self, id: &'a str, archive: &'a Path, timeout: Duration) -> Answer<'a, ()>;
+
     /// Runs a command in a container and collects its output. A timeout is an error of code DeadlineExceeded; zero means none.
     fn exec_sync<'a>(&'a self, id: &'a str, command: Vec<String>, timeout: Duration) -> Answer<'a, ExecSyncResponse>;
     /// The URL at which the runtime serves an exec stream.
@@ -73,6 +79,10 @@ pub(crate) trait Runtime: Send + Sync {
     fn list_images(&self) -> Answer<'_, Vec<Image>>;
     /// The folder in which images lie, if the runtime names one.
     fn image_folder(&self) -> Answer<'_, Option<PathBuf>>;
+    /// The image of every sandbox, if the runtime says which.
+    fn sandbox_image(&self) -> Answer<'_, Option<String>>;
+    /// Removes an image. Idempotent.
+    fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// One image, or None when the runtime does not have it.
     fn image_status<'a>(&'a self, image: &'a str) -> Answer<'a, Option<Image>>;
     /// Pulls an image; returns the runtime's reference for it.

@@ -7,6 +7,7 @@
 #![allow(clippy::result_large_err)]
 
 mod auth;
+mod checkpoint;
 mod connections;
 mod context;
 #[cfg(feature = "fuzzing")]

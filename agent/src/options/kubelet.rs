@@ -7,10 +7,11 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use k8s_openapi::api::core::v1::Taint;
-use trireme_kubelet::{EvictionThresholds, KubeletOptions};
+use trireme_kubelet::{EvictionThresholds, ImagePolicy, KubeletOptions, SoftThresholds};
 
 use super::kubelet_config;
 
@@ -28,6 +29,15 @@ pub struct KubeletFlags {
     container_log_max_bytes: Option<u64>,
     container_log_max_files: Option<usize>,
     eviction_hard: Option<EvictionThresholds>,
+    eviction_soft: String,
+    eviction_soft_grace: String,
+    eviction_pod_grace_secs: u32,
+    /// What the three say together.
+    soft: SoftThresholds,
+    image_gc_high_percent: Option<u8>,
+    image_gc_low_percent: Option<u8>,
+    image_min_age: Option<Duration>,
+    image_max_age: Option<Duration>,
     provider_id: Option<String>,
     healthz_address: Option<IpAddr>,
     healthz_port: Option<u16>,
@@ -51,10 +61,17 @@ pub const KNOWN: &[&str] = &[
     "container-log-max-files",
     "container-log-max-size",
     "eviction-hard",
+    "eviction-max-pod-grace-period",
+    "eviction-soft",
+    "eviction-soft-grace-period",
     "healthz-bind-address",
     "healthz-port",
+    "image-gc-high-threshold",
+    "image-gc-low-threshold",
+    "image-maximum-gc-age",
     "kube-reserved",
     "max-pods",
+    "minimum-image-ttl-duration",
     "node-labels",
     "pod-manifest-path",
     "port",
@@ -75,7 +92,39 @@ impl KubeletFlags {
         for (name, value) in arguments.into_iter().filter(|(name, _)| !FILES.contains(name)) {
             flags.set(name, value).map_err(|why| format!("--kubelet-arg {name}={value}: {why}"))?;
         }
+        flags.read_soft_thresholds()?;
+        flags.check_image_policy()?;
         Ok(flags)
+    }
+
+    /// Reads the three flags that belong together.
+    fn read_soft_thresholds(&mut self) -> Result<(), String> {
+        let soft = SoftThresholds::parse(&self.eviction_soft, &self.eviction_soft_grace, self.eviction_pod_grace_secs);
+        let given = || format!("eviction-soft={} and eviction-soft-grace-period={}", self.eviction_soft, self.eviction_soft_grace);
+        self.soft = soft.map_err(|why| format!("--kubelet-arg {}: {why}", given()))?;
+        Ok(())
+    }
+
+    fn image_policy(&self, usual: ImagePolicy) -> ImagePolicy {
+        ImagePolicy {
+            high_percent: self.image_gc_high_percent.unwrap_or(usual.high_percent),
+            low_percent: self.image_gc_low_percent.unwrap_or(usual.low_percent),
+            min_age: self.image_min_age.unwrap_or(usual.min_age),
+            // As upstream, 0 is no limit.
+            max_age: self.image_max_age.filter(|age| !age.is_zero()).or(usual.max_age),
+        }
+    }
+
+    fn check_image_policy(&self) -> Result<(), String> {
+        let policy = self.image_policy(ImagePolicy::default());
+        let (high, low) = (policy.high_percent, policy.low_percent);
+        if low >= high {
+            return Err(format!("--kubelet-arg image-gc-high-threshold={high}: expected more than image-gc-low-threshold, which is {low}"));
+        }
+        if policy.max_age.is_some_and(|age| age <= policy.min_age) {
+            return Err("--kubelet-arg image-maximum-gc-age: expected more than minimum-image-ttl-duration".to_owned());
+        }
+        Ok(())
     }
 
     /// Carries out what configuration files say.
@@ -104,10 +153,17 @@ impl KubeletFlags {
             "container-log-max-files" => self.container_log_max_files = Some(at_least(parsed(value, "a number of at least 2")?, 2)?),
             "container-log-max-size" => self.container_log_max_bytes = Some(at_least(bytes(value)?, 1)?),
             "eviction-hard" => self.eviction_hard = Some(EvictionThresholds::parse(value)?),
+            "eviction-max-pod-grace-period" => self.eviction_pod_grace_secs = parsed(value, "a number of seconds")?,
+            "eviction-soft" => value.clone_into(&mut self.eviction_soft),
+            "eviction-soft-grace-period" => value.clone_into(&mut self.eviction_soft_grace),
             "healthz-bind-address" => self.healthz_address = Some(parsed(value, "an IP address")?),
             "healthz-port" => self.healthz_port = Some(parsed(value, "a port, or 0 for none")?),
+            "image-gc-high-threshold" => self.image_gc_high_percent = Some(percent(value)?),
+            "image-gc-low-threshold" => self.image_gc_low_percent = Some(percent(value)?),
+            "image-maximum-gc-age" => self.image_max_age = Some(duration(value)?),
             "kube-reserved" => self.kube_reserved = reserved(value)?,
             "max-pods" => self.max_pods = Some(at_least(parsed(value, "a number")?, 1)?),
+            "minimum-image-ttl-duration" => self.image_min_age = Some(duration(value)?),
             "node-labels" => self.node_labels = pairs(value)?,
             "pod-manifest-path" => self.pod_manifest_path = Some(absolute(value)?),
             "port" => self.port = Some(at_least(parsed(value, "a port")?, 1)?),
@@ -156,6 +212,8 @@ impl KubeletFlags {
         options.container_log_max_bytes = self.container_log_max_bytes.unwrap_or(options.container_log_max_bytes);
         options.container_log_max_files = self.container_log_max_files.unwrap_or(options.container_log_max_files);
         options.eviction_hard = self.eviction_hard.unwrap_or(options.eviction_hard);
+        options.eviction_soft = self.soft;
+        options.image_policy = self.image_policy(options.image_policy);
         options.provider_id = self.provider_id.clone().or_else(|| options.provider_id.take());
         options.listen = self.listen(options.listen);
         let usual = options.healthz_listen.unwrap_or(([127, 0, 0, 1], 10248).into());
@@ -208,6 +266,14 @@ fn bytes(value: &str) -> Result<u64, String> {
     u64::try_from(quantity.value()).map_err(|_| "expected a quantity such as 10Mi".to_owned())
 }
 
+fn percent(value: &str) -> Result<u8, String> {
+    value.trim().parse().ok().filter(|percent| *percent <= 100).ok_or_else(|| "expected a percentage from 0 to 100".to_owned())
+}
+
+fn duration(value: &str) -> Result<Duration, String> {
+    trireme_api::time::go_duration(value).ok_or_else(|| "expected a duration such as 2m or 168h".to_owned())
+}
+
 fn absolute(value: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(value);
     if path.is_absolute() && !value.contains(char::is_control) {
@@ -254,12 +320,27 @@ mod tests {
             ("node-labels", "a"),
             ("eviction-hard", "memory.available"),
             ("eviction-hard", "memory.available<much"),
+            ("eviction-max-pod-grace-period", "-1"),
+            ("image-gc-high-threshold", "101"),
+            ("image-gc-high-threshold", "80"),
+            ("minimum-image-ttl-duration", "2"),
             ("pod-manifest-path", "manifests"),
             ("root-dir", "kubelet"),
         ] {
             let refused = parse(&[(name, value)]).unwrap_err();
             assert!(refused.starts_with(&format!("--kubelet-arg {name}={value}: ")), "{refused}");
         }
+    }
+
+    #[test]
+    fn soft_thresholds_come_with_their_grace_periods() {
+        let refused = parse(&[("eviction-soft", "memory.available<1Gi")]).unwrap_err();
+        assert!(
+            refused.starts_with("--kubelet-arg eviction-soft=memory.available<1Gi and ") && refused.contains("expected a grace period"),
+            "{refused}"
+        );
+        let both = [("eviction-soft", "memory.available<1Gi"), ("eviction-soft-grace-period", "memory.available=1m")];
+        assert_ne!(parse(&both).unwrap().soft, SoftThresholds::default());
     }
 
     #[test]

@@ -14,15 +14,22 @@ const KIND: &str = "KubeletConfiguration";
 const BYTES_MAX: u64 = 1 << 20;
 
 /// A field, and the flag that does the same.
-const FIELDS: [(&str, &str); 16] = [
+const FIELDS: [(&str, &str); 23] = [
     ("address", "address"),
     ("clusterDNS", "cluster-dns"),
     ("clusterDomain", "cluster-domain"),
     ("containerLogMaxFiles", "container-log-max-files"),
     ("containerLogMaxSize", "container-log-max-size"),
     ("evictionHard", "eviction-hard"),
+    ("evictionMaxPodGracePeriod", "eviction-max-pod-grace-period"),
+    ("evictionSoft", "eviction-soft"),
+    ("evictionSoftGracePeriod", "eviction-soft-grace-period"),
     ("healthzBindAddress", "healthz-bind-address"),
     ("healthzPort", "healthz-port"),
+    ("imageGCHighThresholdPercent", "image-gc-high-threshold"),
+    ("imageGCLowThresholdPercent", "image-gc-low-threshold"),
+    ("imageMaximumGCAge", "image-maximum-gc-age"),
+    ("imageMinimumGCAge", "minimum-image-ttl-duration"),
     ("kubeReserved", "kube-reserved"),
     ("maxPods", "max-pods"),
     ("port", "port"),
@@ -96,7 +103,7 @@ fn flag(field: &str, value: &Value) -> Result<Option<(&'static str, String)>, St
         let known: Vec<&str> = FIELDS.iter().map(|(name, _)| *name).collect();
         return Err(format!("{field}: this field is not supported; supported are {}", known.join(", ")));
     };
-    let between = if field == "evictionHard" { "<" } else { "=" };
+    let between = if matches!(field, "evictionHard" | "evictionSoft") { "<" } else { "=" };
     let text = match value {
         Value::Array(items) => items.iter().map(item).collect::<Result<Vec<_>, _>>().map(|all| all.join(",")),
         Value::Object(map) => {

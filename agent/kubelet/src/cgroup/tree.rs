@@ -61,6 +61,12 @@ impl Tree {
         Ok(())
     }
 
+    /// The processes and threads in a cgroup and below it.
+    pub(crate) fn pids(&self, path: &str) -> Option<i64> {
+        let tree = if self.unified { self.mount.clone() } else { self.mount.join("pids") };
+        std::fs::read_to_string(tree.join(path).join("pids.current")).ok()?.trim().parse().ok()
+    }
+
     /// The names of the cgroups right below one.
     pub(crate) fn children(&self, path: &str) -> Vec<String> {
         let directory = self.all().first().map(|tree| tree.join(path));

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
 use super::{shown, usage::PodUsage};
-use crate::{amount, container::resources, node::thresholds::Resource, pod::spec};
+use crate::{amount, container::resources, node::signal::Resource, pod::spec};
 
 /// Whether a pod's disk usage has to be measured.
 pub(super) fn has_limits(pod: &Pod) -> bool {
@@ -27,7 +27,7 @@ fn storage_limit(pod: &Pod) -> Option<i64> {
 /// The first limit that is exceeded: upstream's name of the signal, and its message.
 pub(super) fn exceeded(pod: &Pod, usage: &PodUsage) -> Option<(&'static str, String)> {
     for volume in spec::pod_spec(pod).volumes.iter().flatten() {
-        let used = usage.volumes.get(&volume.name).copied().unwrap_or_default();
+        let used = usage.volumes.get(&volume.name).map_or(0, |files| files.bytes);
         if let Some(limit) = size_limit(volume).filter(|limit| used > *limit) {
             let message = format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, shown(limit));
             return Some(("emptydirfs.limit", message));
@@ -53,7 +53,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
-    use super::super::usage::ContainerUsage;
+    use super::super::usage::{ContainerUsage, Files};
     use super::*;
 
     fn pod() -> Pod {
@@ -70,10 +70,12 @@ mod tests {
     }
 
     fn usage(a: i64, b: i64, small: i64, free: i64) -> PodUsage {
-        let disk = |mebibytes: i64| ContainerUsage { memory: 0, disk: mebibytes << 20 };
+        let disk = |mebibytes: i64| ContainerUsage { disk: mebibytes << 20, ..ContainerUsage::default() };
+        let files = |mebibytes: i64| Files { bytes: mebibytes << 20, inodes: 1 };
         PodUsage {
             containers: [("a".into(), disk(a)), ("b".into(), disk(b))].into(),
-            volumes: [("small".into(), small << 20), ("free".into(), free << 20)].into(),
+            volumes: [("small".into(), files(small)), ("free".into(), files(free))].into(),
+            pids: 0,
         }
     }
 

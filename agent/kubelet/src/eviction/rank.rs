@@ -7,12 +7,17 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::{shown, usage::PodUsage};
 use crate::{
     container::resources,
-    node::thresholds::{Crossed, Resource},
+    node::{signal::Resource, thresholds::Crossed},
     pod::spec,
 };
 
 /// A pod whose end gives back less than this is not ended.
-const WORTHWHILE_BYTES: i64 = 1 << 20;
+fn worthwhile(resource: Resource) -> i64 {
+    match resource {
+        Resource::Memory | Resource::Disk => 1 << 20,
+        Resource::Inodes | Resource::Pids => 1,
+    }
+}
 
 /// A pod that may be evicted, and what it uses.
 pub(super) struct Candidate<'a> {
@@ -25,9 +30,12 @@ fn requested(container: &Container, resource: Resource) -> i64 {
 }
 
 impl Candidate<'_> {
-    /// How much more it uses than it asks for.
+    /// How much more it uses than it asks for. Nobody asks for inodes or process ids.
     fn excess(&self, resource: Resource) -> i64 {
-        self.usage.of(resource) - resources::pod_request(self.pod, resource.name()).units()
+        match resource {
+            Resource::Memory | Resource::Disk => self.usage.of(resource) - resources::pod_request(self.pod, resource.name()).units(),
+            Resource::Inodes | Resource::Pids => self.usage.of(resource),
+        }
     }
 }
 
@@ -37,7 +45,7 @@ pub(super) fn choose<'a>(candidates: impl Iterator<Item = Candidate<'a>>, resour
     let priority = |pod: &Pod| spec::pod_spec(pod).priority.unwrap_or_default();
     candidates
         .filter(|candidate| priority(candidate.pod) < resources::CRITICAL_PRIORITY)
-        .filter(|candidate| candidate.usage.of(resource) >= WORTHWHILE_BYTES)
+        .filter(|candidate| candidate.usage.of(resource) >= worthwhile(resource))
         .min_by_key(|candidate| {
             let excess = candidate.excess(resource);
             (excess <= 0, priority(candidate.pod), Reverse(excess))
@@ -46,7 +54,11 @@ pub(super) fn choose<'a>(candidates: impl Iterator<Item = Candidate<'a>>, resour
 
 /// Upstream's words.
 pub(super) fn message(chosen: &Candidate<'_>, crossed: &Crossed) -> String {
-    let resource = crossed.resource;
+    let resource = crossed.signal.resource();
+    let shown = |amount: i64| match resource {
+        Resource::Memory | Resource::Disk => shown(amount),
+        Resource::Inodes | Resource::Pids => amount.to_string(),
+    };
     let mut text = format!(
         "The node was low on resource: {}. Threshold quantity: {}, available: {}. ",
         resource.name(),
@@ -55,8 +67,13 @@ pub(super) fn message(chosen: &Candidate<'_>, crossed: &Crossed) -> String {
     );
     for (_, container) in spec::all_containers(chosen.pod) {
         let Some(usage) = chosen.usage.containers.get(&container.name) else { continue };
-        let used = if resource == Resource::Memory { usage.memory } else { usage.disk };
-        let asked = requested(container, resource);
+        let (used, asked) = match resource {
+            Resource::Memory => (usage.memory, requested(container, resource)),
+            Resource::Disk => (usage.disk, requested(container, resource)),
+            Resource::Inodes => (usage.inodes, 0),
+            // Known of the pod only.
+            Resource::Pids => continue,
+        };
         if used > asked {
             let (name, resource) = (&container.name, resource.name());
             let (used, asked) = (shown(used), shown(asked));
@@ -73,14 +90,15 @@ mod tests {
 
     use super::super::usage::ContainerUsage;
     use super::*;
+    use crate::node::signal::Signal;
 
     fn pod(name: &str, priority: i32, request: &str, used_mib: i64) -> (Pod, PodUsage) {
         let pod = json!({"metadata": {"name": name}, "spec": {
             "priority": priority,
             "containers": [{"name": "c", "resources": {"requests": {"memory": request}}}],
         }});
-        let usage = ContainerUsage { memory: used_mib << 20, disk: 0 };
-        (serde_json::from_value(pod).unwrap(), PodUsage { containers: [("c".into(), usage)].into(), volumes: [].into() })
+        let usage = ContainerUsage { memory: used_mib << 20, ..ContainerUsage::default() };
+        (serde_json::from_value(pod).unwrap(), PodUsage { containers: [("c".into(), usage)].into(), ..PodUsage::default() })
     }
 
     #[test]
@@ -106,11 +124,17 @@ mod tests {
     #[test]
     fn the_message_names_the_threshold_and_the_containers() {
         let (pod, usage) = pod("a", 0, "10Mi", 50);
-        let crossed = Crossed { signal: "memory.available", resource: Resource::Memory, threshold: 100 << 20, available: 90_724 << 10 };
+        let crossed = Crossed { signal: Signal::Memory, threshold: 100 << 20, available: 90_724 << 10, grace_secs: 1 };
         assert_eq!(
             message(&Candidate { pod: &pod, usage: &usage }, &crossed),
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90724Ki. \
              Container c was using 50Mi, request is 10Mi, has larger consumption of memory. "
+        );
+        let usage = PodUsage { pids: 500, ..usage };
+        let crossed = Crossed { signal: Signal::Pids, threshold: 3276, available: 3000, grace_secs: 1 };
+        assert_eq!(
+            message(&Candidate { pod: &pod, usage: &usage }, &crossed),
+            "The node was low on resource: pids. Threshold quantity: 3276, available: 3000. "
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a pod uses of its node's memory and disk.
+//! What a pod uses of its node's memory, disk and process ids.
 
 use std::{
     collections::BTreeMap,
@@ -13,58 +13,79 @@ use nix::{
 };
 use trireme_proto::cri;
 
-use crate::{container::sandbox, node::thresholds::Resource, options::KubeletOptions, pod::spec, runtime::keys};
+use crate::{container::sandbox, node::signal::Resource, options::KubeletOptions, pod::spec, runtime::keys};
 
 /// Folders within folders that are counted; deeper ones are left out.
 const MAX_DEPTH: usize = 64;
 
-/// Bytes that a container uses.
+/// What a container uses, in bytes and numbers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(super) struct ContainerUsage {
     pub(super) memory: i64,
     /// Its writable layer and its logs.
     pub(super) disk: i64,
+    pub(super) inodes: i64,
 }
 
-/// Bytes that a pod uses.
+/// What a pod uses.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(super) struct PodUsage {
     pub(super) containers: BTreeMap<String, ContainerUsage>,
     /// Each emptyDir that lies on disk.
-    pub(super) volumes: BTreeMap<String, i64>,
+    pub(super) volumes: BTreeMap<String, Files>,
+    /// Processes and threads.
+    pub(super) pids: i64,
+}
+
+/// What files take of a disk.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Files {
+    pub(super) bytes: i64,
+    pub(super) inodes: i64,
 }
 
 impl PodUsage {
     pub(super) fn of(&self, resource: Resource) -> i64 {
         match resource {
             Resource::Memory => self.containers.values().map(|usage| usage.memory).sum(),
-            Resource::Disk => self.containers.values().map(|usage| usage.disk).sum::<i64>() + self.volumes.values().sum::<i64>(),
+            Resource::Disk => {
+                let containers: i64 = self.containers.values().map(|usage| usage.disk).sum();
+                containers + self.volumes.values().map(|files| files.bytes).sum::<i64>()
+            }
+            Resource::Inodes => {
+                let containers: i64 = self.containers.values().map(|usage| usage.inodes).sum();
+                containers + self.volumes.values().map(|files| files.inodes).sum::<i64>()
+            }
+            Resource::Pids => self.pids,
         }
     }
 }
 
 /// Measures a pod; its disk usage only where that is asked for, because files have to be counted.
 pub(super) async fn measure(pod: &Pod, stats: &[&cri::ContainerStats], options: &KubeletOptions, disk: bool) -> PodUsage {
-    let bytes = |value: &Option<cri::UInt64Value>| value.as_ref().map_or(0, |value| i64::try_from(value.value).unwrap_or(i64::MAX));
+    let number = |value: &Option<cri::UInt64Value>| value.as_ref().map_or(0, |value| i64::try_from(value.value).unwrap_or(i64::MAX));
     let mut usage = PodUsage::default();
     for stats in stats {
         let Some(name) = stats.attributes.as_ref().and_then(|attributes| attributes.labels.get(keys::CONTAINER_NAME)) else { continue };
         let container = usage.containers.entry(name.clone()).or_default();
-        container.memory += stats.memory.as_ref().map_or(0, |memory| bytes(&memory.working_set_bytes));
-        container.disk += stats.writable_layer.as_ref().map_or(0, |layer| bytes(&layer.used_bytes));
+        container.memory += stats.memory.as_ref().map_or(0, |memory| number(&memory.working_set_bytes));
+        container.disk += stats.writable_layer.as_ref().map_or(0, |layer| number(&layer.used_bytes));
+        container.inodes += stats.writable_layer.as_ref().map_or(0, |layer| number(&layer.inodes_used));
     }
     if disk {
         let logs = sandbox::log_directory(pod, options);
         let logs: Vec<(String, PathBuf)> = spec::all_containers(pod).map(|(_, c)| (c.name.clone(), logs.join(&c.name))).collect();
         let volumes = on_disk(pod, &options.pod_dir(spec::uid(pod)));
         let counted = tokio::task::spawn_blocking(move || {
-            let logs: Vec<(String, i64)> = logs.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
-            let volumes: BTreeMap<String, i64> = volumes.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
+            let logs: Vec<(String, Files)> = logs.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
+            let volumes: BTreeMap<String, Files> = volumes.into_iter().map(|(name, path)| (name, disk_usage(&path))).collect();
             (logs, volumes)
         });
         if let Ok((logs, volumes)) = counted.await {
-            for (name, bytes) in logs.into_iter().filter(|(_, bytes)| *bytes > 0) {
-                usage.containers.entry(name).or_default().disk += bytes;
+            for (name, files) in logs.into_iter().filter(|(_, files)| files.bytes > 0) {
+                let container = usage.containers.entry(name).or_default();
+                container.disk += files.bytes;
+                container.inodes += files.inodes;
             }
             usage.volumes = volumes;
         }
@@ -81,30 +102,32 @@ fn on_disk(pod: &Pod, pod_dir: &Path) -> Vec<(String, PathBuf)> {
         .collect()
 }
 
-/// The bytes that a folder's files take on its disk. The pod may change it meanwhile: links are never followed.
-fn disk_usage(folder: &Path) -> i64 {
-    let Ok(device) = std::fs::symlink_metadata(folder).map(|meta| meta.dev()) else { return 0 };
-    i64::try_from(count(folder, device, 0)).unwrap_or(i64::MAX)
+/// What a folder's files take of its disk. The pod may change it meanwhile: links are never followed.
+fn disk_usage(folder: &Path) -> Files {
+    let mut files = Files::default();
+    if let Ok(device) = std::fs::symlink_metadata(folder).map(|meta| meta.dev()) {
+        count(folder, device, 0, &mut files);
+    }
+    files
 }
 
-fn count(folder: &Path, device: u64, depth: usize) -> u64 {
+fn count(folder: &Path, device: u64, depth: usize, files: &mut Files) {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let Ok(opened) = open(folder, flags, Mode::empty()) else { return 0 };
+    let Ok(opened) = open(folder, flags, Mode::empty()) else { return };
     // By its number: what has the name now may be something else.
     let by_number = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
-    let Ok(entries) = std::fs::read_dir(&by_number) else { return 0 };
-    let mut bytes = 0_u64;
+    let Ok(entries) = std::fs::read_dir(&by_number) else { return };
     for entry in entries.flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         if meta.dev() != device {
             continue;
         }
-        bytes = bytes.saturating_add(meta.blocks().saturating_mul(512));
+        files.bytes = files.bytes.saturating_add(i64::try_from(meta.blocks().saturating_mul(512)).unwrap_or(i64::MAX));
+        files.inodes = files.inodes.saturating_add(1);
         if meta.is_dir() && depth < MAX_DEPTH {
-            bytes = bytes.saturating_add(count(&by_number.join(entry.file_name()), device, depth + 1));
+            count(&by_number.join(entry.file_name()), device, depth + 1, files);
         }
     }
-    bytes
 }
 
 #[cfg(test)]
@@ -123,8 +146,9 @@ mod tests {
         std::os::unix::fs::symlink(&outside, inside.join("link")).unwrap();
         std::os::unix::fs::symlink(outside.join("large"), inside.join("a/link")).unwrap();
         let found = disk_usage(&inside);
-        assert!((100_000..1_000_000).contains(&found), "{found}");
-        assert_eq!(disk_usage(&inside.join("link")), 0);
-        assert_eq!(disk_usage(&home.path().join("missing")), 0);
+        assert!((100_000..1_000_000).contains(&found.bytes), "{found:?}");
+        assert_eq!(found.inodes, 5, "a, a/b, a/b/file and two links");
+        assert_eq!(disk_usage(&inside.join("link")), Files::default());
+        assert_eq!(disk_usage(&home.path().join("missing")), Files::default());
     }
 }

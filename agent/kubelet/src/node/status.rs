@@ -13,11 +13,8 @@ use k8s_openapi::{
 
 use trireme_proto::cri;
 
-use crate::{
-    amount::Amount,
-    core::Core,
-    machine::{self, Space},
-};
+use super::{signal::Resource, thresholds::is_short};
+use crate::{amount::Amount, core::Core};
 
 /// Upstream's bounds for the list of images.
 const MAX_IMAGES: usize = 50;
@@ -57,11 +54,11 @@ impl NodeView {
         if self.image_folder.is_none() && self.trouble.is_none() {
             self.image_folder = core.runtime.image_folder().await.ok().flatten();
         }
-        let thresholds = &core.options.eviction_hard;
-        self.memory_pressure = thresholds.memory_is_short(Space { free: machine::memory_available(), total: core.machine.memory_bytes });
-        self.disk_pressure =
-            thresholds.disk_is_short(machine::disk(&core.options.data_dir), self.image_folder.as_deref().and_then(machine::disk));
-        self.pid_pressure = thresholds.pids_are_short(machine::pids(core.machine.max_pids));
+        let readings = core.readings(self.image_folder.as_deref());
+        let is_short = |of: fn(Resource) -> bool| is_short(&core.options.eviction_hard, &core.options.eviction_soft, &readings, of);
+        self.memory_pressure = is_short(|resource| resource == Resource::Memory);
+        self.disk_pressure = is_short(Resource::is_of_disks);
+        self.pid_pressure = is_short(|resource| resource == Resource::Pids);
     }
 
     async fn runtime_trouble(&mut self, core: &Core, runtime_up: bool) -> Option<String> {

@@ -1,15 +1,19 @@
-//! When a node counts as short of memory, disk or process ids: the hard eviction thresholds.
+//! When a node counts as short of memory, disk or process ids: the hard and soft eviction thresholds.
 //!
-//! Follows <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#hard-eviction-thresholds>. A crossed threshold
-//! sets the node's condition, and the condition its taint; `eviction.rs` ends pods for memory and disk.
+//! Follows <https://kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction/#eviction-thresholds>. A crossed threshold
+//! sets the node's condition, and the condition its taint; `eviction.rs` ends pods.
 
-use trireme_api::quantity::Quantity;
+use std::time::Duration;
 
-use crate::machine::{Disk, Space};
+use tokio::time::Instant;
+use trireme_api::{quantity::Quantity, time::go_duration};
 
-/// The signals that are looked at, in the order of the alphabet.
-const SIGNALS: [&str; 6] =
-    ["imagefs.available", "imagefs.inodesFree", "memory.available", "nodefs.available", "nodefs.inodesFree", "pid.available"];
+use super::signal::{Readings, Resource, Signal};
+use crate::machine::Space;
+
+const SIGNALS: usize = Signal::ALL.len();
+/// A pod that is evicted for a hard threshold gets so long to end, as upstream.
+const HARD_GRACE_SECS: i64 = 1;
 
 /// The least that has to be free.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,55 +54,26 @@ impl Threshold {
     }
 }
 
-/// What a node can be short of, and pods give back.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Resource {
-    Memory,
-    Disk,
-}
-
-impl Resource {
-    /// Its name in requests and messages.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Resource::Memory => "memory",
-            Resource::Disk => "ephemeral-storage",
-        }
-    }
-}
-
 /// A threshold that is crossed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Crossed {
-    pub(crate) signal: &'static str,
-    pub(crate) resource: Resource,
-    /// In bytes.
+    pub(crate) signal: Signal,
+    /// In bytes, or a count.
     pub(crate) threshold: i64,
     pub(crate) available: i64,
+    /// The most seconds that an evicted pod gets to end.
+    pub(crate) grace_secs: i64,
 }
 
-/// A threshold for each signal.
+/// A threshold for each signal, in the order of [`Signal::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EvictionThresholds {
-    memory: Threshold,
-    node_bytes: Threshold,
-    node_inodes: Threshold,
-    image_bytes: Threshold,
-    image_inodes: Threshold,
-    pids: Threshold,
-}
+pub struct EvictionThresholds([Threshold; SIGNALS]);
 
 impl Default for EvictionThresholds {
     /// Memory and inodes as upstream. Disks as k3s: upstream's 10 % and 15 % are much on the large, well-filled disks of small clusters.
     fn default() -> EvictionThresholds {
-        EvictionThresholds {
-            memory: Threshold::Amount(100 << 20),
-            node_bytes: Threshold::Percent(5.0),
-            node_inodes: Threshold::Percent(5.0),
-            image_bytes: Threshold::Percent(5.0),
-            image_inodes: Threshold::Percent(5.0),
-            pids: Threshold::Percent(10.0),
-        }
+        let disk = Threshold::Percent(5.0);
+        EvictionThresholds([Threshold::Amount(100 << 20), disk, disk, disk, disk, Threshold::Percent(10.0)])
     }
 }
 
@@ -109,114 +84,198 @@ impl EvictionThresholds {
     /// # Errors
     /// One line that says which part is wrong and what is expected.
     pub fn parse(text: &str) -> Result<EvictionThresholds, String> {
-        let none = Threshold::NONE;
-        let mut all =
-            EvictionThresholds { memory: none, node_bytes: none, node_inodes: none, image_bytes: none, image_inodes: none, pids: none };
-        let mut seen = Vec::new();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (signal, value) = part.split_once('<').ok_or_else(|| format!("{part}: expected SIGNAL<VALUE,..."))?;
-            let place = match signal {
-                "memory.available" => &mut all.memory,
-                "nodefs.available" => &mut all.node_bytes,
-                "nodefs.inodesFree" => &mut all.node_inodes,
-                "imagefs.available" => &mut all.image_bytes,
-                "imagefs.inodesFree" => &mut all.image_inodes,
-                "pid.available" => &mut all.pids,
-                _ => return Err(format!("{signal}: no such signal; there are {}", SIGNALS.join(", "))),
-            };
-            if seen.contains(&signal) {
-                return Err(format!("{signal} is given twice"));
-            }
-            seen.push(signal);
-            *place = Threshold::parse(value).map_err(|why| format!("{part}: {why}"))?;
+        let named = by_signal(text, '<', "SIGNAL<VALUE", Threshold::parse)?;
+        Ok(EvictionThresholds(named.map(|threshold| threshold.unwrap_or(Threshold::NONE))))
+    }
+
+    /// The thresholds that are crossed, in the order in which pods are evicted for them.
+    fn crossed<'a>(&'a self, readings: &'a Readings, grace_secs: i64) -> impl Iterator<Item = Crossed> + 'a {
+        Signal::ALL.into_iter().zip(self.0).filter_map(move |(signal, threshold)| {
+            let space = readings.of(signal).filter(|space| threshold.is_crossed(*space))?;
+            Some(Crossed { signal, threshold: threshold.of(space), available: space.free, grace_secs })
+        })
+    }
+}
+
+/// Thresholds that may be crossed for a while.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SoftThresholds {
+    thresholds: EvictionThresholds,
+    /// For how long, in the order of [`Signal::ALL`].
+    patience: [Duration; SIGNALS],
+    /// The most seconds that a pod gets that is evicted for one of them.
+    pod_grace_secs: i64,
+}
+
+impl Default for SoftThresholds {
+    /// None.
+    fn default() -> SoftThresholds {
+        SoftThresholds {
+            thresholds: EvictionThresholds([Threshold::NONE; SIGNALS]),
+            patience: [Duration::ZERO; SIGNALS],
+            pod_grace_secs: 0,
         }
-        Ok(all)
     }
+}
 
-    /// The first threshold that is crossed and that pods are evicted for: memory, the node's disk, the images' disk.
-    pub(crate) fn crossed(&self, memory: Space, node: Option<Disk>, images: Option<Disk>) -> Option<Crossed> {
-        let look = |signal, resource, threshold: Threshold, space: Option<Space>| {
-            let space = space.filter(|space| threshold.is_crossed(*space))?;
-            Some(Crossed { signal, resource, threshold: threshold.of(space), available: space.free })
-        };
-        let bytes = |disk: Option<Disk>| disk.map(|disk| disk.bytes);
-        look("memory.available", Resource::Memory, self.memory, Some(memory))
-            .or_else(|| look("nodefs.available", Resource::Disk, self.node_bytes, bytes(node)))
-            .or_else(|| look("imagefs.available", Resource::Disk, self.image_bytes, bytes(images)))
+impl SoftThresholds {
+    /// Reads upstream's `--eviction-soft`, `--eviction-soft-grace-period` (`memory.available=1m30s`) and `--eviction-max-pod-grace-period`.
+    ///
+    /// # Errors
+    /// One line that says which part is wrong and what is expected.
+    pub fn parse(thresholds: &str, patience: &str, pod_grace_secs: u32) -> Result<SoftThresholds, String> {
+        let thresholds = EvictionThresholds::parse(thresholds)?;
+        let expected = || "expected a duration such as 1m30s".to_owned();
+        let patience = by_signal(patience, '=', "SIGNAL=DURATION", |text| go_duration(text).ok_or_else(expected))?;
+        let without =
+            thresholds.0.iter().zip(&patience).position(|(threshold, patience)| *threshold != Threshold::NONE && patience.is_none());
+        if let Some(place) = without {
+            return Err(format!("{}: expected a grace period for this soft threshold", Signal::ALL[place].name()));
+        }
+        let patience = patience.map(Option::unwrap_or_default);
+        Ok(SoftThresholds { thresholds, patience, pod_grace_secs: pod_grace_secs.into() })
     }
+}
 
-    /// Whether this node is short of memory.
-    pub(crate) fn memory_is_short(&self, memory: Space) -> bool {
-        self.memory.is_crossed(memory)
+/// A value for each signal that the text names.
+fn by_signal<T: Copy>(
+    text: &str,
+    between: char,
+    form: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<[Option<T>; SIGNALS], String> {
+    let mut all = [None; SIGNALS];
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once(between).ok_or_else(|| format!("{part}: expected {form},..."))?;
+        let place = Signal::ALL.iter().position(|signal| signal.name() == name).ok_or_else(|| {
+            let mut names = Signal::ALL.map(Signal::name);
+            names.sort_unstable();
+            format!("{name}: no such signal; there are {}", names.join(", "))
+        })?;
+        if all[place].is_some() {
+            return Err(format!("{name} is given twice"));
+        }
+        all[place] = Some(parse(value).map_err(|why| format!("{part}: {why}"))?);
     }
+    Ok(all)
+}
 
-    /// Whether this node is short of process ids.
-    pub(crate) fn pids_are_short(&self, pids: Space) -> bool {
-        self.pids.is_crossed(pids)
-    }
+/// Both kinds of thresholds, and since when soft ones are crossed.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    since: [Option<Instant>; SIGNALS],
+}
 
-    /// Whether the disk of the kubelet's own files, or the one of images where that is known, is short of space or inodes.
-    pub(crate) fn disk_is_short(&self, node: Option<Disk>, images: Option<Disk>) -> bool {
-        let short = |disk: Disk, bytes: Threshold, inodes: Threshold| bytes.is_crossed(disk.bytes) || inodes.is_crossed(disk.inodes);
-        node.is_some_and(|disk| short(disk, self.node_bytes, self.node_inodes))
-            || images.is_some_and(|disk| short(disk, self.image_bytes, self.image_inodes))
+impl Watched {
+    /// The first threshold for which pods are evicted: a hard one, or a soft one that was crossed for its grace period.
+    pub(crate) fn first(&mut self, hard: &EvictionThresholds, soft: &SoftThresholds, readings: &Readings, now: Instant) -> Option<Crossed> {
+        let mut overdue = None;
+        let crossed: Vec<Crossed> = soft.thresholds.crossed(readings, soft.pod_grace_secs).collect();
+        for (place, signal) in Signal::ALL.into_iter().enumerate() {
+            let Some(crossed) = crossed.iter().find(|crossed| crossed.signal == signal) else {
+                self.since[place] = None;
+                continue;
+            };
+            let since = *self.since[place].get_or_insert(now);
+            if now.duration_since(since) >= soft.patience[place] {
+                overdue = overdue.or(Some(*crossed));
+            }
+        }
+        hard.crossed(readings, HARD_GRACE_SECS).next().or(overdue)
     }
+}
+
+/// Whether the node is short of this: a hard or a soft threshold is crossed.
+pub(crate) fn is_short(hard: &EvictionThresholds, soft: &SoftThresholds, readings: &Readings, of: impl Fn(Resource) -> bool) -> bool {
+    let crossed = hard.crossed(readings, 0).chain(soft.thresholds.crossed(readings, 0));
+    crossed.into_iter().any(|crossed| of(crossed.signal.resource()))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::machine::Disk;
 
     fn disk(free: i64, total: i64) -> Disk {
         Disk { bytes: Space { free, total }, inodes: Space { free: 100, total: 100 } }
     }
 
+    fn readings(memory_free: i64, node: Option<Disk>, images: Option<Disk>, pids_free: i64) -> Readings {
+        Readings { memory: Space { free: memory_free, total: 4 << 30 }, node, images, pids: Space { free: pids_free, total: 100 } }
+    }
+
+    fn names(all: &EvictionThresholds, readings: Readings) -> Vec<&'static str> {
+        all.crossed(&readings, 0).map(|crossed| crossed.signal.name()).collect()
+    }
+
     #[test]
     fn thresholds_are_amounts_or_shares() {
         let all = EvictionThresholds::parse("memory.available<1Gi, nodefs.available<7.5%,imagefs.inodesFree<10").unwrap();
-        assert!(all.memory_is_short(Space { free: (1 << 30) - 1, total: 4 << 30 }));
-        assert!(!all.memory_is_short(Space { free: 1 << 30, total: 4 << 30 }));
-        assert!(all.disk_is_short(Some(disk(74, 1000)), None));
-        assert!(!all.disk_is_short(Some(disk(75, 1000)), None));
+        let fine = readings(1 << 30, Some(disk(75, 1000)), None, 0);
+        assert!(names(&all, fine).is_empty());
+        assert_eq!(names(&all, Readings { memory: Space { free: (1 << 30) - 1, total: 4 << 30 }, ..fine }), ["memory.available"]);
+        assert_eq!(names(&all, Readings { node: Some(disk(74, 1000)), ..fine }), ["nodefs.available"]);
         let no_inodes = Disk { bytes: Space { free: 500, total: 1000 }, inodes: Space { free: 9, total: 1000 } };
-        assert!(all.disk_is_short(None, Some(no_inodes)));
-        assert!(!all.disk_is_short(Some(no_inodes), None), "nodefs.inodesFree has no threshold here");
+        assert_eq!(names(&all, Readings { images: Some(no_inodes), ..fine }), ["imagefs.inodesFree"]);
+        assert!(names(&all, Readings { node: Some(no_inodes), ..fine }).is_empty(), "nodefs.inodesFree has no threshold here");
     }
 
     #[test]
     fn what_is_not_named_has_no_threshold() {
         let all = EvictionThresholds::parse("pid.available<10%").unwrap();
-        assert!(!all.memory_is_short(Space { free: 0, total: 1 << 30 }));
-        assert!(!all.disk_is_short(Some(disk(0, 1000)), Some(disk(0, 1000))));
-        assert!(all.pids_are_short(Space { free: 9, total: 100 }));
+        assert_eq!(names(&all, readings(0, Some(disk(0, 1000)), Some(disk(0, 1000)), 9)), ["pid.available"]);
+        assert!(names(&all, readings(0, None, None, 10)).is_empty());
     }
 
     #[test]
     fn a_file_system_that_counts_no_inodes_is_not_short_of_them() {
         let btrfs = Disk { bytes: Space { free: 50, total: 100 }, inodes: Space { free: 0, total: 0 } };
-        assert!(!EvictionThresholds::default().disk_is_short(Some(btrfs), Some(btrfs)));
+        assert!(names(&EvictionThresholds::default(), readings(1 << 30, Some(btrfs), Some(btrfs), 50)).is_empty());
     }
 
     #[test]
     fn the_default_leaves_small_disks_usable() {
         let all = EvictionThresholds::default();
-        assert!(!all.disk_is_short(Some(disk(6, 100)), Some(disk(6, 100))));
-        assert!(all.disk_is_short(Some(disk(4, 100)), None));
-        assert!(all.disk_is_short(Some(disk(6, 100)), Some(disk(4, 100))));
+        assert!(names(&all, readings(1 << 30, Some(disk(6, 100)), Some(disk(6, 100)), 50)).is_empty());
+        assert_eq!(names(&all, readings(1 << 30, Some(disk(4, 100)), None, 50)), ["nodefs.available"]);
+        assert_eq!(names(&all, readings(1 << 30, Some(disk(6, 100)), Some(disk(4, 100)), 50)), ["imagefs.available"]);
     }
 
     #[test]
-    fn pods_are_evicted_for_memory_before_disks() {
+    fn pods_are_evicted_for_memory_before_disks_before_process_ids() {
         let all = EvictionThresholds::default();
-        let memory = |free| Space { free, total: 4 << 30 };
         let (short, fine) = (Some(disk(4, 100)), Some(disk(50, 100)));
-        let signal =
-            |memory, node, images| all.crossed(memory, node, images).map(|crossed| (crossed.signal, crossed.threshold, crossed.available));
-        assert_eq!(signal(memory(1 << 20), short, short), Some(("memory.available", 100 << 20, 1 << 20)));
-        assert_eq!(signal(memory(1 << 30), short, short), Some(("nodefs.available", 5, 4)));
-        assert_eq!(signal(memory(1 << 30), fine, short), Some(("imagefs.available", 5, 4)));
-        assert_eq!(signal(memory(1 << 30), fine, None), None);
+        let first = |readings: Readings| {
+            let crossed = Watched::default().first(&all, &SoftThresholds::default(), &readings, Instant::now());
+            crossed.map(|crossed| (crossed.signal.name(), crossed.threshold, crossed.available))
+        };
+        assert_eq!(first(readings(1 << 20, short, short, 1)), Some(("memory.available", 100 << 20, 1 << 20)));
+        assert_eq!(first(readings(1 << 30, short, short, 1)), Some(("nodefs.available", 5, 4)));
+        assert_eq!(first(readings(1 << 30, fine, short, 1)), Some(("imagefs.available", 5, 4)));
+        assert_eq!(first(readings(1 << 30, fine, None, 1)), Some(("pid.available", 10, 1)));
+        assert_eq!(first(readings(1 << 30, fine, None, 50)), None);
+    }
+
+    #[test]
+    fn a_soft_threshold_has_to_be_crossed_for_its_grace_period_in_one_go() {
+        let soft = SoftThresholds::parse("memory.available<1Gi,pid.available<20%", "pid.available=10s,memory.available=1m30s", 40).unwrap();
+        let hard = EvictionThresholds::default();
+        let (mut watched, began) = (Watched::default(), Instant::now());
+        let mut at = |second: u64, memory: i64, pids: i64| {
+            let readings = readings(memory, None, None, pids);
+            let crossed = watched.first(&hard, &soft, &readings, began + Duration::from_secs(second));
+            crossed.map(|crossed| (crossed.signal.name(), crossed.grace_secs))
+        };
+        assert_eq!(at(0, 1 << 29, 50), None);
+        assert_eq!(at(80, 2 << 30, 50), None, "it is over");
+        assert_eq!(at(90, 1 << 29, 50), None, "and begins again");
+        assert_eq!(at(170, 1 << 29, 15), None);
+        assert_eq!(at(180, 1 << 29, 15), Some(("memory.available", 40)));
+        assert_eq!(at(181, 2 << 30, 15), Some(("pid.available", 40)));
+        assert_eq!(at(182, 1 << 20, 15), Some(("memory.available", HARD_GRACE_SECS)), "the hard one");
+        let short = |memory: i64| is_short(&hard, &soft, &readings(memory, None, None, 50), |resource| resource == Resource::Memory);
+        assert!(short(1 << 29) && !short(1 << 30), "the condition does not wait");
     }
 
     #[test]
@@ -231,6 +290,14 @@ mod tests {
             ("pid.available<5,pid.available<6", "pid.available is given twice"),
         ] {
             let refused = EvictionThresholds::parse(text).unwrap_err();
+            assert!(refused.starts_with(why), "{refused}");
+        }
+        for (soft, grace, why) in [
+            ("pid.available<5", "", "pid.available: expected a grace period for this soft threshold"),
+            ("pid.available<5", "pid.available=5", "pid.available=5: expected a duration such as 1m30s"),
+            ("", "pid=5s", "pid: no such signal; there are "),
+        ] {
+            let refused = SoftThresholds::parse(soft, grace, 0).unwrap_err();
             assert!(refused.starts_with(why), "{refused}");
         }
     }

@@ -30,7 +30,7 @@ pub(crate) fn wants_strict_groups(pod: &Pod) -> bool {
 /// Refuses a pod that this node must not run, that does not fit beside the others, or that does not want this node.
 pub(crate) fn admit(pod: &Pod, others: &[Arc<Pod>], host: &Host<'_>) -> Option<Verdict> {
     let running: Vec<&Arc<Pod>> = others.iter().filter(|p| spec::uid(p) != spec::uid(pod) && !spec::is_finished(p)).collect();
-    let refuse = |reason: String, message: String| Some(Verdict { reason, message: format!("Pod was rejected: {message}") });
+    let refuse = |reason: String, message: String| Some(Verdict::new(&reason, format!("Pod was rejected: {message}")));
     if let Some(why) = sysctls::forbidden(pod, host.allowed_unsafe_sysctls) {
         return refuse("SysctlForbidden".into(), format!("forbidden sysctl: {why}"));
     }

@@ -158,11 +158,13 @@ fn an_unhealthy_or_changed_container_is_killed_first() {
     let unhealthy = Unhealthy { message: "Container a failed liveness probe, will be restarted".into(), grace_secs: Some(3) };
     let health = Health { unhealthy: HashMap::from([("a0".to_string(), unhealthy)]), ..Health::default() };
     let now = Timestamp::UNIX_EPOCH;
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
+    let killed =
+        plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
     assert_eq!((killed.kill[0].id.as_str(), killed.kill[0].grace_secs, killed.start.len()), ("a0", Some(3), 0));
     observed.containers[0].hash = "other".into();
     let health = Health::default();
-    let killed = plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
+    let killed =
+        plan(&Situation { pod: &pod, observed: &observed, health: &health, backoffs: &backoffs, stopped: &stopped, holds: &holds, now });
     assert!(killed.kill[0].message.contains("definition changed"));
 }
 

@@ -4,7 +4,12 @@
 //! `Unavailable` and the next one connects again, so that no caller needs to know about restarts. Must not speak any other interface
 //! of the runtime, and run no program of it.
 
-use std::{collections::HashMap, future::Future, path::PathBuf, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::Instant};
@@ -222,6 +227,18 @@ impl Runtime for CriRuntime {
         })
     }
 
+    fn checkpoint<'a>(&'a self, id: &'a str, archive: &'a Path, timeout: Duration) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let request = cri::CheckpointContainerRequest {
+                container_id: id.into(),
+                location: archive.to_string_lossy().into_owned(),
+                timeout: i64::try_from(timeout.as_secs()).unwrap_or_default(),
+            };
+            let deadline = if timeout.is_zero() { SLOW_CALL } else { timeout + CALL };
+            self.call("CheckpointContainer", deadline, self.runtime.clone().checkpoint_container(request)).await.map(drop)
+        })
+    }
+
     fn exec_sync<'a>(&'a self, id: &'a str, cmd: Vec<String>, timeout: Duration) -> Answer<'a, cri::ExecSyncResponse> {
         Box::pin(async move {
             let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
@@ -261,6 +278,21 @@ impl Runtime for CriRuntime {
         })
     }
 
+    fn sandbox_image(&self) -> Answer<'_, Option<String>> {
+        Box::pin(async {
+            let request = cri::StatusRequest { verbose: true };
+            let status = self.call("Status", STATUS_CALL, self.runtime.clone().status(request)).await?;
+            Ok(status.info.get("config").and_then(|config| containerd_sandbox_image(config)))
+        })
+    }
+
+    fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let request = cri::RemoveImageRequest { image: Some(image_spec(id)) };
+            gone_is_fine(self.call("RemoveImage", SLOW_CALL, self.images.clone().remove_image(request)).await.map(drop))
+        })
+    }
+
     fn image_status<'a>(&'a self, image: &'a str) -> Answer<'a, Option<cri::Image>> {
         Box::pin(async move {
             let request = cri::ImageStatusRequest { image: Some(image_spec(image)), verbose: false };
@@ -290,6 +322,12 @@ fn containerd_driver(config: &str) -> Option<cri::CgroupDriver> {
     let is_systemd = runtime.get("options").and_then(|o| o.get("SystemdCgroup")).and_then(serde_json::Value::as_bool).unwrap_or_default()
         || config.get("systemdCgroup").and_then(serde_json::Value::as_bool).unwrap_or_default();
     Some(if is_systemd { cri::CgroupDriver::Systemd } else { cri::CgroupDriver::Cgroupfs })
+}
+
+/// The image of sandboxes in that configuration. Later versions say over CRI that this image is pinned.
+fn containerd_sandbox_image(config: &str) -> Option<String> {
+    let config: serde_json::Value = serde_json::from_str(config).ok()?;
+    config.get("sandboxImage")?.as_str().filter(|image| !image.is_empty()).map(str::to_owned)
 }
 
 /// An image by name, as CRI wants it.
@@ -322,5 +360,7 @@ mod tests {
         assert_eq!(containerd_driver(&config("null")), Some(cri::CgroupDriver::Cgroupfs));
         assert_eq!(containerd_driver("{}"), None);
         assert_eq!(containerd_driver("nonsense"), None);
+        assert_eq!(containerd_sandbox_image(r#"{"sandboxImage": "a/pause:3"}"#).as_deref(), Some("a/pause:3"));
+        assert_eq!(containerd_sandbox_image("{}"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -47,6 +47,7 @@ struct State {
     updates: BTreeMap<String, LinuxContainerResources>,
     features: cri::RuntimeFeatures,
     handlers: Vec<cri::RuntimeHandler>,
+    images: Vec<Image>,
 }
 
 /// The double. Clones share one state.
@@ -59,6 +60,11 @@ pub(crate) struct Double {
 impl Double {
     pub(crate) fn new(clock: Clock) -> Double {
         Double { clock, state: Arc::default() }
+    }
+
+    /// The images that it has.
+    pub(crate) fn set_images(&self, images: Vec<Image>) {
+        self.state.lock().images = images;
     }
 
     /// Lets the next call of this name fail.
@@ -247,6 +253,7 @@ impl Runtime for Double {
                 pod_sandbox_id: r.sandbox_id.clone(),
                 metadata: r.config.metadata.clone(),
                 state: r.status.state,
+                image_ref: r.status.image_ref.clone(),
                 labels: r.config.labels.clone(),
                 annotations: r.config.annotations.clone(),
                 ..Default::default()
@@ -327,6 +334,10 @@ impl Runtime for Double {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    fn checkpoint<'a>(&'a self, id: &'a str, archive: &'a Path, _: Duration) -> Answer<'a, ()> {
+        Box::pin(async move { self.enter("CheckpointContainer", format!("checkpoint {id} to {}", archive.display())).map(drop) })
+    }
+
     fn exec_sync<'a>(&'a self, id: &'a str, command: Vec<String>, _: Duration) -> Answer<'a, ExecSyncResponse> {
         Box::pin(async move {
             let command = command.join(" ");
@@ -348,11 +359,23 @@ impl Runtime for Double {
     }
 
     fn list_images(&self) -> Answer<'_, Vec<Image>> {
-        Box::pin(async { Ok(Vec::new()) })
+        Box::pin(async { Ok(self.state.lock().images.clone()) })
     }
 
     fn image_folder(&self) -> Answer<'_, Option<PathBuf>> {
         Box::pin(async { Ok(None) })
+    }
+
+    fn sandbox_image(&self) -> Answer<'_, Option<String>> {
+        Box::pin(async { Ok(Some("pause:1".to_owned())) })
+    }
+
+    fn remove_image<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.enter("RemoveImage", format!("remove {id}"))?;
+            self.state.lock().images.retain(|image| image.id != id);
+            Ok(())
+        })
     }
 
     fn image_status<'a>(&'a self, image: &'a str) -> Answer<'a, Option<Image>> {

@@ -19,6 +19,8 @@ fn subresources(path: &str) -> &'static [&'static str] {
         &["stats"]
     } else if under("/metrics") {
         &["metrics"]
+    } else if under("/checkpoint") {
+        &["checkpoint"]
     } else if under("/logs") {
         &["log"]
     } else if path == "/pods" || path == "/runningpods" {

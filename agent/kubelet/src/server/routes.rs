@@ -15,6 +15,7 @@ use trireme_client::storage::LOCAL_VOLUMES_PATH;
 use trireme_proto::cri;
 
 use super::{
+    checkpoint,
     context::Api,
     guard, local_volumes, logs, metrics,
     request::{answer_json, find_container, pod_uid, query, refuse, values},
@@ -38,6 +39,7 @@ pub(crate) fn all(api: Arc<Api>) -> Router {
         .route("/attach/{namespace}/{pod}/{uid}/{container}", any(attach_uid))
         .route("/portForward/{namespace}/{pod}", any(port_forward))
         .route("/portForward/{namespace}/{pod}/{uid}", any(port_forward_uid))
+        .route("/checkpoint/{namespace}/{pod}/{container}", post(checkpoint::serve))
         .route("/stats/summary", get(stats::summary))
         .route("/metrics", get(metrics::kubelet))
         .route("/metrics/cadvisor", get(metrics::containers))

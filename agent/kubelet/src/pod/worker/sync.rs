@@ -157,10 +157,8 @@ impl Worker {
             return Ok(Some(sentence));
         }
         let passed = deadline(pod).is_some_and(|deadline| self.core.now() >= deadline);
-        Ok(passed.then(|| Verdict {
-            reason: "DeadlineExceeded".into(),
-            message: "Pod was active on the node longer than the specified deadline".into(),
-        }))
+        let message = "Pod was active on the node longer than the specified deadline";
+        Ok(passed.then(|| Verdict::new("DeadlineExceeded", message.into())))
     }
 
     fn note_back_off(&mut self, pod: &Pod, plan: &Plan, observed: &Observed) {

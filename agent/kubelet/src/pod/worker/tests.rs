@@ -147,7 +147,7 @@ fn one_container() -> Value {
 async fn an_evicted_pod_ends_soon_as_failed_and_says_why() {
     let bench = Bench::start(one_container()).await;
     bench.until("it runs", |b| !b.container(0)["state"]["running"].is_null()).await;
-    *bench.sentence.lock() = Some(Verdict::evicted("The node was low on resource: memory. ".into()));
+    *bench.sentence.lock() = Some(Verdict::evicted("The node was low on resource: memory. ".into(), 1));
     bench.wake.notify_one();
     bench.until("it has failed", |b| b.status()["phase"] == "Failed").await;
     let status = bench.status();
