@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The least time between two transactions. A change after a quiet time is written at once; what arrives after it goes into one transaction.
-const COALESCE: Duration = Duration::from_millis(20);
+const COALESCE: Duration = Duration::from_millis(5);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What the proxy is told at start.
