@@ -1,7 +1,8 @@
 //! Path and query of a request.
 
 use http::Method;
-use trireme_apiserver::http::parameters::{Parameters, go_duration, unescape};
+use trireme_api::time::go_duration;
+use trireme_apiserver::http::parameters::{Parameters, unescape};
 use trireme_apiserver::http::query::{DeleteOptions, IncludeObject, ListOptions, WriteOptions, resource_version};
 use trireme_apiserver::http::request_info::RequestInfo;
 
