@@ -90,3 +90,13 @@ pub mod csi {
 pub mod pluginregistration {
     pub use crate::packages::pluginregistration::*;
 }
+
+/// The device plugin API v1beta1.
+pub mod deviceplugin {
+    pub use crate::packages::v1beta1::*;
+}
+
+/// The pod resources API v1.
+pub mod podresources {
+    pub use crate::packages::v1::*;
+}

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use trireme_proto::{election, etcd, store};
+use trireme_proto::{cri, deviceplugin, election, etcd, podresources, store};
 
 fn check(message: &(impl Message + std::fmt::Debug), expected: &str) {
     let encoded: String = message.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -151,4 +151,44 @@ fn backups_keep_their_numbers() {
     let record = store::BackupRecord { record: Some(store::backup_record::Record::Key(kv)) };
     let chunk = store::BackupFrame { frame: Some(store::backup_frame::Frame::Chunk(store::BackupChunk { records: vec![record] })) };
     check(&chunk, "12070a050a030a016b");
+}
+
+#[test]
+fn device_plugins_and_readers_of_pod_resources_are_understood() {
+    let text = |text: &str| text.to_owned();
+    let options = deviceplugin::DevicePluginOptions { pre_start_required: true, get_preferred_allocation_available: true };
+    let register =
+        deviceplugin::RegisterRequest { version: text("v"), endpoint: text("e"), resource_name: text("r"), options: Some(options) };
+    check(&register, "0a01761201651a0172220408011001");
+    let topology = deviceplugin::TopologyInfo { nodes: vec![deviceplugin::NumaNode { id: 1 }] };
+    let device = deviceplugin::Device { id: text("d"), health: text("h"), topology: Some(topology) };
+    check(&deviceplugin::ListAndWatchResponse { devices: vec![device] }, "0a0c0a01641201681a040a020801");
+    let wish = deviceplugin::ContainerPreferredAllocationRequest {
+        available_device_ids: vec![text("a")],
+        must_include_device_ids: vec![text("m")],
+        allocation_size: 3,
+    };
+    check(&wish, "0a016112016d1803");
+    let answer = deviceplugin::ContainerAllocateResponse {
+        envs: [(text("k"), text("v"))].into(),
+        mounts: vec![deviceplugin::Mount { container_path: text("c"), host_path: text("h"), read_only: true }],
+        devices: vec![deviceplugin::DeviceSpec { container_path: text("c"), host_path: text("h"), permissions: text("p") }],
+        annotations: [(text("k"), text("v"))].into(),
+        cdi_devices: vec![deviceplugin::CdiDevice { name: text("n") }],
+    };
+    check(&answer, "0a060a016b12017612080a016312016818011a090a01631201681a017022060a016b1201762a030a016e");
+    let resources = podresources::ContainerResources {
+        name: text("n"),
+        devices: vec![podresources::ContainerDevices {
+            resource_name: text("r"),
+            device_ids: vec![text("d")],
+            topology: Some(podresources::TopologyInfo { nodes: vec![podresources::NumaNode { id: 1 }] }),
+        }],
+        cpu_ids: vec![1],
+        memory: vec![podresources::ContainerMemory { memory_type: text("m"), size: 2, topology: None }],
+        dynamic_resources: vec![podresources::DynamicResource { claim_name: text("c"), ..Default::default() }],
+    };
+    check(&resources, "0a016e120c0a01721201641a040a0208011a010122050a016d10022a03120163");
+    let config = cri::ContainerConfig { cdi_devices: vec![cri::CdiDevice { name: text("n") }], ..Default::default() };
+    check(&config, "8a01030a016e");
 }
