@@ -45,6 +45,7 @@ mod metrics;
 mod node;
 mod objects;
 mod options;
+mod plugin_call;
 mod pod;
 mod pod_index;
 mod pods;

@@ -19,14 +19,12 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::{net::unix::pipe::Receiver, task::JoinHandle};
 use trireme_proto::pluginregistration::{self as wire, registration_client::RegistrationClient};
 
-use super::{
-    driver::{Driver, answer, channel},
-    state::Csi,
-};
+use super::{driver::Driver, state::Csi};
 use crate::{
     clock::blocking,
     error::{Error, Result},
     files,
+    plugin_call::{answer, channel},
 };
 
 /// The deadline of each of the two calls of a registration.
