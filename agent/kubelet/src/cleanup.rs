@@ -33,6 +33,13 @@ pub async fn clean_up(data_dir: &Path, pod_logs_dir: &Path, runtime_socket: Path
     // Staged volumes hold data: these folders must not be removed while a volume is mounted there.
     blocking(|| volume::mounts::unmount_below(&data_dir.join("plugins")))?;
     Cgroups::new(cgroup_root).remove_all()?;
+    for file in ["device-plugins/kubelet.sock", "device-plugins/kubelet_internal_checkpoint"] {
+        let path = data_dir.join(file);
+        match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", path.display()))(e)),
+            _ => {}
+        }
+    }
     failure.map_or(Ok(()), Err)
 }
 

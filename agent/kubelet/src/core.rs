@@ -17,6 +17,7 @@ use crate::{
     clock::Clock,
     container::fields::Place,
     csi::{Csi, Parts},
+    device::Devices,
     events::Events,
     image::{Images, collector::Collector},
     machine::{self, Machine, Space},
@@ -41,6 +42,7 @@ pub(crate) struct Core {
     pub(crate) objects: Objects,
     pub(crate) tokens: Tokens,
     pub(crate) csi: Arc<Csi>,
+    pub(crate) devices: Arc<Devices>,
     pub(crate) images: Images,
     pub(crate) image_collector: Collector,
     pub(crate) cgroups: Cgroups,
@@ -75,6 +77,7 @@ impl Core {
         let mine = InformerOptions { field_selector: Some(format!("spec.nodeName={}", options.node_name)), ..Default::default() };
         let events = Events::new(recorder, &options.node_name);
         let node: Arc<RwLock<Option<Arc<Node>>>> = Arc::default();
+        let devices = Devices::new(&options.data_dir, on_change.clone(), cancel.clone());
         let csi = Csi::new(Parts {
             client: client.clone(),
             node_name: &options.node_name,
@@ -85,6 +88,7 @@ impl Core {
         });
         Arc::new(Core {
             csi,
+            devices,
             allocatable: machine.allocatable(options.max_pods, &options.reserved),
             machine,
             objects: Objects::new(client.clone(), on_change, cancel.clone()),

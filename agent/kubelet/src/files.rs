@@ -60,6 +60,20 @@ pub(crate) fn keep_text(path: &Path, text: &str, mode: u32) -> Result<()> {
     file.write_all(text.as_bytes()).map_err(wrap())
 }
 
+/// Replaces a file: after a crash or a power cut it is the old one or the new one, complete.
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let wrap = || Error::io(format!("write {}", path.display()));
+    let temporary = path.with_added_extension("new");
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(mode).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    let mut file = options.open(&temporary).map_err(wrap())?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(wrap())?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(wrap())?;
+    std::fs::rename(&temporary, path).map_err(wrap())?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(wrap())
+}
+
 /// Reads a configuration file of the host.
 pub(crate) fn read_text(path: &Path) -> std::io::Result<String> {
     let mut bytes = Vec::new();

@@ -62,13 +62,14 @@ impl Kubelet {
         }
         follow_node(&core, &cancel);
         core.csi.make_folders()?;
+        core.devices.make_folder()?;
         let pods = Pods::new(core.clone(), handles.clone(), cancel.clone());
         let mut tasks = JoinSet::new();
         let server = crate::server::bind(&core, pods.clone()).await?;
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 10] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 11] = [
             Box::pin(static_pods::follow(core.clone(), pods.clone())),
             Box::pin(static_pods::keep_mirrors(core.clone(), core.pods.mirrors_changed.clone())),
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
@@ -79,6 +80,7 @@ impl Kubelet {
             Box::pin(core.csi.clone().introduce()),
             Box::pin(core.csi.clone().follow_plugins()),
             Box::pin(core.csi.clone().follow_usage()),
+            Box::pin(core.devices.clone().serve()),
         ];
         for part in parts {
             let cancel = cancel.clone();

@@ -9,11 +9,11 @@
 //!
 //! Seams: `runtime` (CRI, or a double in tests), `clock`, `cgroup` (any mount point), `volume::Plugin`, and [`HostPorts`].
 //!
-//! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths. There
-//! is no state file, and killing the agent at any moment changes nothing for the pods.
+//! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths, but for one
+//! file: which container has which devices is known to nobody else (`device`). Killing the agent at any moment changes nothing for the
+//! pods.
 //!
-//! Where extensions go: another reason to end a pod is another verdict in `pod::worker`;
-//! devices are another part of `container::config`.
+//! Where extensions go: another reason to end a pod is another verdict in `pod::worker`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/>.
 
@@ -30,6 +30,7 @@ mod container;
 mod core;
 mod csi;
 mod dbus;
+mod device;
 mod error;
 mod events;
 mod eviction;

@@ -3,6 +3,7 @@
 //! The Lease says "alive" every 10 s and is small; the status is written when it changes, and every 5 minutes. Answers to
 //! <https://kubernetes.io/docs/reference/node/node-status/>.
 
+mod extended;
 pub(crate) mod lease;
 pub(crate) mod signal;
 pub(crate) mod status;
@@ -25,6 +26,8 @@ use status::NodeView;
 const LOOK: Duration = Duration::from_secs(10);
 /// An unchanged status is written again after this, for clients that watch heartbeats.
 const REPORT_ANYWAY: Duration = Duration::from_secs(300);
+/// A plugin that changes its mind often is reported once in so long.
+const GATHER: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Registers the node and keeps its status, until dropped.
@@ -56,6 +59,7 @@ pub(crate) async fn run(core: Arc<Core>, mut runtime_up: watch::Receiver<bool>) 
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = core.csi.in_use_changed.notified() => {}
+            () = core.devices.changed.notified() => tokio::time::sleep(GATHER).await,
             changed = runtime_up.changed() => if changed.is_err() { return },
         }
     }
@@ -138,6 +142,7 @@ async fn report(
     let due = reported_at.is_none_or(|at| at.elapsed() >= REPORT_ANYWAY);
     let changed = status::differs(node.status.as_ref(), &fresh);
     if !due && !changed {
+        core.devices.reported();
         return Ok(());
     }
     let became_ready = status::is_ready(&fresh).filter(|ready| status::is_ready_option(node.status.as_ref()) != Some(*ready));
@@ -146,6 +151,7 @@ async fn report(
     let stored = core.client.patch_status::<Node>(None, &core.options.node_name, &Patch::Strategic(json!({"status": body}))).await?;
     *core.node.write() = Some(Arc::new(stored));
     *reported_at = Some(Instant::now());
+    core.devices.reported();
     if let Some(ready) = became_ready {
         let reason = if ready { "NodeReady" } else { "NodeNotReady" };
         core.events.node(EventKind::Normal, reason, &format!("Node {} status is now: {reason}", core.options.node_name));

@@ -153,6 +153,7 @@ impl Pods {
                     self.core.pods.api().on_event(move |event| me.on_event(event));
                     self.adopt_orphans(&known);
                     self.sweep_leftovers(&known);
+                    self.core.devices.release_others(|uid| self.handles.by_uid.lock().contains_key(uid));
                     self.core.csi.clean_all();
                 }
             }

@@ -13,6 +13,7 @@ use super::{
     hosts, resources, sandbox, security,
 };
 use crate::{
+    device::Extras,
     error::{Error, Result},
     files,
     pod::spec,
@@ -27,6 +28,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) attempt: u32,
     pub(crate) image: &'a cri::Image,
     pub(crate) environment: Environment,
+    /// What the plugins of its devices ask for.
+    pub(crate) extras: Extras,
     /// Where each of the pod's volumes is on this host.
     pub(crate) volumes: &'a BTreeMap<String, Mounted>,
     pub(crate) pod_dir: &'a Path,
@@ -47,14 +50,19 @@ pub(crate) fn termination_message_file(pod_dir: &Path, container: &str, attempt:
 /// Composes the configuration. Makes the few files that it names (termination message, sub paths).
 pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
     let Parts { pod, container, attempt, image, .. } = parts;
-    let variables: BTreeMap<&str, &str> = parts.environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    // The container's own variables come last: of two of a name they count.
+    let environment: Environment =
+        parts.extras.envs.iter().map(|(k, v)| (k.clone(), v.clone())).chain(parts.environment.iter().cloned()).collect();
+    let variables: BTreeMap<&str, &str> = environment.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expand = |words: &Option<Vec<String>>| -> Vec<String> {
         words.iter().flatten().map(|word| env::expand(word, |name| variables.get(name).map(ToString::to_string))).collect()
     };
     let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     let mut labels: HashMap<String, String> = sandbox::identity(pod).into_iter().collect();
     labels.insert(keys::CONTAINER_NAME.into(), container.name.clone());
-    let annotations = HashMap::from([
+    // The kubelet's own annotations win over those of plugins.
+    let mut annotations: HashMap<String, String> = parts.extras.annotations.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    annotations.extend([
         (keys::HASH.to_string(), spec::container_hash(container)),
         (keys::RESTART_COUNT.to_string(), attempt.to_string()),
         (keys::MESSAGE_PATH.to_string(), message_path.to_string()),
@@ -83,13 +91,14 @@ pub(crate) fn compose(parts: Parts<'_>) -> Result<cri::ContainerConfig> {
             resources: Some(resources::container(pod, container, parts.node_memory_bytes)),
             security_context: Some(security::container(pod, container, Some(image), parts.seccomp_dir, parts.target_id)?),
         }),
-        envs: parts.environment.into_iter().map(|(key, value)| cri::KeyValue { key, value }).collect(),
+        cdi_devices: parts.extras.cdi_devices.clone(),
+        envs: environment.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
     })
 }
 
 fn mounts(parts: &Parts<'_>, message_path: &str, variables: &BTreeMap<&str, &str>) -> Result<Vec<cri::Mount>> {
     let container = parts.container;
-    let mut mounts = Vec::new();
+    let mut mounts = parts.extras.mounts.clone();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = parts
             .volumes
@@ -147,7 +156,7 @@ fn devices(parts: &Parts<'_>) -> Result<Vec<cri::Device>> {
         }),
         _ => Err(Error::Config(format!("volume device {:?} was not found among the pod's block volumes", device.name))),
     });
-    devices.collect()
+    parts.extras.devices.iter().cloned().map(Ok).chain(devices).collect()
 }
 
 fn plain_mount(container_path: &str, host_path: &Path, readonly: bool) -> cri::Mount {

@@ -13,8 +13,8 @@ use k8s_openapi::{
 
 use trireme_proto::cri;
 
-use super::{signal::Resource, thresholds::is_short};
-use crate::{amount::Amount, core::Core};
+use super::{extended, signal::Resource, thresholds::is_short};
+use crate::{amount::Amount, core::Core, device::Totals};
 
 /// Upstream's bounds for the list of images.
 const MAX_IMAGES: usize = 50;
@@ -40,6 +40,7 @@ pub(crate) struct NodeView {
     memory_pressure: bool,
     disk_pressure: bool,
     pid_pressure: bool,
+    devices: Totals,
 }
 
 impl NodeView {
@@ -59,6 +60,7 @@ impl NodeView {
         self.memory_pressure = is_short(|resource| resource == Resource::Memory);
         self.disk_pressure = is_short(Resource::is_of_disks);
         self.pid_pressure = is_short(|resource| resource == Resource::Pids);
+        self.devices = core.devices.totals();
     }
 
     async fn runtime_trouble(&mut self, core: &Core, runtime_up: bool) -> Option<String> {
@@ -121,10 +123,12 @@ pub(crate) fn compose(core: &Core, view: &NodeView, before: Option<&NodeStatus>)
         .chain(options.node_external_ips.iter().map(|ip| address("ExternalIP", ip.to_string())))
         .chain([address("Hostname", options.node_name.clone())])
         .collect();
+    let (mut capacity, mut allocatable) = (quantities(&machine.capacity(options.max_pods)), quantities(&core.allocatable));
+    extended::add(&view.devices, before, &mut capacity, &mut allocatable);
     NodeStatus {
         addresses: Some(addresses),
-        capacity: Some(quantities(&machine.capacity(options.max_pods))),
-        allocatable: Some(quantities(&core.allocatable)),
+        capacity: Some(capacity),
+        allocatable: Some(allocatable),
         conditions: Some(conditions(view, before, core.now())),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(options.listen.port()) }) }),
         images: Some(view.images.clone()),

@@ -146,6 +146,7 @@ async fn configure(
     let target_id = target_id(pod, &planned.name, target.observed)?;
     let sources = env::Sources { pod, container: &container, place: target.place, volumes: target.volumes, objects: &core.objects };
     let environment = env::environment(&sources, &services).await?;
+    let extras = core.devices.prepare(pod, &container).await?;
     blocking(|| {
         config::compose(config::Parts {
             pod,
@@ -153,6 +154,7 @@ async fn configure(
             attempt: planned.attempt,
             image,
             environment,
+            extras,
             volumes: target.volumes,
             pod_dir: &core.options.pod_dir(spec::uid(pod)),
             seccomp_dir: &core.seccomp_dir(),

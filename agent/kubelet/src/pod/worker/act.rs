@@ -233,7 +233,7 @@ impl Worker {
 }
 
 /// Returns when the pod is to end.
-async fn ending(mut desired: watch::Receiver<Desired>) {
+pub(super) async fn ending(mut desired: watch::Receiver<Desired>) {
     // An error means that the kubelet stops: the worker is cancelled anyway.
     if desired.wait_for(Desired::is_ending).await.is_err() {
         std::future::pending::<()>().await;

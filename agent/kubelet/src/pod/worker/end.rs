@@ -78,6 +78,7 @@ impl Worker {
             }
             tokio::time::sleep(REMOVE_PAUSE).await;
         }
+        self.core.devices.release(&self.uid);
         self.core.objects.release(&self.uid);
         self.core.tokens.forget(&self.uid);
         self.core.images.forget(&self.uid);

@@ -39,7 +39,8 @@ impl Worker {
             host_ips: &host_ips,
             now: self.core.now(),
         };
-        let fresh = status::status(&facts);
+        let mut fresh = status::status(&facts);
+        self.core.devices.show_health(&self.uid, &mut fresh);
         self.holds.lift(&Hold::Status);
         // The mirror of a static pod may not be there yet: its event wakes this worker.
         let Some(uid) = self.core.pods.uid_at_server(pod) else { return Ok(()) };

@@ -5,10 +5,14 @@ use std::{net::IpAddr, sync::atomic::Ordering};
 use k8s_openapi::api::core::v1::Pod;
 use trireme_client::EventKind;
 
-use super::{Next, RETRY, Worker, act::RETRY_SANDBOX, deadline};
+use super::{
+    Next, RETRY, Worker,
+    act::{RETRY_SANDBOX, ending},
+    deadline,
+};
 use crate::{
     container::config,
-    error::Result,
+    error::{Error, Result},
     host_ports, logs,
     pod::{
         admit,
@@ -151,6 +155,9 @@ impl Worker {
             if verdict.is_some() {
                 return Ok(verdict);
             }
+            if let Some(refused) = self.allocate_devices(pod).await? {
+                return Ok(Some(refused));
+            }
         }
         self.admitted = true;
         if let Some(sentence) = self.signals.sentence.lock().take() {
@@ -159,6 +166,23 @@ impl Worker {
         let passed = deadline(pod).is_some_and(|deadline| self.core.now() >= deadline);
         let message = "Pod was active on the node longer than the specified deadline";
         Ok(passed.then(|| Verdict::new("DeadlineExceeded", message.into())))
+    }
+
+    /// Gives the pod its devices. It is refused if it cannot have them.
+    async fn allocate_devices(&self, pod: &Pod) -> Result<Option<Verdict>> {
+        // A plugin may take its time; a pod that is being deleted does not wait for it.
+        let outcome = tokio::select! {
+            outcome = self.core.devices.allocate(pod) => outcome,
+            () = ending(self.desired.clone()) => Err(Error::Waiting("the pod ends before it has its devices".into())),
+        };
+        match outcome {
+            Ok(()) => Ok(None),
+            Err(error @ Error::Waiting(_)) => Err(error),
+            Err(error) => {
+                let message = format!("Pod was rejected: Allocate failed due to {error}, which is unexpected");
+                Ok(Some(Verdict::new("UnexpectedAdmissionError", message)))
+            }
+        }
     }
 
     fn note_back_off(&mut self, pod: &Pod, plan: &Plan, observed: &Observed) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod claims;
+mod devices;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -43,6 +44,8 @@ struct Bench {
     path: String,
     cancel: CancellationToken,
     dir: tempfile::TempDir,
+    /// Does not run yet.
+    worker: Mutex<Option<Worker>>,
 }
 
 impl Drop for Bench {
@@ -58,6 +61,23 @@ impl Bench {
     }
 
     async fn start_with(object: Value, prepare: impl FnOnce(&api::Api, &Double, &mut KubeletOptions)) -> Bench {
+        let bench = Bench::prepared(object, prepare).await;
+        bench.begin();
+        bench
+    }
+
+    /// The worker runs from [`Bench::begin`] on.
+    async fn start_later(object: Value) -> Bench {
+        Bench::prepared(object, |_, _, _| {}).await
+    }
+
+    fn begin(&self) {
+        if let Some(worker) = self.worker.lock().take() {
+            tokio::spawn(worker.run(self.cancel.clone()));
+        }
+    }
+
+    async fn prepared(object: Value, prepare: impl FnOnce(&api::Api, &Double, &mut KubeletOptions)) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let api = api::Api::new();
         api.put("/api/v1/namespaces/default/services/kubernetes", json!({"metadata": {"name": "kubernetes"}, "spec": {}}));
@@ -94,8 +114,7 @@ impl Bench {
         let sentence: Arc<Mutex<Option<Verdict>>> = Arc::default();
         let signals = Signals { wake: wake.clone(), stale_content: stale, sentence: sentence.clone() };
         let worker = Worker::new(core.clone(), uid, receiver, signals);
-        tokio::spawn(worker.run(cancel.clone()));
-        Bench { api, runtime, core, desired, wake, sentence, path, cancel, dir }
+        Bench { api, runtime, core, desired, wake, sentence, path, cancel, dir, worker: Mutex::new(Some(worker)) }
     }
 
     fn status(&self) -> Value {
