@@ -84,6 +84,7 @@ impl Core {
             root: &options.data_dir,
             events: events.clone(),
             node: node.clone(),
+            devices: devices.clone(),
             cancel: cancel.clone(),
         });
         Arc::new(Core {

@@ -2,7 +2,7 @@
 //! does the registration.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/node/device-plugin-registration-and-allocation/> and upstream's plugin registration
-//! service v1. Of the types of plugins only CSI drivers are taken; others are told so.
+//! service v1. Of the types of plugins CSI drivers and device plugins are taken; others are told so.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,14 @@ use trireme_proto::pluginregistration::{self as wire, registration_client::Regis
 use super::{driver::Driver, state::Csi};
 use crate::{
     clock::blocking,
+    device::Devices,
     error::{Error, Result},
     files,
     plugin_call::{answer, channel},
 };
 
+/// What a plugin says of itself that offers devices.
+const DEVICE_PLUGIN: &str = "DevicePlugin";
 /// The deadline of each of the two calls of a registration.
 const CALL: Duration = Duration::from_secs(10);
 /// No registration says more.
@@ -105,31 +108,34 @@ impl Csi {
     async fn register_once(self: &Arc<Self>, socket: &Path) -> Result<()> {
         let mut plugin = RegistrationClient::new(channel(socket.to_owned())).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let info = answer(CALL, plugin.get_info(wire::InfoRequest {})).await?;
-        let outcome = match check(&info) {
-            Ok(()) => self.register_driver(socket, &info).await.map_err(|e| e.to_string()),
-            Err(why) => Err(why),
+        let outcome = match (info.r#type.as_str(), check(&info)) {
+            (_, Err(why)) => Err(why),
+            (DEVICE_PLUGIN, Ok(())) => {
+                self.devices.connect(&info.name, endpoint(socket, &info), Some(socket.to_owned())).await.map_err(|e| e.to_string())
+            }
+            (_, Ok(())) => self.register_driver(socket, &info).await.map_err(|e| e.to_string()),
         };
         let status =
             wire::RegistrationStatus { plugin_registered: outcome.is_ok(), error: outcome.as_ref().err().cloned().unwrap_or_default() };
         let told = answer(CALL, plugin.notify_registration_status(status)).await;
         outcome.map_err(Error::Config)?;
-        tracing::info!(driver = info.name, "CSI driver registered");
-        // The driver works, whether its registrar listens or not.
+        tracing::info!(plugin = info.name, r#type = info.r#type, "plugin registered");
+        // The plugin works, whether its registrar listens or not.
         if let Err(error) = told {
-            tracing::warn!(%error, driver = info.name, "a driver's registrar cannot be told that it is registered");
+            tracing::warn!(%error, plugin = info.name, "a plugin's registrar cannot be told that it is registered");
         }
         Ok(())
     }
 
     async fn register_driver(self: &Arc<Self>, socket: &Path, info: &wire::PluginInfo) -> Result<()> {
-        let endpoint = if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) };
-        let (driver, node) = Driver::meet(endpoint).await?;
+        let (driver, node) = Driver::meet(endpoint(socket, info)).await?;
         self.announce(&info.name, &node).await?;
         self.drivers.add(&info.name, socket.to_owned(), driver);
         Ok(())
     }
 
     async fn forget_plugin(&self, socket: &Path) {
+        self.devices.forget(socket);
         for name in self.drivers.remove(socket) {
             tracing::info!(driver = name, "CSI driver is gone");
             if let Err(error) = self.withdraw(&name).await {
@@ -139,11 +145,24 @@ impl Csi {
     }
 }
 
-/// Whether a plugin is a driver that can be spoken to.
+/// Where the plugin's own service listens.
+fn endpoint(socket: &Path, info: &wire::PluginInfo) -> PathBuf {
+    if info.endpoint.is_empty() { socket.to_owned() } else { PathBuf::from(&info.endpoint) }
+}
+
+/// Whether a plugin can be spoken to.
 fn check(info: &wire::PluginInfo) -> Result<(), String> {
-    if info.r#type != "CSIPlugin" {
-        return Err(format!("plugins of type {:?} are not supported by this node", info.r#type));
+    if !info.endpoint.is_empty() && !Path::new(&info.endpoint).is_absolute() {
+        return Err(format!("endpoint {:?} of plugin {} is no absolute path", info.endpoint, info.name));
     }
+    match info.r#type.as_str() {
+        "CSIPlugin" => check_driver(info),
+        DEVICE_PLUGIN => Devices::check_registered(&info.name, &info.supported_versions),
+        other => Err(format!("plugins of type {other:?} are not supported by this node")),
+    }
+}
+
+fn check_driver(info: &wire::PluginInfo) -> Result<(), String> {
     if !is_driver_name(&info.name) {
         return Err(format!(
             "invalid CSI driver name {:?}: at most 63 letters, digits, '-' and '.', a letter or digit at both ends",
@@ -156,9 +175,6 @@ fn check(info: &wire::PluginInfo) -> Result<(), String> {
             "failed to get supported versions: none of the CSI versions reported by this driver are supported: {:?}",
             info.supported_versions
         ));
-    }
-    if !info.endpoint.is_empty() && !Path::new(&info.endpoint).is_absolute() {
-        return Err(format!("endpoint {:?} of driver {} is no absolute path", info.endpoint, info.name));
     }
     Ok(())
 }
@@ -218,8 +234,12 @@ mod tests {
     #[test]
     fn only_drivers_of_version_one_with_sound_names_are_taken() {
         assert_eq!(check(&info("CSIPlugin", "d.example.com", &["0.3.0", "1.0.0"], "/s")), Ok(()));
+        assert_eq!(check(&info("DevicePlugin", "example.com/gpu", &["v1beta1"], "/s")), Ok(()));
         for (bad, why) in [
             (info("DRAPlugin", "d", &["1.0.0"], ""), "not supported"),
+            (info("DevicePlugin", "gpu", &["v1beta1"], ""), "ResourceName \"gpu\" is invalid"),
+            (info("DevicePlugin", "example.com/gpu", &["1.0.0"], ""), "requested API version"),
+            (info("DevicePlugin", "example.com/gpu", &["v1beta1"], "relative"), "no absolute path"),
             (info("CSIPlugin", "../../etc", &["1.0.0"], ""), "invalid CSI driver name"),
             (info("CSIPlugin", "", &["1.0.0"], ""), "invalid CSI driver name"),
             (info("CSIPlugin", &"a".repeat(64), &["1.0.0"], ""), "invalid CSI driver name"),

@@ -19,7 +19,7 @@ use super::{
     record,
     volume_use::VolumeUse,
 };
-use crate::{error::Result, events::Events};
+use crate::{device::Devices, error::Result, events::Events};
 
 /// A pod's volume: the pod's UID and the name of its folder.
 pub(super) type Key = (String, String);
@@ -49,6 +49,8 @@ pub(crate) struct Csi {
     pub(super) events: Events,
     /// This kubelet's Node as the API server last had it.
     pub(super) node: Arc<RwLock<Option<Arc<Node>>>>,
+    /// Device plugins may register as drivers do.
+    pub(super) devices: Arc<Devices>,
     pub(super) cancel: CancellationToken,
     /// Told when the node's `volumesInUse` has to be written anew.
     pub(crate) in_use_changed: Notify,
@@ -71,6 +73,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) root: &'a Path,
     pub(crate) events: Events,
     pub(crate) node: Arc<RwLock<Option<Arc<Node>>>>,
+    pub(crate) devices: Arc<Devices>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -87,6 +90,7 @@ impl Csi {
             drivers: Drivers::new(),
             events: parts.events,
             node: parts.node,
+            devices: parts.devices,
             cancel: parts.cancel,
             in_use_changed: Notify::new(),
             node_info: AsyncMutex::default(),

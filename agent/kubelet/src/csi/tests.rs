@@ -22,6 +22,7 @@ use crate::{
     api_double::Api,
     clock::Clock,
     container::fields::Place,
+    device::Devices,
     events::Events,
     objects::Objects,
     volume::{self, Mounted, content::token::Tokens},
@@ -67,6 +68,7 @@ impl Bench {
             root: &root,
             events: Events::new(recorder, "n1"),
             node: node.clone(),
+            devices: Devices::new(&root, Arc::new(|_: &str| {}), cancel.clone()),
             cancel: cancel.clone(),
         });
         csi.make_folders().unwrap();

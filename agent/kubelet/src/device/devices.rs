@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) plugin: Plugin,
     /// Tells it from earlier ones of the same resource.
     number: u64,
+    /// The socket in `plugins_registry`, if it came by that.
+    registered_by: Option<PathBuf>,
     /// The plugin has gone.
     pub(super) is_stopped: bool,
     follows: JoinHandle<()>,
@@ -103,7 +105,7 @@ impl Devices {
     // === Plugins come and go
 
     /// Connects to a plugin that has registered, in place of an earlier one of the same resource.
-    pub(crate) async fn connect(self: &Arc<Self>, resource: &str, socket: PathBuf) -> Result<()> {
+    pub(crate) async fn connect(self: &Arc<Self>, resource: &str, socket: PathBuf, registered_by: Option<PathBuf>) -> Result<()> {
         if !self.state.lock().inventory.has_room_for(resource) {
             return Err(Error::Config(format!("device plugin of {resource} is not taken: this node has plugins of too many resources")));
         }
@@ -118,12 +120,24 @@ impl Devices {
             let follows = tokio::spawn(async move {
                 cancel.run_until_cancelled(me.follow(name, number, followed)).await;
             });
-            let connection = Connection { plugin, number, is_stopped: false, follows };
+            let connection = Connection { plugin, number, registered_by, is_stopped: false, follows };
             state.connections.insert(resource.to_owned(), connection)
         };
         drop(earlier);
         tracing::info!(resource, "device plugin registered");
         Ok(())
+    }
+
+    /// The registration socket of a plugin is gone, and so is the plugin.
+    pub(crate) fn forget(&self, registered_by: &Path) {
+        let gone: Vec<(String, u64)> = {
+            let state = self.state.lock();
+            let came_by = state.connections.iter().filter(|(_, c)| c.registered_by.as_deref() == Some(registered_by));
+            came_by.map(|(resource, connection)| (resource.clone(), connection.number)).collect()
+        };
+        for (resource, number) in gone {
+            self.stopped(&resource, number);
+        }
     }
 
     async fn follow(self: Arc<Self>, resource: String, number: u64, plugin: Plugin) {

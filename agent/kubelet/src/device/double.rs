@@ -14,10 +14,16 @@ use tokio::{net::UnixListener, sync::watch};
 use tokio_stream::wrappers::{UnixListenerStream, WatchStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, transport::Server};
-use trireme_proto::deviceplugin::{
-    self as wire,
-    device_plugin_server::{DevicePlugin, DevicePluginServer},
-    registration_client::RegistrationClient,
+use trireme_proto::{
+    deviceplugin::{
+        self as wire,
+        device_plugin_server::{DevicePlugin, DevicePluginServer},
+        registration_client::RegistrationClient,
+    },
+    pluginregistration::{
+        self as registry,
+        registration_server::{Registration, RegistrationServer},
+    },
 };
 
 use crate::plugin_call::channel;
@@ -120,6 +126,25 @@ impl DevicePlugin for Service {
     }
 }
 
+/// Tells of the plugin in `plugins_registry`.
+struct Registrar(registry::PluginInfo, Arc<Mutex<Vec<String>>>);
+
+#[tonic::async_trait]
+impl Registration for Registrar {
+    async fn get_info(&self, _: Request<registry::InfoRequest>) -> Result<Response<registry::PluginInfo>, Status> {
+        Ok(Response::new(self.0.clone()))
+    }
+
+    async fn notify_registration_status(
+        &self,
+        request: Request<registry::RegistrationStatus>,
+    ) -> Result<Response<registry::RegistrationStatusResponse>, Status> {
+        let registry::RegistrationStatus { plugin_registered, error } = request.into_inner();
+        self.1.lock().push(format!("NotifyRegistrationStatus {plugin_registered} {error}").trim_end().to_owned());
+        Ok(Response::new(registry::RegistrationStatusResponse {}))
+    }
+}
+
 /// A running plugin. It ends when it is dropped.
 pub(crate) struct PluginDouble {
     service: Service,
@@ -174,6 +199,22 @@ impl PluginDouble {
                 tokio::time::sleep(LOOK).await;
             }
         }));
+        plugin
+    }
+
+    /// Registers by a socket in `plugins_registry`.
+    pub(crate) fn start_in_registry(root: &Path, resource: &str, ids: &[&str]) -> PluginDouble {
+        let plugin = PluginDouble::new(root.join("plugins_registry/gpu-reg.sock"), ids, Plan::default());
+        let endpoint = root.join("plugins/gpu.sock");
+        serve(&endpoint, Server::builder().add_service(DevicePluginServer::new(plugin.service.clone())), &plugin.cancel);
+        let info = registry::PluginInfo {
+            r#type: "DevicePlugin".into(),
+            name: resource.into(),
+            endpoint: endpoint.display().to_string(),
+            supported_versions: vec!["v1beta1".into()],
+        };
+        let registrar = RegistrationServer::new(Registrar(info, plugin.service.calls.clone()));
+        serve(&plugin.socket, Server::builder().add_service(registrar), &plugin.cancel);
         plugin
     }
 

@@ -58,6 +58,11 @@ impl Devices {
         let served = router.serve_with_incoming(UnixListenerStream::new(listener)).await;
         served.map_err(|error| Error::Config(format!("serve {}: {error}", socket.display())))
     }
+
+    /// Whether a plugin that registers by `plugins_registry` can be spoken to.
+    pub(crate) fn check_registered(name: &str, versions: &[String]) -> std::result::Result<(), String> {
+        check(name, versions)
+    }
 }
 
 /// The sockets of a folder. Links are not followed.
@@ -98,7 +103,7 @@ impl Registration for Registrar {
             tracing::warn!(why, "a device plugin is not registered");
             Status::invalid_argument(why)
         })?;
-        match self.devices.connect(&resource_name, socket).await {
+        match self.devices.connect(&resource_name, socket, None).await {
             Ok(()) => Ok(Response::new(Empty {})),
             Err(error) => {
                 tracing::warn!(%error, "a device plugin is not registered");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Bench, DRIVER, NODE};
+use crate::device::double::PluginDouble;
 use trireme_csi_driver::{Driver, Options};
 
 const CSI_NODE: &str = "/apis/storage.k8s.io/v1/csinodes/n1";
@@ -44,6 +45,17 @@ async fn a_driver_that_cannot_be_taken_is_told_why_and_tried_again() {
     node["metadata"]["labels"] = json!({});
     bench.api.put(NODE, node);
     bench.until("it is registered", || bench.csi.drivers.get(DRIVER).is_some()).await;
+}
+
+#[tokio::test]
+async fn a_device_plugin_may_register_where_drivers_do() {
+    let bench = Bench::start();
+    let plugin = PluginDouble::start_in_registry(&bench.root(), "example.com/gpu", &["a"]);
+    let allocatable = || bench.csi.devices.totals().by_resource.get("example.com/gpu").map(|amounts| amounts.allocatable);
+    bench.until("its device is known", || allocatable() == Some(1)).await;
+    bench.until("it is told", || plugin.calls().iter().any(|call| call == "NotifyRegistrationStatus true")).await;
+    std::fs::remove_file(bench.root().join("plugins_registry/gpu-reg.sock")).unwrap();
+    bench.until("it is gone with its registration", || allocatable() == Some(0)).await;
 }
 
 #[tokio::test]
