@@ -33,7 +33,7 @@ pub async fn clean_up(data_dir: &Path, pod_logs_dir: &Path, runtime_socket: Path
     // Staged volumes hold data: these folders must not be removed while a volume is mounted there.
     blocking(|| volume::mounts::unmount_below(&data_dir.join("plugins")))?;
     Cgroups::new(cgroup_root).remove_all()?;
-    for file in ["device-plugins/kubelet.sock", "device-plugins/kubelet_internal_checkpoint"] {
+    for file in ["device-plugins/kubelet.sock", "device-plugins/kubelet_internal_checkpoint", "pod-resources/kubelet.sock"] {
         let path = data_dir.join(file);
         match std::fs::remove_file(&path) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(format!("remove {}", path.display()))(e)),

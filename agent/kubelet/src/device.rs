@@ -39,3 +39,4 @@ pub(crate) use extras::Extras;
 pub(crate) use inventory::Amounts;
 pub(crate) use inventory::Totals;
 pub(crate) use resource_name::is_extended;
+pub(crate) use shares::Share;

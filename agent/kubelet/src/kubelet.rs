@@ -19,6 +19,7 @@ use crate::{
     node,
     options::KubeletOptions,
     pod::kill,
+    pod_resources,
     pods::{Handles, Pods},
     runtime::cri::CriRuntime,
     static_pods,
@@ -69,7 +70,7 @@ impl Kubelet {
         let address = server.local_addr();
         tasks.spawn(server.run(cancel.clone()));
         tasks.spawn(pods.clone().run());
-        let parts: [futures::future::BoxFuture<'static, ()>; 11] = [
+        let parts: [futures::future::BoxFuture<'static, ()>; 12] = [
             Box::pin(static_pods::follow(core.clone(), pods.clone())),
             Box::pin(static_pods::keep_mirrors(core.clone(), core.pods.mirrors_changed.clone())),
             Box::pin(node::run(core.clone(), pods.runtime_up.subscribe())),
@@ -81,6 +82,7 @@ impl Kubelet {
             Box::pin(core.csi.clone().follow_plugins()),
             Box::pin(core.csi.clone().follow_usage()),
             Box::pin(core.devices.clone().serve()),
+            Box::pin(show_pod_resources(&core)),
         ];
         for part in parts {
             let cancel = cancel.clone();
@@ -124,6 +126,12 @@ impl Drop for Kubelet {
     fn drop(&mut self) {
         self.cancel.cancel();
     }
+}
+
+/// Tells readers which devices pods have.
+fn show_pod_resources(core: &Arc<Core>) -> impl Future<Output = ()> + use<> {
+    let of = core.clone();
+    pod_resources::serve(core.options.data_dir.clone(), core.devices.clone(), Box::new(move || of.pods.list()))
 }
 
 fn follow_node(core: &Arc<Core>, cancel: &CancellationToken) {

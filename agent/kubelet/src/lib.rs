@@ -49,6 +49,7 @@ mod options;
 mod plugin_call;
 mod pod;
 mod pod_index;
+mod pod_resources;
 mod pods;
 mod probe;
 mod runtime;

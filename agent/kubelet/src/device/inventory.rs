@@ -144,6 +144,11 @@ impl Inventory {
         Some(self.resources.get(resource)?.to_give().map(|(id, _)| id.clone()).collect())
     }
 
+    /// The healthy devices of all resources.
+    pub(super) fn all_healthy(&self) -> impl Iterator<Item = (&String, &String, &Device)> {
+        self.resources.iter().flat_map(|(name, known)| known.to_give().map(move |(id, device)| (name, id, device)))
+    }
+
     /// The names of the resources, each with its healthy devices, as far as they are worth writing down.
     pub(super) fn registered(&self) -> BTreeMap<String, Vec<String>> {
         let ids = |known: &Resource| known.to_give().map(|(id, _)| id.clone()).take(MAX_KEPT).collect();

@@ -1,4 +1,4 @@
-//! What others are told of devices.
+//! What readers of pod resources are told of devices.
 
 use std::collections::BTreeSet;
 
@@ -23,5 +23,13 @@ impl Devices {
             numa_nodes: nodes.clone(),
         };
         grants.flat_map(|(resource, grant)| grant.devices.iter().map(|(id, nodes)| share(resource, id, nodes))).collect()
+    }
+
+    /// The devices that containers have or may have.
+    pub(crate) fn healthy(&self) -> Vec<Share> {
+        let state = self.state.lock();
+        let all = state.inventory.all_healthy();
+        all.map(|(resource, id, device)| Share { resource: resource.clone(), id: id.clone(), numa_nodes: device.numa_nodes.clone() })
+            .collect()
     }
 }

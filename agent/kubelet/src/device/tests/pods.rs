@@ -1,12 +1,16 @@
 //! Pods and their devices.
 
 use serde_json::json;
-use trireme_proto::deviceplugin as wire;
+use trireme_proto::{
+    deviceplugin as wire,
+    podresources::{self, pod_resources_lister_client::PodResourcesListerClient},
+};
 
 use super::{
     super::double::{Plan, healthy},
     Bench, GPU, asks, pod, pod_of,
 };
+use crate::{plugin_call::channel, pod_resources};
 
 #[tokio::test]
 async fn a_container_gets_what_its_plugin_says_of_its_devices() {
@@ -115,4 +119,43 @@ async fn the_pods_of_a_device_that_fails_are_told() {
     devices[0].health = "Unhealthy".into();
     plugin.offer(devices);
     bench.until("its pod is told", || bench.woken.lock().contains("uid-p")).await;
+}
+
+#[tokio::test]
+async fn readers_see_which_pods_have_which_devices() {
+    let bench = Bench::start();
+    let plugin = bench.plugin(GPU, &["a", "b"], Plan::default()).await;
+    let mut devices = healthy(&["a", "b", "c"]);
+    devices[0].topology = Some(wire::TopologyInfo { nodes: vec![wire::NumaNode { id: 1 }] });
+    devices[2].health = "Unhealthy".into();
+    plugin.offer(devices);
+    bench.until("the third one is known", || bench.amounts(GPU).capacity == 3).await;
+    let with = pod_of("with", json!([asks("i", 1)]), json!([asks("c", 1), {"name": "d"}]));
+    bench.devices.allocate(&with).await.unwrap();
+    let mut over = pod("over", 1);
+    over.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
+    let pods: Vec<_> = [with, over].map(std::sync::Arc::new).into();
+    let serving = pod_resources::serve(bench.root(), bench.devices.clone(), Box::new(move || pods.clone()));
+    let (cancel, socket) = (bench.cancel.clone(), bench.root().join("pod-resources/kubelet.sock"));
+    tokio::spawn(async move { cancel.run_until_cancelled(serving).await });
+    bench.until("it listens", || socket.exists()).await;
+    let mut client = PodResourcesListerClient::new(channel(socket));
+
+    let device = |id: &str, node: Option<i64>| podresources::ContainerDevices {
+        resource_name: GPU.into(),
+        device_ids: vec![id.into()],
+        topology: node.map(|id| podresources::TopologyInfo { nodes: vec![podresources::NumaNode { id }] }),
+    };
+    let container = |name: &str, devices| podresources::ContainerResources { name: name.into(), devices, ..Default::default() };
+    let containers = vec![container("c", vec![device("a", Some(1))]), container("d", Vec::new())];
+    let expected = podresources::PodResources { name: "with".into(), namespace: "default".into(), containers };
+    let list = client.list(podresources::ListPodResourcesRequest {}).await.unwrap().into_inner();
+    assert_eq!((list.pod_resources.len(), list.pod_resources.first()), (1, Some(&expected)), "a pod that has ended is left out");
+    let get = |name: &str| podresources::GetPodResourcesRequest { pod_name: name.into(), pod_namespace: "default".into() };
+    assert_eq!(client.get(get("with")).await.unwrap().into_inner().pod_resources, Some(expected));
+    let missing = client.get(get("none")).await.unwrap_err();
+    assert_eq!(missing.message(), "pod none in namespace default not found");
+    let all = client.get_allocatable_resources(podresources::AllocatableResourcesRequest {}).await.unwrap().into_inner();
+    assert_eq!(all.devices, [device("a", Some(1)), device("b", None)]);
+    assert!(all.cpu_ids.is_empty() && all.memory.is_empty());
 }
