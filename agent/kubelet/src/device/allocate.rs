@@ -133,7 +133,7 @@ impl Devices {
     fn choose(&self, wish: Wish<'_>, state: &State) -> Result<Choice> {
         Choice::of(wish, &state.inventory, &state.ledger).map_err(|why| {
             // A plugin that was here before this agent started may be about to register again.
-            let may_come = !state.connections.contains_key(wish.resource) && Instant::now() < self.settled_at;
+            let may_come = !state.inventory.is_served(wish.resource) && Instant::now() < self.settled_at;
             if may_come { Error::Waiting(why) } else { Error::Config(why) }
         })
     }

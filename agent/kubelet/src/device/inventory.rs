@@ -135,6 +135,11 @@ impl Inventory {
         self.resources.contains_key(resource)
     }
 
+    /// Whether a plugin has told of its devices, and is still there.
+    pub(super) fn is_served(&self, resource: &str) -> bool {
+        self.resources.get(resource).is_some_and(|known| known.stopped_at.is_none())
+    }
+
     pub(super) fn device(&self, resource: &str, id: &str) -> Option<&Device> {
         self.resources.get(resource)?.devices.get(id)
     }
