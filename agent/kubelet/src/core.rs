@@ -19,7 +19,7 @@ use crate::{
     csi::{Csi, Parts},
     device::Devices,
     events::Events,
-    image::{Images, collector::Collector},
+    image::{Images, inventory::Inventory},
     machine::{self, Machine, Space},
     metrics::{Metrics, Operations},
     node::signal::Readings,
@@ -44,7 +44,8 @@ pub(crate) struct Core {
     pub(crate) csi: Arc<Csi>,
     pub(crate) devices: Arc<Devices>,
     pub(crate) images: Images,
-    pub(crate) image_collector: Collector,
+    /// What is known of the runtime's images.
+    pub(crate) image_inventory: tokio::sync::Mutex<Inventory>,
     pub(crate) cgroups: Cgroups,
     pub(crate) machine: Machine,
     pub(crate) allocatable: BTreeMap<String, Amount>,
@@ -95,7 +96,7 @@ impl Core {
             objects: Objects::new(client.clone(), on_change, cancel.clone()),
             tokens: Tokens::new(client.clone()),
             images: Images::new(runtime.clone(), clock.clone()),
-            image_collector: Collector::default(),
+            image_inventory: tokio::sync::Mutex::default(),
             events,
             services,
             pods: PodIndex::new(Informer::start_with(

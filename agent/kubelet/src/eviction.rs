@@ -16,6 +16,7 @@ use self::{rank::Candidate, usage::PodUsage};
 use crate::{
     amount::Amount,
     core::Core,
+    image::collector,
     node::{
         signal::Resource,
         thresholds::{Crossed, Watched},
@@ -106,7 +107,7 @@ impl Evictor {
         if !crossed.signal.resource().is_of_disks() {
             return Some(crossed);
         }
-        match core.image_collector.remove_unused(core).await {
+        match collector::remove_unused(core).await {
             Ok(0) => Some(crossed),
             Ok(_) => self.crossed(core).await,
             Err(error) => {

@@ -17,22 +17,10 @@ use crate::{
 /// Between two looks, as upstream.
 const PERIOD: Duration = Duration::from_secs(300);
 
-/// What collects.
-#[derive(Default)]
-pub(crate) struct Collector {
-    state: tokio::sync::Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    inventory: Inventory,
-    since: Option<Timestamp>,
-}
-
 /// Looks again and again until cancelled.
 pub(crate) async fn run(core: Arc<Core>) {
     loop {
-        if let Err(error) = core.image_collector.round(&core).await {
+        if let Err(error) = round(&core).await {
             tracing::warn!(%error, "images are not collected");
             core.events.node(EventKind::Warning, "ImageGCFailed", &error.to_string());
         }
@@ -40,85 +28,80 @@ pub(crate) async fn run(core: Arc<Core>) {
     }
 }
 
-impl Collector {
-    /// One look at the images and their disk.
-    async fn round(&self, core: &Core) -> Result<()> {
-        let mut state = self.state.lock().await;
-        let now = core.now();
-        let policy = core.options.image_policy;
-        state.look(core, now).await?;
-        let since = *state.since.get_or_insert(now);
-        let outdated = state.inventory.outdated(&policy, since, now);
-        state.remove(core, outdated, None, Reason::Age).await;
-        let Some(disk) = core.runtime.image_folder().await?.as_deref().and_then(machine::disk) else { return Ok(()) };
-        let Some(wanted) = excess(&policy, disk.bytes.free, disk.bytes.total) else { return Ok(()) };
-        let unused = state.inventory.unused(policy.min_age, now);
-        tracing::info!(bytes = wanted, "the images' disk is above the threshold: unused images are removed");
-        let freed = state.remove(core, unused, Some(wanted), Reason::Space).await;
-        if freed < wanted {
-            let message = format!(
-                "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
-            );
-            tracing::warn!("{message}");
-            core.events.node(EventKind::Warning, "FreeDiskSpaceFailed", &message);
-        }
-        Ok(())
+/// One look at the images and their disk.
+async fn round(core: &Core) -> Result<()> {
+    let mut inventory = core.image_inventory.lock().await;
+    let now = core.now();
+    let policy = core.options.image_policy;
+    look(&mut inventory, core, now).await?;
+    let outdated = inventory.outdated(&policy, now);
+    remove(&mut inventory, core, outdated, None, Reason::Age).await;
+    let Some(disk) = core.runtime.image_folder().await?.as_deref().and_then(machine::disk) else { return Ok(()) };
+    let Some(wanted) = excess(&policy, disk.bytes.free, disk.bytes.total) else { return Ok(()) };
+    let unused = inventory.unused(policy.min_age, now);
+    tracing::info!(bytes = wanted, "the images' disk is above the threshold: unused images are removed");
+    let freed = remove(&mut inventory, core, unused, Some(wanted), Reason::Space).await;
+    if freed < wanted {
+        let message = format!(
+            "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
+        );
+        tracing::warn!("{message}");
+        core.events.node(EventKind::Warning, "FreeDiskSpaceFailed", &message);
     }
-
-    /// Removes all that nothing uses; returns how many bytes they had.
-    pub(crate) async fn remove_unused(&self, core: &Core) -> Result<u64> {
-        let mut state = self.state.lock().await;
-        let now = core.now();
-        state.look(core, now).await?;
-        let unused = state.inventory.unused(core.options.image_policy.min_age, now);
-        Ok(state.remove(core, unused, None, Reason::Space).await)
-    }
+    Ok(())
 }
 
-impl State {
-    async fn look(&mut self, core: &Core, now: Timestamp) -> Result<()> {
-        let kept = core.options.kept_images.names().await.map_err(Error::Config)?;
-        let pause = core.runtime.sandbox_image().await?;
-        let images = core.runtime.list_images().await?;
-        // After the images: what was pulled in between is not among them.
-        let containers = core.runtime.list_containers(None).await?;
-        let mut used = BTreeSet::new();
-        for container in &containers {
-            used.insert(container.image_ref.as_str());
-            used.extend(container.image.as_ref().map(|image| image.image.as_str()));
-        }
-        let found = images.iter().map(|image| {
-            let names = || image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
-            Found {
-                id: image.id.clone(),
-                bytes: image.size,
-                in_use: names().any(|name| used.contains(name.as_str())),
-                kept: image.pinned || names().any(|name| kept.contains(name) || pause.as_ref() == Some(name)),
-            }
-        });
-        self.inventory.look(found.collect(), now);
-        Ok(())
-    }
+/// Removes all that nothing uses; returns how many bytes they had.
+pub(crate) async fn remove_unused(core: &Core) -> Result<u64> {
+    let mut inventory = core.image_inventory.lock().await;
+    let now = core.now();
+    look(&mut inventory, core, now).await?;
+    let unused = inventory.unused(core.options.image_policy.min_age, now);
+    Ok(remove(&mut inventory, core, unused, None, Reason::Space).await)
+}
 
-    /// Removes these, as far as `wanted` bytes need it; returns how many bytes went.
-    async fn remove(&mut self, core: &Core, images: Vec<(String, u64)>, wanted: Option<u64>, reason: Reason) -> u64 {
-        let mut freed: u64 = 0;
-        for (id, bytes) in images {
-            if wanted.is_some_and(|wanted| freed >= wanted) {
-                break;
-            }
-            match core.runtime.remove_image(&id).await {
-                Ok(()) => {
-                    tracing::info!(image = id, bytes, "removed an unused image");
-                    core.metrics.image_collected(reason.name());
-                    self.inventory.forget(&id);
-                    freed = freed.saturating_add(bytes);
-                }
-                Err(error) => tracing::warn!(image = id, %error, "an unused image is not removed"),
-            }
-        }
-        freed
+async fn look(inventory: &mut Inventory, core: &Core, now: Timestamp) -> Result<()> {
+    let kept = core.options.kept_images.names().await.map_err(Error::Config)?;
+    let pause = core.runtime.sandbox_image().await?;
+    let images = core.runtime.list_images().await?;
+    // After the images: what was pulled in between is not among them.
+    let containers = core.runtime.list_containers(None).await?;
+    let mut used = BTreeSet::new();
+    for container in &containers {
+        used.insert(container.image_ref.as_str());
+        used.extend(container.image.as_ref().map(|image| image.image.as_str()));
     }
+    let found = images.iter().map(|image| {
+        let names = || image.repo_tags.iter().chain(&image.repo_digests).chain([&image.id]);
+        Found {
+            id: image.id.clone(),
+            bytes: image.size,
+            in_use: names().any(|name| used.contains(name.as_str())),
+            kept: image.pinned || names().any(|name| kept.contains(name) || pause.as_ref() == Some(name)),
+        }
+    });
+    inventory.look(found.collect(), now);
+    Ok(())
+}
+
+/// Removes these, as far as `wanted` bytes need it; returns how many bytes went.
+async fn remove(inventory: &mut Inventory, core: &Core, images: Vec<(String, u64)>, wanted: Option<u64>, reason: Reason) -> u64 {
+    let mut freed: u64 = 0;
+    for (id, bytes) in images {
+        if wanted.is_some_and(|wanted| freed >= wanted) {
+            break;
+        }
+        match core.runtime.remove_image(&id).await {
+            Ok(()) => {
+                tracing::info!(image = id, bytes, "removed an unused image");
+                core.metrics.image_collected(reason.name());
+                inventory.forget(&id);
+                freed = freed.saturating_add(bytes);
+            }
+            Err(error) => tracing::warn!(image = id, %error, "an unused image is not removed"),
+        }
+    }
+    freed
 }
 
 #[cfg(test)]
@@ -177,16 +160,15 @@ mod tests {
         all.extend([image("sha256:5", "unused:1", false), image("sha256:6", "unused:2", false)]);
         runtime.set_images(all);
         runtime.fail("RemoveImage", Code::Internal, "busy");
-        let collector = Collector::default();
-        assert_eq!(collector.remove_unused(&core).await.unwrap(), 10, "one of two failed");
-        assert_eq!(collector.remove_unused(&core).await.unwrap(), 10, "and went the next time");
+        assert_eq!(remove_unused(&core).await.unwrap(), 10, "one of two failed");
+        assert_eq!(remove_unused(&core).await.unwrap(), 10, "and went the next time");
         assert_eq!(runtime.list_images().await.unwrap(), stay);
 
         let mut young = stay.clone();
         young.push(image("sha256:7", "pulled-now:1", false));
         runtime.set_images(young);
-        assert_eq!(collector.remove_unused(&core).await.unwrap(), 0);
+        assert_eq!(remove_unused(&core).await.unwrap(), 0);
         tokio::time::advance(Duration::from_secs(120)).await;
-        assert_eq!(collector.remove_unused(&core).await.unwrap(), 10);
+        assert_eq!(remove_unused(&core).await.unwrap(), 10);
     }
 }

@@ -52,9 +52,10 @@ struct Record {
 
 /// What is known of the images.
 #[derive(Debug, Default)]
-pub(super) struct Inventory {
+pub(crate) struct Inventory {
     images: BTreeMap<String, Record>,
-    has_looked: bool,
+    /// The first look.
+    since: Option<Timestamp>,
 }
 
 /// Why an image goes, as the metric names it.
@@ -76,8 +77,8 @@ impl Reason {
 impl Inventory {
     /// Takes in what there is.
     pub(super) fn look(&mut self, found: Vec<Found>, now: Timestamp) {
-        let first_seen = self.has_looked.then_some(now);
-        self.has_looked = true;
+        let first_seen = self.since.map(|_| now);
+        self.since.get_or_insert(now);
         let ids: BTreeSet<&str> = found.iter().map(|image| image.id.as_str()).collect();
         self.images.retain(|id, _| ids.contains(id.as_str()));
         for image in found {
@@ -99,12 +100,12 @@ impl Inventory {
         may_go.into_iter().map(|(id, record)| (id.clone(), record.bytes)).collect()
     }
 
-    /// Of those, the ones that were not used for so long. What was there at the start counts from the first look, at `since`.
-    pub(super) fn outdated(&self, policy: &ImagePolicy, since: Timestamp, now: Timestamp) -> Vec<(String, u64)> {
+    /// Of those, the ones that were not used for so long. What was there at the start counts from the first look.
+    pub(super) fn outdated(&self, policy: &ImagePolicy, now: Timestamp) -> Vec<(String, u64)> {
         let Some(max_age) = policy.max_age else { return Vec::new() };
         let is_outdated = |id: &str| {
             let record = self.images.get(id);
-            let last = record.and_then(|record| record.last_used.or(record.first_seen)).unwrap_or(since);
+            let last = record.and_then(|record| record.last_used.or(record.first_seen)).or(self.since).unwrap_or(now);
             now.duration_since(last) > signed(max_age)
         };
         self.unused(policy.min_age, now).into_iter().filter(|(id, _)| is_outdated(id)).collect()
@@ -175,10 +176,10 @@ mod tests {
         inventory.look(vec![found("start", false, false), found("used", true, false)], at(0));
         inventory.look(vec![found("start", false, false), found("used", false, false), found("new", false, false)], at(500));
         let none = ImagePolicy::default();
-        assert!(inventory.outdated(&none, at(0), at(1_000_000)).is_empty());
+        assert!(inventory.outdated(&none, at(1_000_000)).is_empty());
         let policy = ImagePolicy { max_age: Some(Duration::from_secs(1000)), ..none };
-        assert_eq!(ids(&inventory.outdated(&policy, at(100), at(1001))), ["used"]);
-        assert_eq!(ids(&inventory.outdated(&policy, at(100), at(1501))), ["start", "new", "used"]);
+        assert_eq!(ids(&inventory.outdated(&policy, at(1001))), ["start", "used"]);
+        assert_eq!(ids(&inventory.outdated(&policy, at(1501))), ["start", "new", "used"]);
     }
 
     #[test]
