@@ -119,16 +119,23 @@ fn forms(transaction: &mut Transaction) {
         "numgen random mod 100 < 16 goto b",
         "update @affinity { ip saddr }",
         "meta l4proto udp",
+        "meta l4proto sctp dnat ip to ip daddr . sctp dport . numgen random mod 3 map @endpoints",
+        "meta l4proto udp dnat ip to udp dport . numgen random mod 1 map @node_port_endpoints",
         "tcp dport 80 accept",
         "ip saddr @addresses sctp dport 80-90 accept",
         "drop",
     ] {
-        transaction.add_rule("a", rule);
+        transaction.add_rule(if rule.contains("dnat") { "b" } else { "a" }, rule);
     }
     transaction.add_rule("b", "meta l4proto tcp dnat to 10.42.0.5:8080");
     transaction.add_rule("gone", "accept");
     transaction.add_element("services", "10.43.0.9 . tcp . 80 : goto b");
     transaction.add_element("services", "10.43.0.10 . udp . 53 : drop");
+    transaction.add_element("endpoints", "10.43.0.9 . 80 . 0x0 : 10.42.0.5 . 8080");
+    transaction.add_element("endpoints", "10.43.0.9 . 80 . 0x1f : 10.42.0.6 . 8080");
+    transaction.delete_element("endpoints", "10.43.0.9 . 80 . 0x0");
+    transaction.add_element("node_port_endpoints", "30080 . 0x2 : 10.42.0.5 . 53");
+    transaction.add_element("pairs", "10.42.0.5 . 10.42.0.5");
     transaction.add_element("verdicts", "10.43.0.9 : jump b");
     transaction.add_element("verdicts", "10.43.0.8 : accept");
     transaction.add_element("node_ports", "sctp . 30080 : goto b");
@@ -153,6 +160,9 @@ fn what_goes_to_the_kernel_directly_has_the_effect_that_it_has_through_nft() {
             base.add_map("services", "type ipv4_addr . inet_proto . inet_service : verdict;");
             base.add_map("node_ports", "type inet_proto . inet_service : verdict;");
             base.add_map("verdicts", "type ipv4_addr : verdict;");
+            base.add_map("endpoints", "typeof ip daddr . sctp dport . numgen random mod 2 : ip daddr . sctp dport;");
+            base.add_map("node_port_endpoints", "typeof udp dport . numgen random mod 2 : ip daddr . udp dport;");
+            base.add_set("pairs", "type ipv4_addr . ipv4_addr;");
             base.add_set("ranges", "type ipv4_addr; flags interval;");
             base.add_set("unused", "type ipv4_addr;");
             table.commit(&base).await.unwrap();

@@ -9,12 +9,15 @@
 //!
 //! Answers to <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
+mod chained;
+mod compile;
 mod dirty;
 pub mod health;
 pub mod health_ports;
 pub mod host_ports;
 mod loaded;
 pub mod metrics;
+mod ordinary;
 mod proxier;
 pub mod ruleset;
 pub mod services;

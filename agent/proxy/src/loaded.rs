@@ -11,7 +11,8 @@ use std::{
 use trireme_client::ObjectKey;
 
 use crate::{
-    ruleset::{self, NodeView, RuleSet},
+    compile, ordinary,
+    ruleset::{NodeView, RuleSet},
     services::{Balanced, Protocol},
 };
 
@@ -31,6 +32,10 @@ pub struct Loaded {
     holders: HashMap<Element, Vec<ObjectKey>>,
     /// UDP endpoint → Services that have it.
     udp: HashMap<Ipv4Addr, usize>,
+    /// Endpoint → Services that need its pair in the table.
+    hairpins: HashMap<Ipv4Addr, usize>,
+    /// The chains for all Services that are there.
+    shared_chains: BTreeSet<String>,
 }
 
 /// A map or set, and the key in it.
@@ -43,16 +48,19 @@ impl Part {
     pub fn of(ports: &[Balanced], node: &NodeView) -> Self {
         let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
         let udp = udp.flat_map(|port| port.internal.iter().chain(&port.external)).map(|target| target.address).collect();
-        Self { rules: ruleset::build(ports, node), udp }
+        Self { rules: compile::build(ports, node), udp }
     }
 
     fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
+    /// What other Services may ask for too.
     fn elements(&self) -> impl Iterator<Item = Element> {
         let ips = self.rules.cluster_ips.iter().map(|ip| ("cluster_ips", ip.to_string()));
-        self.rules.elements.keys().cloned().chain(ips)
+        // Those of endpoints belong to whom the element belongs that leads to them.
+        let is_endpoint = |map: &str| ordinary::ENDPOINTS.iter().any(|(addresses, node_ports)| map == *addresses || map == *node_ports);
+        self.rules.elements.keys().filter(move |(map, _)| !is_endpoint(map)).cloned().chain(ips)
     }
 }
 
@@ -69,7 +77,31 @@ impl Loaded {
         let affected = self.affected(changes);
         let old = affected.iter().filter_map(|key| self.parts.get(*key));
         let new = affected.iter().filter_map(|key| changes.get(*key).or_else(|| self.parts.get(*key)));
-        (merged(old), merged(new))
+        let (mut old, mut new) = (merged(old), merged(new));
+        new.shared_chains.retain(|name, _| !self.shared_chains.contains(name));
+        old.shared_chains.clear();
+        (old.hairpins, new.hairpins) = self.changed_hairpins(changes);
+        (old, new)
+    }
+
+    /// The endpoints whose last Service goes, and those whose first one comes.
+    fn changed_hairpins(&self, changes: &BTreeMap<ObjectKey, Part>) -> (BTreeSet<Ipv4Addr>, BTreeSet<Ipv4Addr>) {
+        let mut counts: BTreeMap<Ipv4Addr, (usize, usize)> = BTreeMap::new();
+        for (key, part) in changes {
+            let old = self.parts.get(key).into_iter().flat_map(|old| &old.rules.hairpins);
+            old.for_each(|ip| counts.entry(*ip).or_default().0 += 1);
+            part.rules.hairpins.iter().for_each(|ip| counts.entry(*ip).or_default().1 += 1);
+        }
+        let (mut gone, mut come) = (BTreeSet::new(), BTreeSet::new());
+        for (ip, (leave, arrive)) in counts {
+            let before = self.hairpins.get(&ip).copied().unwrap_or_default();
+            match (before > 0, before + arrive > leave) {
+                (true, false) => drop(gone.insert(ip)),
+                (false, true) => drop(come.insert(ip)),
+                _ => {}
+            }
+        }
+        (gone, come)
     }
 
     /// Takes the changes as loaded. Returns the UDP endpoints that no Service has any more.
@@ -79,6 +111,10 @@ impl Loaded {
             for address in &part.udp {
                 *self.udp.entry(*address).or_default() += 1;
             }
+            for address in &part.rules.hairpins {
+                *self.hairpins.entry(*address).or_default() += 1;
+            }
+            self.shared_chains.extend(part.rules.shared_chains.keys().cloned());
             for element in part.elements() {
                 self.holders.entry(element).or_default().push(key.clone());
             }
@@ -87,9 +123,12 @@ impl Loaded {
             for element in old.elements() {
                 self.let_go(element, &key);
             }
+            for address in &old.rules.hairpins {
+                count_down(&mut self.hairpins, *address);
+            }
             left.extend(old.udp);
         }
-        left.retain(|address| self.forget_udp(*address));
+        left.retain(|address| count_down(&mut self.udp, *address));
         left
     }
 
@@ -116,17 +155,17 @@ impl Loaded {
             self.holders.remove(&element);
         }
     }
+}
 
-    /// One of the Services that have the endpoint has it no more; true if it was the last one.
-    fn forget_udp(&mut self, address: Ipv4Addr) -> bool {
-        let Some(count) = self.udp.get_mut(&address) else { return false };
-        *count -= 1;
-        let is_last = *count == 0;
-        if is_last {
-            self.udp.remove(&address);
-        }
-        is_last
+/// One of the Services that have the endpoint has it no more; true if it was the last one.
+fn count_down(counts: &mut HashMap<Ipv4Addr, usize>, address: Ipv4Addr) -> bool {
+    let Some(count) = counts.get_mut(&address) else { return false };
+    *count -= 1;
+    let is_last = *count == 0;
+    if is_last {
+        counts.remove(&address);
     }
+    is_last
 }
 
 /// All of them in one; the first has what several ask for.
@@ -138,7 +177,9 @@ fn merged<'a>(parts: impl Iterator<Item = &'a Part>) -> RuleSet {
         }
         all.chains.extend(rules.chains.iter().map(|(name, body)| (name.clone(), body.clone())));
         all.affinity_sets.extend(rules.affinity_sets.iter().map(|(name, timeout)| (name.clone(), *timeout)));
+        all.shared_chains.extend(rules.shared_chains.iter().map(|(name, body)| (name.clone(), body.clone())));
         all.cluster_ips.extend(&rules.cluster_ips);
+        all.hairpins.extend(&rules.hairpins);
     }
     all
 }
@@ -211,6 +252,15 @@ mod tests {
         for ip in &old.cluster_ips {
             assert!(table.cluster_ips.remove(ip));
         }
+        for ip in &old.hairpins {
+            assert!(table.hairpins.remove(ip));
+        }
+        for ip in &new.hairpins {
+            assert!(table.hairpins.insert(*ip));
+        }
+        for (name, body) in &new.shared_chains {
+            assert_eq!(table.shared_chains.insert(name.clone(), body.clone()), None, "{name} is there");
+        }
         for (element, verdict) in &new.elements {
             assert_eq!(table.elements.insert(element.clone(), verdict.clone()), None, "{element:?} belongs to another Service");
         }
@@ -241,12 +291,15 @@ mod tests {
                 applied(&mut table, &old, &new);
                 let gone: BTreeSet<Ipv4Addr> = loaded.apply(changes).into_iter().collect();
                 let after: BTreeSet<Ipv4Addr> = services.values().flat_map(|part| part.udp.iter().copied()).collect();
-                prop_assert_eq!(&table, &merged(services.values()));
+                let mut wanted = merged(services.values());
+                prop_assert!(wanted.shared_chains.keys().all(|name| table.shared_chains.contains_key(name)));
+                wanted.shared_chains.clone_from(&table.shared_chains);
+                prop_assert_eq!(&table, &wanted);
                 prop_assert_eq!(gone, before.difference(&after).copied().collect::<BTreeSet<_>>());
             }
             let end: BTreeMap<ObjectKey, Part> = services.keys().map(|key| (key.clone(), Part::default())).collect();
             loaded.apply(end);
-            prop_assert!(loaded.parts.is_empty() && loaded.holders.is_empty() && loaded.udp.is_empty());
+            prop_assert!(loaded.parts.is_empty() && loaded.holders.is_empty() && loaded.udp.is_empty() && loaded.hairpins.is_empty());
         }
     }
 
@@ -257,6 +310,6 @@ mod tests {
         loaded.apply(all);
         let changes = BTreeMap::from([(key(7), Part::of(&[port(7, Protocol::Tcp, None, None, &[2])], &node()))]);
         let (old, new) = loaded.difference(&changes);
-        assert_eq!((old.cluster_ips.len(), new.cluster_ips.len(), new.elements.len()), (1, 1, 1));
+        assert_eq!((old.cluster_ips.len(), new.cluster_ips.len(), new.elements.len()), (1, 1, 2));
     }
 }

@@ -2,7 +2,10 @@
 
 use trireme_nft::{Hook, Transaction};
 
-use crate::ruleset::NodeView;
+use crate::{
+    ordinary::{ENDPOINTS, PROTOCOLS},
+    ruleset::{HAIRPINS, NodeView},
+};
 
 /// Mark bit of packets that must leave with the node's own address.
 const MASQUERADE: &str = "0x4000";
@@ -18,6 +21,14 @@ pub fn lay(transaction: &mut Transaction, node: &NodeView) {
         transaction.add_map(map, "type inet_proto . inet_service : verdict;");
     }
     transaction.add_set("cluster_ips", "type ipv4_addr;");
+    transaction.add_set(HAIRPINS, "type ipv4_addr . ipv4_addr;");
+    for ((addresses, node_ports), protocol) in ENDPOINTS.into_iter().zip(PROTOCOLS) {
+        // The number is what is drawn: any modulus stands for its type.
+        let from = format!("{protocol} dport . numgen random mod 2");
+        let to = format!("ip daddr . {protocol} dport");
+        transaction.add_map(addresses, &format!("typeof ip daddr . {from} : {to};"));
+        transaction.add_map(node_ports, &format!("typeof {from} : {to};"));
+    }
     for chain in ["mark_masquerade", "reject_packet", "services", "without_endpoints", "other_ports"] {
         transaction.add_chain(chain);
     }
@@ -54,6 +65,7 @@ pub fn lay(transaction: &mut Transaction, node: &NodeView) {
     transaction.add_base_chain("nat_postrouting", Hook { kind: "nat", hook: "postrouting", priority: 100 });
     let marked = format!("meta mark and {MASQUERADE} == {MASQUERADE} meta mark set meta mark and 0xffffbfff masquerade fully-random");
     transaction.add_rule("nat_postrouting", &marked);
+    transaction.add_rule("nat_postrouting", &format!("ip saddr . ip daddr @{HAIRPINS} masquerade fully-random"));
     let leaves = format!("ip saddr {cidr} ip daddr != {cidr} ip daddr != 224.0.0.0/4 masquerade fully-random");
     transaction.add_rule("nat_postrouting", &leaves);
 }

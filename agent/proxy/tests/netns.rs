@@ -67,6 +67,9 @@ fn vm_04_services_work_again_after_somebody_flushes_the_ruleset_and_health_says_
         health.wait_for(|healthy| *healthy).await.unwrap();
         assert_eq!(lab.ask("10.43.0.9:80").await.unwrap(), "10.42.0.1", "from the host, by cluster IP");
         lab.ask(&format!("{}:30080", lab.node_ip())).await.unwrap();
+        for address in ["10.43.0.9:80".to_owned(), format!("{}:30080", lab.node_ip())] {
+            assert_eq!(pod.ask(&address).unwrap(), "10.42.0.1", "a pod reaches itself at {address}, and sees the node");
+        }
         for (address, what) in [("10.43.0.9:81", "another port of a cluster IP"), ("10.43.0.8:80", "a Service without endpoints")] {
             let refused = lab.ask(address).await.unwrap_err();
             assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused, "{what} is rejected at once");

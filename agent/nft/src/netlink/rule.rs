@@ -22,7 +22,7 @@ const ACCEPT: u32 = 1;
 const JUMP: u32 = (-3_i32).cast_unsigned();
 const GOTO: u32 = (-4_i32).cast_unsigned();
 
-/// Registers: the verdict, two of 16 bytes, and the second and third word of the first of them.
+/// Registers: the verdict, two of 16 bytes, and the words of the first of them after its first.
 const VERDICT: u32 = 0;
 const FIRST: u32 = 1;
 const SECOND: u32 = 2;
@@ -126,12 +126,12 @@ impl Encoder {
                 Some(rest)
             }
             ["numgen", "random", "mod", modulus, "==", wanted, rest @ ..] => {
-                self.random(modulus)?;
+                self.random(modulus, FIRST)?;
                 self.compare(Compare::Equal, &u32::from_str(wanted).ok()?.to_ne_bytes());
                 Some(rest)
             }
             ["numgen", "random", "mod", modulus, "<", bound, rest @ ..] => {
-                self.random(modulus)?;
+                self.random(modulus, FIRST)?;
                 // Greater and less compare byte by byte, the first one first.
                 let (to_network, length, size) = (1, 4, 4);
                 let inner = Attributes::default().number(1, FIRST).number(2, FIRST).number(3, to_network).number(4, length).number(5, size);
@@ -146,6 +146,7 @@ impl Encoder {
                 self.push("dynset", &inner);
                 Some(rest)
             }
+            ["dnat", "ip", "to", rest @ ..] => self.translate_by_map(rest),
             ["dnat", "to", target, rest @ ..] => {
                 self.translate(target)?;
                 Some(rest)
@@ -222,9 +223,9 @@ impl Encoder {
     }
 
     /// Loads a number below the modulus.
-    fn random(&mut self, modulus: &str) -> Option<()> {
+    fn random(&mut self, modulus: &str, register: u32) -> Option<()> {
         let (modulus, random, offset) = (u32::from_str(modulus).ok().filter(|m| *m > 0)?, 1, 0);
-        self.push("numgen", &Attributes::default().number(1, FIRST).number(2, modulus).number(3, random).number(4, offset));
+        self.push("numgen", &Attributes::default().number(1, register).number(2, modulus).number(3, random).number(4, offset));
         Some(())
     }
 
@@ -237,6 +238,25 @@ impl Encoder {
         let destination = 1;
         self.push("nat", &Attributes::default().number(1, destination).number(2, IPV4).number(3, FIRST).number(5, SECOND));
         Some(())
+    }
+
+    /// To the address and port that a map has for what is asked for and a number. The rule has matched the protocol.
+    fn translate_by_map<'a, 'b>(&mut self, words: &'a [&'b str]) -> Option<&'a [&'b str]> {
+        let (words, by_address) = match words {
+            ["ip", "daddr", ".", words @ ..] => (words, true),
+            words => (words, false),
+        };
+        let ["tcp" | "udp" | "sctp", "dport", ".", "numgen", "random", "mod", modulus, "map", map, rest @ ..] = words else { return None };
+        let mut registers = [FIRST, SECOND_WORD, THIRD_WORD].into_iter();
+        if by_address {
+            self.payload(NETWORK, DESTINATION_ADDRESS, 4, registers.next()?);
+        }
+        self.payload(TRANSPORT, DESTINATION_PORT, 2, registers.next()?);
+        self.random(modulus, registers.next()?)?;
+        self.push("lookup", &Attributes::default().text(1, map.strip_prefix('@')?).number(2, FIRST).number(3, FIRST));
+        let destination = 1;
+        self.push("nat", &Attributes::default().number(1, destination).number(2, IPV4).number(3, FIRST).number(5, SECOND_WORD));
+        Some(rest)
     }
 
     fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) {
@@ -276,6 +296,8 @@ mod tests {
             "numgen random mod 0 == 0 accept",
             "numgen random mod 9 vmap { 0 : accept }",
             "dnat to 10.0.0.1",
+            "dnat ip to ip daddr map @m",
+            "dnat ip to tcp dport . numgen inc mod 2 map @m",
             "update set { ip saddr }",
             "jump",
             "reject",
