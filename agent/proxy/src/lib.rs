@@ -4,8 +4,8 @@
 //! affinity, hairpin, and the masquerade of pod traffic that leaves the cluster. Must not touch links, routes or
 //! addresses (that is `trireme-cni`).
 //!
-//! Data flows one way: a Service that changed and its EndpointSlices → [`services`] (what each port balances to) → [`ruleset`]
-//! (chains and map elements) → difference to what is loaded of this Service → one transaction of `trireme-nft`.
+//! Data flows one way: a Service that changed and its EndpointSlices → [`services`] (what each port balances to) → `compile` (`ordinary` or
+//! `chained`) → [`ruleset`] (chains and map elements) → difference to what is loaded of this Service → one transaction of `trireme-nft`.
 //!
 //! Answers to <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
