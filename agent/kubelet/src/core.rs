@@ -138,7 +138,7 @@ impl Core {
         self.options.images_imported.as_ref().is_some_and(|imported| !*imported.borrow())
     }
 
-    /// How much is left of what a node can be short of.
+    /// Measures memory, disks and process ids, for the eviction signals.
     pub(crate) fn readings(&self, image_folder: Option<&Path>) -> Readings {
         Readings {
             memory: Space { free: machine::memory_available(), total: self.machine.memory_bytes },

@@ -1,7 +1,7 @@
 //! Devices: the plugins that offer them on this node, and which container has which.
 //!
 //! Owns: the folder `device-plugins` with the socket where plugins register (`registration`), the calls to them (`plugin`), what they
-//! offer (`inventory`), what was given to whom (`ledger`), and the file that keeps this over restarts (`checkpoint`).
+//! offer (`inventory`), the devices of each container (`ledger`), and the file that restores them after a restart (`checkpoint`).
 //! Must not: know what a device is, choose by topology (policy `none`), or trust a plugin: each call has a deadline, each list a bound,
 //! each name is checked, and a plugin that hangs holds up the pods that ask for its devices and no others.
 //!

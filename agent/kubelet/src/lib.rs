@@ -9,9 +9,9 @@
 //!
 //! Seams: `runtime` (CRI, or a double in tests), `clock`, `cgroup` (any mount point), `volume::Plugin`, and [`HostPorts`].
 //!
-//! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths, but for one
-//! file: which container has which devices is known to nobody else (`device`). Killing the agent at any moment changes nothing for the
-//! pods.
+//! **Architecture Invariant:** all state about running pods is in the runtime, in the API server and in deterministic paths, with
+//! one exception: a file lists the devices of each container, because neither keeps them (`device`). Killing the agent at any moment changes
+//! nothing for the pods.
 //!
 //! Where extensions go: another reason to end a pod is another verdict in `pod::worker`.
 //!

@@ -58,7 +58,7 @@ impl Part {
     /// What other Services may ask for too.
     fn elements(&self) -> impl Iterator<Item = Element> {
         let ips = self.rules.cluster_ips.iter().map(|ip| ("cluster_ips", ip.to_string()));
-        // Those of endpoints belong to whom the element belongs that leads to them.
+        // An endpoint's element belongs to the Service that holds the verdict element with the same address and port.
         let is_endpoint = |map: &str| ordinary::ENDPOINTS.iter().any(|(addresses, node_ports)| map == *addresses || map == *node_ports);
         self.rules.elements.keys().filter(move |(map, _)| !is_endpoint(map)).cloned().chain(ips)
     }

@@ -53,7 +53,7 @@ impl Choice {
         Ok(Choice { taken_over, free, count })
     }
 
-    /// Whether any are needed that nobody has.
+    /// Whether the container needs devices beyond those that it takes over.
     pub(super) fn is_open(&self) -> bool {
         self.taken_over.len() < self.count
     }

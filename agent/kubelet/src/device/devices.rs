@@ -208,8 +208,8 @@ impl Devices {
         }
     }
 
-    /// A pod has ended: others may have its devices. That this cannot be written down holds up nobody: a pod that is not here when the agent
-    /// starts next has no devices either.
+    /// Frees the devices of a pod that has ended. A checkpoint that cannot be written is no error: at its next start the agent frees the
+    /// devices of all pods that are gone.
     pub(crate) fn release(&self, uid: &str) {
         let had_devices = self.state.lock().ledger.release(uid);
         if had_devices && let Err(error) = self.save() {

@@ -22,7 +22,7 @@ impl Devices {
         let state = self.state.lock();
         let mut by_resource: BTreeMap<String, Vec<ResourceHealth>> = BTreeMap::new();
         for share in shares {
-            // As upstream: a device that nobody tells of is not said to be unhealthy.
+            // As upstream, a device counts as healthy if no plugin lists it.
             let is_healthy = state.inventory.device(&share.resource, &share.id).is_none_or(|device| device.is_healthy);
             let health = Some(if is_healthy { "Healthy" } else { "Unhealthy" }.to_owned());
             let shown = ResourceHealth { resource_id: share.id, health, ..Default::default() };

@@ -10,7 +10,7 @@ use crate::plugin_call::{Refused, answer, channel};
 /// A plugin is to be reached within this after it has registered, as upstream has it.
 const MEET: Duration = Duration::from_secs(10);
 const MEET_PAUSE: Duration = Duration::from_millis(100);
-/// Upstream waits for ever. A pod waits no longer than this for its devices.
+/// The deadline of Allocate. Upstream's kubelet has none.
 const ALLOCATE: Duration = Duration::from_secs(120);
 /// Upstream's deadline of the call before a container starts.
 const PRE_START: Duration = Duration::from_secs(30);

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{files, pod::spec};
 
-/// Below the kubelet's folder. Archives hold the memory of containers, so nobody else reads them.
+/// The folder of the archives, below the kubelet's own. Its mode is 0700: an archive holds the memory of a container.
 const FOLDER: &str = "checkpoints";
 /// The longest that a caller may ask the runtime to take.
 const LONGEST: Duration = Duration::from_secs(3600);

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, str::FromStr};
 
 use super::attributes::Attributes;
 
-/// Attribute types of a list and of what is in it.
+/// Attribute types: of an element of a list, of an expression, of data and of a verdict.
 const LIST_ELEMENT: u16 = 1;
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
